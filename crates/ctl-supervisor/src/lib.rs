@@ -1,0 +1,1 @@
+//! ctl-supervisor: see ARCHITECTURE.md.

@@ -1,0 +1,98 @@
+//! The table of all metrics.
+
+use crate::metric::{Counter, Gauge, Histogram};
+
+/// Defines each metric as a `static` and lists all of them for exposition and docs.
+macro_rules! metrics {
+    ($($(#[doc = $help:literal])+ $kind:ident $ident:ident = $name:literal $({$label:literal = $value:literal})?;)+) => {
+        $($(#[doc = $help])+ pub static $ident: $kind = $kind::new();)+
+
+        /// Every metric with its name, help and fixed label, in the order of the table.
+        pub static ALL: &[Entry] = &[
+            $(Entry { name: $name, label: [$(Some(($label, $value)),)? None][0], help: concat!($($help),+), metric: Metric::$kind(&$ident) },)+
+        ];
+    };
+}
+
+/// A row of the table.
+#[derive(Debug)]
+pub struct Entry {
+    /// Prometheus name.
+    pub name: &'static str,
+    /// A fixed label, for families such as responses by class.
+    pub label: Option<(&'static str, &'static str)>,
+    /// One sentence.
+    pub help: &'static str,
+    /// The metric itself.
+    pub metric: Metric,
+}
+
+/// One of the three kinds.
+#[derive(Debug)]
+pub enum Metric {
+    /// Goes up only.
+    Counter(&'static Counter),
+    /// Goes up and down.
+    Gauge(&'static Gauge),
+    /// Durations in buckets.
+    Histogram(&'static Histogram),
+}
+
+metrics! {
+    /// Client connections accepted.
+    Counter CONNECTIONS_TOTAL = "quintet_connections_total";
+    /// Client connections open now.
+    Gauge CONNECTIONS = "quintet_connections";
+    /// Client connections refused because `limits.connections_max` was reached.
+    Counter CONNECTIONS_REFUSED_TOTAL = "quintet_connections_refused_total";
+    /// TLS handshakes that failed or took too long.
+    Counter TLS_FAILURES_TOTAL = "quintet_tls_failures_total";
+    /// Requests answered by the app.
+    Counter REQUESTS_APP_TOTAL = "quintet_requests_total" {"by" = "app"};
+    /// Requests answered from a file.
+    Counter REQUESTS_FILE_TOTAL = "quintet_requests_total" {"by" = "file"};
+    /// Requests answered by the gateway itself.
+    Counter REQUESTS_GATEWAY_TOTAL = "quintet_requests_total" {"by" = "gateway"};
+    /// Responses with an informational status.
+    Counter RESPONSES_1XX_TOTAL = "quintet_responses_total" {"class" = "1xx"};
+    /// Responses of success.
+    Counter RESPONSES_2XX_TOTAL = "quintet_responses_total" {"class" = "2xx"};
+    /// Redirections.
+    Counter RESPONSES_3XX_TOTAL = "quintet_responses_total" {"class" = "3xx"};
+    /// Errors of the client.
+    Counter RESPONSES_4XX_TOTAL = "quintet_responses_total" {"class" = "4xx"};
+    /// Errors of ours or the app's.
+    Counter RESPONSES_5XX_TOTAL = "quintet_responses_total" {"class" = "5xx"};
+    /// Time from a complete request head to the last byte of the response.
+    Histogram REQUEST_SECONDS = "quintet_request_seconds";
+    /// Time a request waited for a slot.
+    Histogram QUEUE_WAIT_SECONDS = "quintet_queue_wait_seconds";
+    /// Requests waiting for a slot now.
+    Gauge QUEUE_DEPTH = "quintet_queue_depth";
+    /// Requests refused because the queue was full.
+    Counter QUEUE_FULL_TOTAL = "quintet_queue_refused_total" {"why" = "full"};
+    /// Requests refused because no slot came free in time.
+    Counter QUEUE_TIMEOUT_TOTAL = "quintet_queue_refused_total" {"why" = "timeout"};
+    /// Requests dropped from the queue because their client went away.
+    Counter QUEUE_GONE_TOTAL = "quintet_queue_gone_total";
+    /// Slots that workers have opened.
+    Gauge SLOTS = "quintet_slots";
+    /// Slots that hold a request now.
+    Gauge SLOTS_BUSY = "quintet_slots_busy";
+    /// Requests sent to a second worker after the first died.
+    Counter RETRIES_TOTAL = "quintet_retries_total";
+    /// Exchanges whose worker died.
+    Counter WORKER_LOST_TOTAL = "quintet_worker_lost_total";
+    /// Requests whose app took longer than `timeouts.app`.
+    Counter APP_TIMEOUT_TOTAL = "quintet_app_timeout_total";
+    /// Request bodies written to a temporary file.
+    Counter REQUEST_SPOOLED_TOTAL = "quintet_request_spooled_total";
+    /// Response bodies written to a temporary file.
+    Counter RESPONSE_SPOOLED_TOTAL = "quintet_response_spooled_total";
+    /// Slots held by responses that stream to a client slower than the app.
+    Gauge SLOTS_STREAMING = "quintet_slots_streaming";
+    /// Workers started.
+    Counter WORKERS_STARTED_TOTAL = "quintet_workers_started_total";
+    /// Workers that ended without being asked to.
+    Counter WORKERS_DIED_TOTAL = "quintet_workers_died_total";
+}

@@ -1,0 +1,4 @@
+//! http-gateway: see ARCHITECTURE.md.
+
+pub mod message;
+pub mod spool;

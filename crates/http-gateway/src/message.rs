@@ -1,0 +1,373 @@
+//! What every protocol agrees on: request heads, bodies, responses, and the service between them.
+//!
+//! A protocol driver (`h1`, `h2`) turns bytes into a [`RequestHead`] and a [`RequestBody`], calls the
+//! [`Service`], and writes the [`Response`]. The service knows no protocol, the drivers no policy.
+
+use std::fs::File;
+use std::net::SocketAddr;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+pub use py_link::Version;
+
+use crate::spool::BodyStream;
+
+/// Header fields in order, in one buffer; repeated names stay apart.
+///
+/// Request names are lower case. Response names keep the app's letters (HTTP/2 lowers them on the way out).
+#[derive(Clone, Default)]
+pub struct Headers {
+    buffer: Vec<u8>,
+    fields: Vec<(Range<u32>, Range<u32>)>,
+}
+
+impl Headers {
+    /// Room for `fields` fields of `bytes` bytes in all.
+    pub fn with_capacity(fields: usize, bytes: usize) -> Self {
+        Self { buffer: Vec::with_capacity(bytes), fields: Vec::with_capacity(fields) }
+    }
+
+    /// Appends a field.
+    pub fn push(&mut self, name: &[u8], value: &[u8]) {
+        let start = self.buffer.len() as u32;
+        self.buffer.extend_from_slice(name);
+        let middle = self.buffer.len() as u32;
+        self.buffer.extend_from_slice(value);
+        self.fields.push((start..middle, middle..self.buffer.len() as u32));
+    }
+
+    /// Appends a field, its name in lower case.
+    pub fn push_lower(&mut self, name: &[u8], value: &[u8]) {
+        let at = self.buffer.len();
+        self.push(name, value);
+        if let Some(name) = self.buffer.get_mut(at..at + name.len()) {
+            name.make_ascii_lowercase();
+        }
+    }
+
+    fn slice(&self, range: &Range<u32>) -> &[u8] {
+        self.buffer.get(range.start as usize..range.end as usize).unwrap_or_default()
+    }
+
+    /// All fields: name, value.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = (&[u8], &[u8])> {
+        self.fields.iter().map(|(name, value)| (self.slice(name), self.slice(value)))
+    }
+
+    /// The values of every field with this name, in order; letter case does not matter.
+    pub fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
+        self.iter().filter(move |(n, _)| n.eq_ignore_ascii_case(name.as_bytes())).map(|(_, value)| value)
+    }
+
+    /// The value of the first field with this name.
+    pub fn get(&self, name: &str) -> Option<&[u8]> {
+        self.all(name).next()
+    }
+
+    /// Is there such a field?
+    pub fn contains(&self, name: &str) -> bool {
+        self.get(name).is_some()
+    }
+
+    /// Removes every field whose name `unwanted` accepts.
+    pub fn remove(&mut self, unwanted: impl Fn(&[u8]) -> bool) {
+        let Self { buffer, fields } = self;
+        fields.retain(|(name, _)| {
+            !unwanted(buffer.get(name.start as usize..name.end as usize).unwrap_or_default())
+        });
+    }
+
+    /// Sets a field to one value, at the end.
+    pub fn set(&mut self, name: &str, value: &[u8]) {
+        self.remove(|n| n.eq_ignore_ascii_case(name.as_bytes()));
+        self.push(name.as_bytes(), value);
+    }
+
+    /// How many fields.
+    pub fn len(&self) -> usize {
+        self.fields.len()
+    }
+
+    /// No field?
+    pub fn is_empty(&self) -> bool {
+        self.fields.is_empty()
+    }
+}
+
+impl std::fmt::Debug for Headers {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_map()
+            .entries(self.iter().map(|(n, v)| (String::from_utf8_lossy(n), String::from_utf8_lossy(v))))
+            .finish()
+    }
+}
+
+/// A request method (RFC 9110, 9).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Method {
+    /// GET
+    Get,
+    /// HEAD
+    Head,
+    /// POST
+    Post,
+    /// PUT
+    Put,
+    /// DELETE
+    Delete,
+    /// OPTIONS
+    Options,
+    /// PATCH
+    Patch,
+    /// TRACE
+    Trace,
+    /// Any other token.
+    Other(Box<[u8]>),
+}
+
+impl Method {
+    /// From the bytes on the wire; methods are case-sensitive.
+    pub fn from_bytes(bytes: &[u8]) -> Self {
+        match bytes {
+            b"GET" => Self::Get,
+            b"HEAD" => Self::Head,
+            b"POST" => Self::Post,
+            b"PUT" => Self::Put,
+            b"DELETE" => Self::Delete,
+            b"OPTIONS" => Self::Options,
+            b"PATCH" => Self::Patch,
+            b"TRACE" => Self::Trace,
+            other => Self::Other(other.into()),
+        }
+    }
+
+    /// The bytes on the wire.
+    pub fn as_bytes(&self) -> &[u8] {
+        match self {
+            Self::Get => b"GET",
+            Self::Head => b"HEAD",
+            Self::Post => b"POST",
+            Self::Put => b"PUT",
+            Self::Delete => b"DELETE",
+            Self::Options => b"OPTIONS",
+            Self::Patch => b"PATCH",
+            Self::Trace => b"TRACE",
+            Self::Other(bytes) => bytes,
+        }
+    }
+
+    /// May the request be sent twice with the effect of once? (RFC 9110, 9.2.2)
+    pub fn is_idempotent(&self) -> bool {
+        matches!(self, Self::Get | Self::Head | Self::Put | Self::Delete | Self::Options | Self::Trace)
+    }
+}
+
+/// A request before its body. Framing headers have been checked and obeyed by the protocol.
+#[derive(Debug, Clone)]
+pub struct RequestHead {
+    /// The method.
+    pub method: Method,
+    /// Origin form: path and query as sent (`/a%20b?x=1`), or `*`. An absolute-form target has been reduced
+    /// to it and its authority put in place of Host.
+    pub target: Vec<u8>,
+    /// The client's protocol.
+    pub version: Version,
+    /// Lower-case names. Over HTTP/2 `:authority` is here as `host`, cookie crumbs are joined.
+    pub headers: Headers,
+}
+
+impl RequestHead {
+    /// The path part of the target, still percent-encoded.
+    pub fn path(&self) -> &[u8] {
+        self.target.split(|&b| b == b'?').next().unwrap_or_default()
+    }
+}
+
+/// How much body a request announces.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BodyLength {
+    /// No body.
+    None,
+    /// Content-Length.
+    Known(u64),
+    /// Chunked, or HTTP/2 without a length.
+    Unknown,
+}
+
+/// Why a request body ended early.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum BodyError {
+    /// The client closed or reset.
+    #[error("the client went away")]
+    Gone,
+    /// The client broke the framing: 400 and close.
+    #[error("the body is malformed")]
+    Malformed,
+    /// Nothing came for the body timeout: 408 and close.
+    #[error("the client was too slow")]
+    Timeout,
+    /// Over `limits.body_max`, noticed while it came: 413 and close. (The service checks the bound; protocols
+    /// never return it.)
+    #[error("the body is too large")]
+    TooLarge,
+}
+
+/// The body of a request as the service pulls it from the protocol.
+pub trait RequestBody: Send {
+    /// What was announced.
+    fn length(&self) -> BodyLength;
+
+    /// The next piece; `None` at the end. Cancel safe. Sends `100 Continue` first where the client waits for it,
+    /// and obeys the body timeout between pieces.
+    fn chunk(&mut self) -> impl Future<Output = Result<Option<Bytes>, BodyError>> + Send;
+
+    /// Resolves when the client is gone (end of file or reset). Call it after the end of the body, while
+    /// waiting for a slot or an answer. Cancel safe; pending for ever where the protocol drops the service instead.
+    fn closed(&mut self) -> impl Future<Output = ()> + Send;
+}
+
+/// Who is at the other end of a connection, before forwarded headers are heard.
+#[derive(Debug, Clone, Copy)]
+pub struct Connection {
+    /// The peer: from the socket, or from a trusted PROXY protocol header. `None` for a unix socket.
+    pub peer: Option<SocketAddr>,
+    /// The socket's own peer was trusted and is a unix socket or a proxy: its forwarded headers may be heard.
+    pub peer_is_trusted: bool,
+    /// Our address. `None` for a unix socket.
+    pub local: Option<SocketAddr>,
+    /// TLS ends here (or the PROXY header said so).
+    pub tls: bool,
+}
+
+/// A range of a file as a body.
+#[derive(Debug, Clone)]
+pub struct FileBody {
+    /// The file; read with offsets only, so it can be shared.
+    pub file: Arc<File>,
+    /// First byte.
+    pub offset: u64,
+    /// Bytes.
+    pub len: u64,
+}
+
+/// The body of a response.
+#[derive(Debug)]
+pub enum Body {
+    /// No bytes.
+    Empty,
+    /// All of it in memory.
+    Bytes(Bytes),
+    /// A range of a file; `sendfile` where the transport can.
+    File(FileBody),
+    /// Comes from a worker as it is made; see [`BodyStream`].
+    Stream(BodyStream),
+}
+
+impl Body {
+    /// Bytes, when known before it is sent.
+    pub fn len(&self) -> Option<u64> {
+        match self {
+            Self::Empty => Some(0),
+            Self::Bytes(bytes) => Some(bytes.len() as u64),
+            Self::File(file) => Some(file.len),
+            Self::Stream(_) => None,
+        }
+    }
+}
+
+/// A response on its way to a protocol driver.
+///
+/// `headers` hold no hop-by-hop fields (Connection, Transfer-Encoding, …): the driver frames the body. A
+/// `content-length` in them is the app's word and is kept (the driver checks the body against it and breaks the
+/// connection when it lies). Where it is missing the driver adds it if [`Body::len`] is known. `date` and
+/// `server` are added by the driver when missing.
+#[derive(Debug)]
+pub struct Response {
+    /// 200 … 599.
+    pub status: u16,
+    /// The app's reason phrase; empty: the standard one.
+    pub reason: Box<[u8]>,
+    /// See above.
+    pub headers: Headers,
+    /// The body. For HEAD the service may leave it as for GET: the driver does not send it, and drops it.
+    pub body: Body,
+    /// Close the connection after this response (errors of framing, 408, 413, drain).
+    pub close: bool,
+    /// For the access log.
+    pub trail: Trail,
+}
+
+/// What happened to a request on its way, for the access log and metrics.
+#[derive(Debug, Clone)]
+pub struct Trail {
+    /// When the head was complete.
+    pub started: Instant,
+    /// The request id; empty when none was made yet.
+    pub request_id: Box<str>,
+    /// The true client address as text.
+    pub client: Box<str>,
+    /// Who answered.
+    pub by: AnsweredBy,
+    /// Time in the queue.
+    pub queue_wait: Duration,
+}
+
+/// Who answered a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AnsweredBy {
+    /// The app, in this worker.
+    Worker(u32),
+    /// A static or media file.
+    File,
+    /// The gateway itself: errors, health.
+    Gateway,
+}
+
+impl AnsweredBy {
+    /// The label in logs and metrics.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Worker(_) => "app",
+            Self::File => "file",
+            Self::Gateway => "gateway",
+        }
+    }
+}
+
+/// What a protocol driver tells the service when a response has been sent, or has failed to be.
+#[derive(Debug)]
+pub struct Exchange<'a> {
+    /// The connection.
+    pub connection: &'a Connection,
+    /// The request; `None` when it could not be parsed.
+    pub head: Option<&'a RequestHead>,
+    /// Status sent.
+    pub status: u16,
+    /// Body bytes sent.
+    pub body_bytes_sent: u64,
+    /// All of the response was handed to the kernel.
+    pub complete: bool,
+    /// From the response.
+    pub trail: &'a Trail,
+}
+
+/// The way of one request between the protocol and the worker.
+pub trait Service: Send + Sync + 'static {
+    /// Answers a request. Never fails: errors are responses. Dropping the future gives everything back.
+    fn call<B: RequestBody>(
+        &self,
+        connection: &Connection,
+        head: &RequestHead,
+        body: &mut B,
+    ) -> impl Future<Output = Response> + Send;
+
+    /// The answer for a request that the protocol itself refuses (400, 408, 414, 431, 505, 501): `why` is for the log and,
+    /// being free of the client's bytes, for the client.
+    fn refuse(&self, connection: &Connection, status: u16, why: &'static str) -> Response;
+
+    /// Called once for each response, after its last byte.
+    fn finished(&self, exchange: &Exchange<'_>);
+}

@@ -1,0 +1,230 @@
+//! A request on its way to a worker.
+
+use crate::LinkError;
+use crate::frame::{Flags, HEADER_BYTES, Kind, encode_header};
+use crate::wire::{Reader, put_long, put_short};
+
+/// `wsgi.url_scheme`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Scheme {
+    /// Clear text.
+    Http = 0,
+    /// TLS, at us or at a trusted proxy before us.
+    Https = 1,
+}
+
+/// `SERVER_PROTOCOL`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Version {
+    /// HTTP/1.0
+    Http10 = 10,
+    /// HTTP/1.1
+    Http11 = 11,
+    /// HTTP/2
+    Http2 = 20,
+    /// HTTP/3
+    Http3 = 30,
+}
+
+/// Where the request body is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Body<'a> {
+    /// There is none.
+    None,
+    /// All of it, here.
+    Inline(&'a [u8]),
+    /// In the file whose descriptor came with the frame, from offset 0.
+    File {
+        /// Bytes of the body.
+        len: u64,
+    },
+    /// In `RequestBody` frames that follow.
+    Stream {
+        /// Bytes, when the client said how many.
+        len: Option<u64>,
+    },
+}
+
+/// A request as it lies in the payload; borrows from it.
+#[derive(Clone)]
+pub struct Request<'a> {
+    /// The request id, made or kept by the gateway; visible ASCII.
+    pub id: &'a [u8],
+    /// The method, as sent.
+    pub method: &'a [u8],
+    /// The target in origin form, as sent: path and query, still percent-encoded. `*` for OPTIONS.
+    pub target: &'a [u8],
+    /// Where the app is mounted (`SCRIPT_NAME`), not percent-encoded; usually empty.
+    pub mount: &'a [u8],
+    /// True scheme, after trusted proxies were heard.
+    pub scheme: Scheme,
+    /// Protocol of the client's connection.
+    pub version: Version,
+    /// `SERVER_NAME`: host part of the true host.
+    pub server_name: &'a [u8],
+    /// `SERVER_PORT`.
+    pub server_port: u16,
+    /// `REMOTE_ADDR`: the true address of the client as text; empty for a unix socket.
+    pub remote_addr: &'a [u8],
+    /// `REMOTE_PORT`; 0 when unknown.
+    pub remote_port: u16,
+    headers: Reader<'a>,
+    header_count: u16,
+    /// Where the body is.
+    pub body: Body<'a>,
+}
+
+impl<'a> Request<'a> {
+    /// Decodes the payload of a [`Kind::Request`] frame.
+    pub fn decode(payload: &'a [u8]) -> Result<Self, LinkError> {
+        let mut reader = Reader::new(payload, "request");
+        let id = reader.short()?;
+        let method = reader.short()?;
+        let target = reader.long()?;
+        let mount = reader.short()?;
+        let scheme = match reader.u8()? {
+            0 => Scheme::Http,
+            1 => Scheme::Https,
+            _ => return Err(reader.malformed()),
+        };
+        let version = match reader.u8()? {
+            10 => Version::Http10,
+            11 => Version::Http11,
+            20 => Version::Http2,
+            30 => Version::Http3,
+            _ => return Err(reader.malformed()),
+        };
+        let server_name = reader.short()?;
+        let server_port = reader.u16()?;
+        let remote_addr = reader.short()?;
+        let remote_port = reader.u16()?;
+        let header_count = reader.u16()?;
+        let headers = reader.clone();
+        for _ in 0..header_count {
+            reader.short()?;
+            reader.long()?;
+        }
+        let body = match reader.u8()? {
+            0 => Body::None,
+            1 => Body::Inline(reader.rest()),
+            2 => Body::File { len: reader.u64()? },
+            3 => Body::Stream { len: Some(reader.u64()?).filter(|&len| len != u64::MAX) },
+            _ => return Err(reader.malformed()),
+        };
+        Ok(Self {
+            id,
+            method,
+            target,
+            mount,
+            scheme,
+            version,
+            server_name,
+            server_port,
+            remote_addr,
+            remote_port,
+            headers,
+            header_count,
+            body,
+        })
+    }
+
+    /// Header fields in the client's order: lower-case name, value. Repeated names stay apart.
+    pub fn headers(&self) -> impl Iterator<Item = (&'a [u8], &'a [u8])> + use<'a> {
+        let mut reader = self.headers.clone();
+        // `decode` has walked all of them, so no read fails here.
+        (0..self.header_count).map_while(move |_| Some((reader.short().ok()?, reader.long().ok()?)))
+    }
+}
+
+/// Writes one request frame into a buffer, field by field in wire order; the last call is [`Self::body`].
+///
+/// The head must stay below [`crate::PAYLOAD_BYTES_MAX`] with the inline body; the gateway's header
+/// limits see to that.
+pub struct RequestWriter<'a> {
+    out: &'a mut Vec<u8>,
+    start: usize,
+    count_at: usize,
+    count: u16,
+}
+
+/// The fields before the headers, for [`RequestWriter::start`].
+pub struct RequestStart<'a> {
+    /// See [`Request::id`].
+    pub id: &'a [u8],
+    /// See [`Request::method`].
+    pub method: &'a [u8],
+    /// See [`Request::target`].
+    pub target: &'a [u8],
+    /// See [`Request::mount`].
+    pub mount: &'a [u8],
+    /// See [`Request::scheme`].
+    pub scheme: Scheme,
+    /// See [`Request::version`].
+    pub version: Version,
+    /// See [`Request::server_name`].
+    pub server_name: &'a [u8],
+    /// See [`Request::server_port`].
+    pub server_port: u16,
+    /// See [`Request::remote_addr`].
+    pub remote_addr: &'a [u8],
+    /// See [`Request::remote_port`].
+    pub remote_port: u16,
+}
+
+impl<'a> RequestWriter<'a> {
+    /// Appends the header of the frame and the first fields to `out`.
+    pub fn start(out: &'a mut Vec<u8>, head: &RequestStart<'_>) -> Self {
+        let start = out.len();
+        out.extend_from_slice(&[0; HEADER_BYTES]);
+        put_short(out, head.id);
+        put_short(out, head.method);
+        put_long(out, head.target);
+        put_short(out, head.mount);
+        out.push(head.scheme as u8);
+        out.push(head.version as u8);
+        put_short(out, head.server_name);
+        out.extend_from_slice(&head.server_port.to_le_bytes());
+        put_short(out, head.remote_addr);
+        out.extend_from_slice(&head.remote_port.to_le_bytes());
+        let count_at = out.len();
+        out.extend_from_slice(&[0; 2]);
+        Self { out, start, count_at, count: 0 }
+    }
+
+    /// Appends a header; `name` in lower case.
+    pub fn header(&mut self, name: &[u8], value: &[u8]) {
+        put_short(self.out, name);
+        put_long(self.out, value);
+        self.count = self.count.saturating_add(1);
+    }
+
+    /// Appends the body and completes the frame. With [`Body::File`] the caller sends the descriptor along.
+    pub fn body(self, body: Body<'_>) {
+        let out = self.out;
+        match body {
+            Body::None => out.push(0),
+            Body::Inline(bytes) => {
+                out.push(1);
+                out.extend_from_slice(bytes);
+            }
+            Body::File { len } => {
+                out.push(2);
+                out.extend_from_slice(&len.to_le_bytes());
+            }
+            Body::Stream { len } => {
+                out.push(3);
+                out.extend_from_slice(&len.unwrap_or(u64::MAX).to_le_bytes());
+            }
+        }
+        let payload_bytes = (out.len() - self.start - HEADER_BYTES) as u32;
+        let header = encode_header(Kind::Request, Flags::NONE, payload_bytes);
+        if let Some(slot) = out.get_mut(self.start..self.start + HEADER_BYTES) {
+            slot.copy_from_slice(&header);
+        }
+        if let Some(slot) = out.get_mut(self.count_at..self.count_at + 2) {
+            slot.copy_from_slice(&self.count.to_le_bytes());
+        }
+    }
+}

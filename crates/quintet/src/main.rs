@@ -1,0 +1,3 @@
+//! The `quintet` binary: nothing but the door to `cli`.
+
+fn main() {}
