@@ -64,7 +64,7 @@ impl Headers {
 
     /// The value of the first field with this name.
     pub fn get(&self, name: &str) -> Option<&[u8]> {
-        self.all(name).next()
+        self.iter().find(|(n, _)| n.eq_ignore_ascii_case(name.as_bytes())).map(|(_, value)| value)
     }
 
     /// Is there such a field?
