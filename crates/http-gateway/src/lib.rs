@@ -1,4 +1,5 @@
 //! http-gateway: see ARCHITECTURE.md.
 
+pub mod drain;
 pub mod message;
 pub mod spool;

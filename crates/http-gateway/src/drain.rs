@@ -1,0 +1,62 @@
+//! How every connection learns that the process is about to end.
+//!
+//! The gateway's main holds the sender; reactors and protocol drivers hold a [`Drain`] each. A connection that hears
+//! of it finishes what is in flight, tells its client not to send more (`Connection: close`, GOAWAY), and closes.
+//! What does not end is cut by the main after `server.drain_timeout`: nothing here keeps a clock.
+
+use tokio::sync::watch;
+
+/// Serving or draining; never back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// As usual.
+    Serving,
+    /// Finish what is in flight and close.
+    Draining,
+}
+
+/// A connection's or reactor's ear for [`Phase`]. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Drain(watch::Receiver<Phase>);
+
+impl Drain {
+    /// A sender and the first ear; clone the ear for each connection.
+    pub fn channel() -> (watch::Sender<Phase>, Self) {
+        let (sender, receiver) = watch::channel(Phase::Serving);
+        (sender, Self(receiver))
+    }
+
+    /// Has it begun?
+    pub fn has_begun(&self) -> bool {
+        *self.0.borrow() == Phase::Draining
+    }
+
+    /// Resolves when it has begun, at once when it had already. A sender that is gone counts as begun: its
+    /// process is ending. Cancel safe.
+    pub async fn begun(&mut self) {
+        let _gone = self.0.wait_for(|&phase| phase == Phase::Draining).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn every_ear_hears_it_once_begun() {
+        let (sender, mut drain) = Drain::channel();
+        let mut late = drain.clone();
+        assert!(!drain.has_begun());
+        sender.send_replace(Phase::Draining);
+        drain.begun().await;
+        late.begun().await;
+        assert!(late.has_begun());
+    }
+
+    #[tokio::test]
+    async fn a_lost_sender_counts_as_begun() {
+        let (sender, mut drain) = Drain::channel();
+        drop(sender);
+        drain.begun().await;
+    }
+}
