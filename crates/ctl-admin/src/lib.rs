@@ -3,6 +3,7 @@
 //! All of it is JSON, one message a line, over unix sockets: rare, readable with `socat`, and free to grow.
 //! Bounded: a line is at most [`LINE_BYTES_MAX`].
 
+pub mod place;
 pub mod words;
 
 /// The longest line. App information and tracebacks fit; what is longer is a fault of the sender.

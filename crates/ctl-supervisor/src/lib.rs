@@ -1,1 +1,11 @@
-//! ctl-supervisor: see ARCHITECTURE.md.
+//! The supervisor: binds the listening sockets, starts the gateway and the workers, and starts them again.
+
+pub mod inherit;
+mod plan;
+
+pub use plan::{Outcome, Problem, ReloadConfig, RunPlan};
+
+/// Runs an instance until it is told to stop.
+pub fn run(plan: RunPlan) -> Outcome {
+    Outcome::Failed(Problem::new("the supervisor is not built yet").detail(format!("{plan:?}")))
+}

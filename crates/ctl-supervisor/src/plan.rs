@@ -1,0 +1,110 @@
+//! What the command hands to the supervisor, and what it gets back.
+
+use std::ffi::OsString;
+use std::fmt;
+use std::path::PathBuf;
+
+use ctl_config::Config;
+
+/// Reads the configuration again at a reload; the error text is shown to whoever asked.
+pub type ReloadConfig = Box<dyn FnMut() -> Result<Config, String>>;
+
+/// Everything that is decided before the first process starts. The command decides, the supervisor acts.
+pub struct RunPlan {
+    /// The effective configuration. Passed on to the gateway as it is; the supervisor itself reads
+    /// `server`, `workers`, `admin`, `tls` and `log.format`.
+    pub config: Config,
+    /// Version of the binary.
+    pub version: String,
+    /// Project directory, absolute.
+    pub dir: PathBuf,
+    /// The Python that runs the workers.
+    pub python: PathBuf,
+    /// `MODULE:CALLABLE`, or `None` to take WSGI_APPLICATION of the settings.
+    pub wsgi: Option<String>,
+    /// DJANGO_SETTINGS_MODULE, or `None` to leave the environment's.
+    pub settings: Option<String>,
+    /// Worker processes, at least 1.
+    pub workers: u32,
+    /// Threads of each, at least 1.
+    pub threads: u32,
+    /// Where the sockets and the lock are, absolute. See [`ctl_admin::place::runtime_dir`] for the default.
+    pub runtime_dir: PathBuf,
+    /// Environment of the workers besides our own.
+    pub worker_env: Vec<(OsString, OsString)>,
+    /// Lines printed with the addresses once the first worker is ready.
+    pub banner: Vec<String>,
+    /// Program and arguments of the gateway; `None`: this executable with `internal-gateway`.
+    pub gateway_command: Option<Vec<OsString>>,
+    /// Program and arguments of a worker; `None`: `python -m quintet.worker`.
+    pub worker_command: Option<Vec<OsString>>,
+    /// Asked at each reload. What may change while running is taken over (see [`crate::run`]).
+    pub reload_config: Option<ReloadConfig>,
+}
+
+impl fmt::Debug for RunPlan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RunPlan")
+            .field("dir", &self.dir)
+            .field("python", &self.python)
+            .field("workers", &self.workers)
+            .field("threads", &self.threads)
+            .field("runtime_dir", &self.runtime_dir)
+            .finish_non_exhaustive()
+    }
+}
+
+/// An error as people read it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct Problem {
+    /// What does not work.
+    pub message: String,
+    /// What is known about it; may be empty.
+    pub detail: String,
+    /// What to do about it; may be empty.
+    pub hint: String,
+}
+
+impl Problem {
+    /// A problem with nothing more to say yet.
+    pub fn new(message: impl Into<String>) -> Self {
+        Self { message: message.into(), detail: String::new(), hint: String::new() }
+    }
+
+    /// With what is known about it.
+    #[must_use]
+    pub fn detail(mut self, detail: impl Into<String>) -> Self {
+        self.detail = detail.into();
+        self
+    }
+
+    /// With what to do about it.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = hint.into();
+        self
+    }
+}
+
+/// How a run ended. The supervisor has printed what happened unless it says otherwise.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// Asked to stop, and stopped.
+    Stopped,
+    /// The app cannot be imported; its traceback has been shown.
+    AppFailed,
+    /// It cannot run; not printed yet, the caller shows it.
+    Failed(Problem),
+}
+
+impl Outcome {
+    /// The exit code of the command: 0 stopped, 3 the app does not import, 1 anything else.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Stopped => 0,
+            Self::AppFailed => 3,
+            Self::Failed(_) => 1,
+        }
+    }
+}
