@@ -38,6 +38,17 @@ pub enum Metric {
     Histogram(&'static Histogram),
 }
 
+impl Metric {
+    /// The word of Prometheus' TYPE line.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Counter(_) => "counter",
+            Self::Gauge(_) => "gauge",
+            Self::Histogram(_) => "histogram",
+        }
+    }
+}
+
 metrics! {
     /// Client connections accepted.
     Counter CONNECTIONS_TOTAL = "quintet_connections_total";
@@ -45,6 +56,10 @@ metrics! {
     Gauge CONNECTIONS = "quintet_connections";
     /// Client connections refused because `limits.connections_max` was reached.
     Counter CONNECTIONS_REFUSED_TOTAL = "quintet_connections_refused_total";
+    /// Times that no descriptor or memory was left to accept a connection.
+    Counter ACCEPT_ERRORS_TOTAL = "quintet_accept_errors_total";
+    /// Connections of trusted proxies closed for want of a good PROXY protocol header.
+    Counter PROXY_HEADER_FAILURES_TOTAL = "quintet_proxy_header_failures_total";
     /// TLS handshakes that failed or took too long.
     Counter TLS_FAILURES_TOTAL = "quintet_tls_failures_total";
     /// Requests answered by the app.
@@ -91,6 +106,8 @@ metrics! {
     Counter RESPONSE_SPOOLED_TOTAL = "quintet_response_spooled_total";
     /// Slots held by responses that stream to a client slower than the app.
     Gauge SLOTS_STREAMING = "quintet_slots_streaming";
+    /// Lines of the access log dropped because its reader is too slow.
+    Counter ACCESS_LOG_DROPPED_TOTAL = "quintet_access_log_dropped_total";
     /// Workers started.
     Counter WORKERS_STARTED_TOTAL = "quintet_workers_started_total";
     /// Workers that ended without being asked to.

@@ -1,0 +1,32 @@
+//! The table of all warnings that are counted: the words of the log line stand beside the counter.
+
+use crate::event::Event;
+use crate::metrics;
+
+/// No descriptor or memory was left for a new connection.
+pub static ACCEPT_FAILED: Event = Event::new(
+    &metrics::ACCEPT_ERRORS_TOTAL,
+    "new connections wait because one could not be accepted",
+    "raise the limit of open files (ulimit -n, LimitNOFILE=) or lower limits.connections_max",
+);
+
+/// `limits.connections_max` is reached.
+pub static CONNECTION_REFUSED: Event = Event::new(
+    &metrics::CONNECTIONS_REFUSED_TOTAL,
+    "a connection was refused because too many are open",
+    "raise limits.connections_max if the machine has memory and file descriptors to spare",
+);
+
+/// A trusted peer began without a good PROXY protocol header.
+pub static PROXY_HEADER_BAD: Event = Event::new(
+    &metrics::PROXY_HEADER_FAILURES_TOTAL,
+    "a proxy's connection was closed because its PROXY protocol header is missing or malformed",
+    "switch the PROXY protocol on in the proxy too, or proxy.protocol off here",
+);
+
+/// The access log's writer does not keep up.
+pub static ACCESS_LOG_DROPPED: Event = Event::new(
+    &metrics::ACCESS_LOG_DROPPED_TOTAL,
+    "lines of the access log were dropped because whoever reads it is too slow",
+    "look at what standard output is connected to",
+);
