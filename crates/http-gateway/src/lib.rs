@@ -3,3 +3,4 @@
 pub mod drain;
 pub mod message;
 pub mod spool;
+pub mod tls;
