@@ -268,7 +268,7 @@ pub enum Body {
 
 impl Body {
     /// Bytes, when known before it is sent.
-    pub fn len(&self) -> Option<u64> {
+    pub fn known_len(&self) -> Option<u64> {
         match self {
             Self::Empty => Some(0),
             Self::Bytes(bytes) => Some(bytes.len() as u64),
@@ -282,7 +282,7 @@ impl Body {
 ///
 /// `headers` hold no hop-by-hop fields (Connection, Transfer-Encoding, …): the driver frames the body. A
 /// `content-length` in them is the app's word and is kept (the driver checks the body against it and breaks the
-/// connection when it lies). Where it is missing the driver adds it if [`Body::len`] is known. `date` and
+/// connection when it lies). Where it is missing the driver adds it if [`Body::known_len`] is known. `date` and
 /// `server` are added by the driver when missing.
 #[derive(Debug)]
 pub struct Response {

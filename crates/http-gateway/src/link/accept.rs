@@ -1,0 +1,130 @@
+//! Workers arrive: accepts their streams, checks who they are, puts their slots in service.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use py_link::{Flags, Frame, Hello, Kind, frame};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::runtime::Handle;
+use tracing::warn;
+
+use super::{Slot, SlotIdentity};
+use crate::queue::Queue;
+
+/// A worker says hello at once; who does not is no worker.
+const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
+/// A hello is a few hundred bytes of JSON.
+const HELLO_BYTES_MAX: usize = 4096;
+/// After a failed accept (descriptors used up) try again then.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// What a worker must show.
+#[derive(Debug, Clone)]
+pub struct Credentials {
+    /// The secret given to all workers of this instance.
+    pub token: String,
+    /// Our own uid, and the workers' when they run as another user.
+    pub uids: Vec<u32>,
+}
+
+/// Accepts workers for ever. `reactors` are where slots live: slot `n` of each worker on reactor `n` modulo their number.
+pub async fn accept(
+    listener: UnixListener,
+    credentials: Credentials,
+    reactors: Vec<Handle>,
+    queue: Arc<Queue>,
+) {
+    let credentials = Arc::new(credentials);
+    let reactors: Arc<[Handle]> = reactors.into();
+    loop {
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                warn!("could not accept a worker: {error}");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let (credentials, reactors, queue) =
+            (Arc::clone(&credentials), Arc::clone(&reactors), Arc::clone(&queue));
+        tokio::spawn(async move {
+            let welcomed = tokio::time::timeout(HELLO_TIMEOUT, welcome(stream, &credentials)).await;
+            match welcomed {
+                Ok(Ok((stream, hello))) => {
+                    if let Err(error) = put_in_service(stream, &hello, &reactors, &queue) {
+                        warn!(worker = hello.worker, "could not take a worker's slot in service: {error}");
+                    }
+                }
+                Ok(Err(error)) => warn!("refused a worker: {error}"),
+                Err(_) => warn!("refused a worker: it said nothing for {} s", HELLO_TIMEOUT.as_secs()),
+            }
+        });
+    }
+}
+
+/// Reads and answers the hello.
+async fn welcome(mut stream: UnixStream, credentials: &Credentials) -> io::Result<(UnixStream, Hello)> {
+    let peer = stream.peer_cred()?.uid();
+    if !credentials.uids.contains(&peer) {
+        return Err(io::Error::other(format!("user id {peer} may not connect to the link")));
+    }
+    let hello = read_hello(&mut stream).await?;
+    let refusal = if hello.version != py_link::VERSION {
+        Some(format!(
+            "the worker's package is quintet {}, this gateway is quintet {}: install one version of both",
+            hello.version,
+            py_link::VERSION
+        ))
+    } else if !same_secret(hello.token.as_bytes(), credentials.token.as_bytes()) {
+        Some("the worker does not know the token of this instance".to_owned())
+    } else {
+        None
+    };
+    if let Some(reason) = refusal {
+        stream.write_all(&frame(Kind::Refuse, Flags::END, reason.as_bytes())).await?;
+        return Err(io::Error::other(reason));
+    }
+    stream.write_all(&frame(Kind::Welcome, Flags::NONE, &[])).await?;
+    Ok((stream, hello))
+}
+
+async fn read_hello(stream: &mut UnixStream) -> io::Result<Hello> {
+    let mut received = Vec::with_capacity(512);
+    loop {
+        if let Some(Frame { header, payload }) = py_link::decode(&received).map_err(io::Error::other)? {
+            if header.kind != Kind::Hello {
+                return Err(io::Error::other("the first frame is no hello"));
+            }
+            return serde_json::from_slice(payload).map_err(io::Error::other);
+        }
+        if received.len() >= HELLO_BYTES_MAX {
+            return Err(io::Error::other("the hello is too long"));
+        }
+        if stream.read_buf(&mut received).await? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+    }
+}
+
+/// Compares without telling by its time how much was right.
+fn same_secret(given: &[u8], expected: &[u8]) -> bool {
+    given.len() == expected.len() && given.iter().zip(expected).fold(0, |acc, (a, b)| acc | (a ^ b)) == 0
+}
+
+fn put_in_service(
+    stream: UnixStream,
+    hello: &Hello,
+    reactors: &[Handle],
+    queue: &Arc<Queue>,
+) -> io::Result<()> {
+    let home = usize::from(hello.slot) % reactors.len().max(1);
+    let stream = stream.into_std()?;
+    let Some(reactor) = reactors.get(home) else { return Err(io::Error::other("no reactor runs")) };
+    let inside = reactor.enter();
+    let slot = Slot::new(stream, SlotIdentity { worker: hello.worker, generation: hello.generation, home })?;
+    drop(inside);
+    queue.join(slot, hello.slots);
+    Ok(())
+}

@@ -1,0 +1,353 @@
+//! Which slot takes which request: pure bookkeeping, no clock, no I/O.
+//!
+//! The rule: the least busy process first (threads of one process share a GIL); on ties one that has a slot on the
+//! asking reactor (no wake-up across threads), then the most recently used (warm caches). Requests wait first in,
+//! first out. `S` is a slot, `W` a waiting request; both are opaque here.
+
+use std::collections::{BTreeMap, HashMap};
+
+/// A slot that knows on which reactor it lives.
+pub(crate) trait Homed {
+    /// The reactor's number.
+    fn home(&self) -> usize;
+}
+
+/// A place in the line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Ticket(u64);
+
+/// The line is full.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Full;
+
+/// What to do with a slot that has come free.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Returned<S, W> {
+    /// It waits in the pool.
+    Idle,
+    /// This request takes it.
+    Next(W, S),
+    /// Its worker retires; `last` when it was the worker's last slot.
+    Retire {
+        /// The slot to be told.
+        slot: S,
+        /// No slot of the worker is left.
+        last: bool,
+    },
+}
+
+struct Worker<S> {
+    generation: u32,
+    retiring: bool,
+    /// Slots that exist, idle and busy.
+    slots: u16,
+    idle: Vec<S>,
+    /// Tick of the last give-back: the higher, the warmer.
+    used: u64,
+}
+
+impl<S> Worker<S> {
+    fn busy(&self) -> usize {
+        usize::from(self.slots) - self.idle.len()
+    }
+}
+
+pub(crate) struct Pool<S, W> {
+    workers: HashMap<u32, Worker<S>>,
+    /// Newest generation that may serve; older ones that are not retired may, too.
+    active: Option<u32>,
+    waiting: BTreeMap<Ticket, W>,
+    depth_max: usize,
+    tick: u64,
+}
+
+impl<S: Homed, W> Pool<S, W> {
+    pub(crate) fn new(depth_max: usize) -> Self {
+        Self { workers: HashMap::new(), active: None, waiting: BTreeMap::new(), depth_max, tick: 0 }
+    }
+
+    fn tick(&mut self) -> u64 {
+        self.tick += 1;
+        self.tick
+    }
+
+    fn serves(active: Option<u32>, worker: &Worker<S>) -> bool {
+        !worker.retiring && active.is_some_and(|active| worker.generation <= active)
+    }
+
+    pub(crate) fn depth(&self) -> usize {
+        self.waiting.len()
+    }
+
+    pub(crate) fn has_slots(&self) -> bool {
+        self.workers.values().any(|worker| worker.slots > 0 && Self::serves(self.active, worker))
+    }
+
+    /// An idle slot for a request that arrives on reactor `home`; `None`: it has to wait.
+    pub(crate) fn take(&mut self, home: usize) -> Option<S> {
+        let active = self.active;
+        let best = self
+            .workers
+            .values_mut()
+            .filter(|worker| !worker.idle.is_empty() && Self::serves(active, worker))
+            .min_by_key(|worker| {
+                let away = !worker.idle.iter().any(|slot| slot.home() == home);
+                (worker.busy(), away, u64::MAX - worker.used)
+            })?;
+        let at = best.idle.iter().rposition(|slot| slot.home() == home);
+        Some(best.idle.swap_remove(at.unwrap_or(best.idle.len() - 1)))
+    }
+
+    /// Gets in line.
+    pub(crate) fn wait(&mut self, waiter: W) -> Result<Ticket, Full> {
+        if self.waiting.len() >= self.depth_max {
+            return Err(Full);
+        }
+        let ticket = Ticket(self.tick());
+        self.waiting.insert(ticket, waiter);
+        Ok(ticket)
+    }
+
+    /// Leaves the line; harmless when already served.
+    pub(crate) fn leave(&mut self, ticket: Ticket) {
+        self.waiting.remove(&ticket);
+    }
+
+    /// A slot was opened; it is to be given back next. True when it was the last of the `of` that were announced.
+    pub(crate) fn join(&mut self, worker: u32, generation: u32, of: u16) -> bool {
+        let entry = self.workers.entry(worker).or_insert_with(|| Worker {
+            generation,
+            retiring: false,
+            slots: 0,
+            idle: Vec::new(),
+            used: 0,
+        });
+        entry.slots += 1;
+        entry.slots == of
+    }
+
+    /// A slot has come free.
+    pub(crate) fn give_back(&mut self, worker: u32, slot: S) -> Returned<S, W> {
+        let tick = self.tick();
+        let active = self.active;
+        let Some(entry) = self.workers.get_mut(&worker) else {
+            return Returned::Retire { slot, last: true };
+        };
+        if entry.retiring {
+            let last = self.lost(worker);
+            return Returned::Retire { slot, last };
+        }
+        entry.used = tick;
+        if Self::serves(active, entry)
+            && let Some((_, waiter)) = self.waiting.pop_first()
+        {
+            return Returned::Next(waiter, slot);
+        }
+        entry.idle.push(slot);
+        Returned::Idle
+    }
+
+    /// A slot that was out has broken. True when a retiring worker has none left.
+    pub(crate) fn lost(&mut self, worker: u32) -> bool {
+        let Some(entry) = self.workers.get_mut(&worker) else { return false };
+        entry.slots = entry.slots.saturating_sub(1);
+        let retired = entry.retiring && entry.slots == 0;
+        if entry.slots == 0 {
+            self.workers.remove(&worker);
+        }
+        retired
+    }
+
+    /// Serve from `generation`, too. Returns the idle slots that this puts into service, to be given back.
+    pub(crate) fn activate(&mut self, generation: u32) -> Vec<S> {
+        let before = self.active;
+        self.active = Some(generation);
+        let mut freed = Vec::new();
+        for worker in self.workers.values_mut() {
+            if !Self::serves(before, worker) && Self::serves(self.active, worker) {
+                freed.append(&mut worker.idle);
+            }
+        }
+        freed
+    }
+
+    /// Retires a worker: returns its idle slots, and whether no slot is out any more.
+    pub(crate) fn retire(&mut self, worker: u32) -> (Vec<S>, bool) {
+        let Some(entry) = self.workers.get_mut(&worker) else { return (Vec::new(), true) };
+        entry.retiring = true;
+        let idle = std::mem::take(&mut entry.idle);
+        entry.slots = entry.slots.saturating_sub(u16::try_from(idle.len()).unwrap_or(u16::MAX));
+        let gone = entry.slots == 0;
+        if gone {
+            self.workers.remove(&worker);
+        }
+        (idle, gone)
+    }
+
+    /// The process is dead: its idle slots are of no use. Busy ones are noticed by those who wait for them.
+    pub(crate) fn bury(&mut self, worker: u32) -> Vec<S> {
+        self.retire(worker).0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, PartialEq, Eq, Clone, Copy)]
+    struct Slot(u32, usize);
+
+    impl Homed for Slot {
+        fn home(&self) -> usize {
+            self.1
+        }
+    }
+
+    fn pool_with(workers: &[(u32, &[usize])]) -> Pool<Slot, &'static str> {
+        let mut pool = Pool::new(3);
+        pool.activate(1);
+        for &(worker, homes) in workers {
+            for &home in homes {
+                let online = pool.join(worker, 1, homes.len() as u16);
+                assert_eq!(online, pool.workers[&worker].slots as usize == homes.len());
+                assert_eq!(pool.give_back(worker, Slot(worker, home)), Returned::Idle);
+            }
+        }
+        pool
+    }
+
+    #[test]
+    fn the_least_busy_process_is_chosen_first() {
+        let mut pool = pool_with(&[(1, &[0, 0]), (2, &[0, 0])]);
+        let first = pool.take(0).expect("idle");
+        let second = pool.take(0).expect("idle");
+        assert_ne!(first.0, second.0, "two requests go to two processes");
+        pool.take(0).expect("idle");
+        pool.take(0).expect("idle");
+        assert_eq!(pool.take(0), None);
+    }
+
+    #[test]
+    fn ties_go_to_the_own_reactor_then_to_the_last_used() {
+        let mut pool = pool_with(&[(1, &[0]), (2, &[1]), (3, &[0])]);
+        assert_eq!(pool.take(1), Some(Slot(2, 1)));
+        assert_eq!(pool.take(0), Some(Slot(3, 0)), "joined last");
+        assert_eq!(pool.give_back(2, Slot(2, 1)), Returned::Idle);
+        assert_eq!(pool.take(7), Some(Slot(2, 1)), "no slot at home: the warmest");
+    }
+
+    #[test]
+    fn the_line_is_first_in_first_out_and_bounded() {
+        let mut pool = pool_with(&[(1, &[0])]);
+        let slot = pool.take(0).expect("idle");
+        pool.wait("a").expect("room");
+        let b = pool.wait("b").expect("room");
+        pool.wait("c").expect("room");
+        assert_eq!(pool.wait("d"), Err(Full));
+        pool.leave(b);
+        assert_eq!(pool.depth(), 2);
+        assert_eq!(pool.give_back(1, slot), Returned::Next("a", slot));
+        assert_eq!(pool.give_back(1, slot), Returned::Next("c", slot));
+        assert_eq!(pool.give_back(1, slot), Returned::Idle);
+    }
+
+    #[test]
+    fn a_new_generation_waits_for_its_activation() {
+        let mut pool = Pool::new(3);
+        pool.join(1, 1, 1);
+        pool.give_back(1, Slot(1, 0));
+        assert_eq!(pool.take(0), None, "nothing is active yet");
+        pool.wait("early").expect("room");
+        let freed = pool.activate(1);
+        assert_eq!(freed, vec![Slot(1, 0)]);
+        assert_eq!(pool.give_back(1, freed[0]), Returned::Next("early", Slot(1, 0)));
+        pool.join(2, 2, 1);
+        assert_eq!(pool.give_back(2, Slot(2, 0)), Returned::Idle);
+        assert_eq!(pool.take(0), None);
+        assert_eq!(pool.activate(2), vec![Slot(2, 0)]);
+    }
+
+    #[test]
+    fn a_retiring_worker_gives_up_its_slots_as_they_come_back() {
+        let mut pool = pool_with(&[(1, &[0, 0])]);
+        let out = pool.take(0).expect("idle");
+        assert_eq!(pool.retire(1), (vec![Slot(1, 0)], false));
+        assert_eq!(pool.take(0), None);
+        assert_eq!(pool.give_back(1, out), Returned::Retire { slot: out, last: true });
+        assert!(!pool.has_slots());
+        assert_eq!(pool.retire(1), (vec![], true), "again: nothing left to do");
+    }
+
+    #[test]
+    fn lost_slots_are_forgotten() {
+        let mut pool = pool_with(&[(1, &[0, 0])]);
+        pool.take(0).expect("idle");
+        pool.take(0).expect("idle");
+        assert!(!pool.lost(1));
+        pool.retire(1);
+        assert!(pool.lost(1), "the last one of a retiring worker");
+    }
+
+    /// Seeded storm: whatever the order of events, no slot is lent twice, none is forgotten, and nobody waits while
+    /// a serving slot is idle.
+    #[test]
+    fn storm() {
+        for seed in 0..200_u64 {
+            let mut random = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+            let mut next = |n: u64| {
+                random ^= random << 13;
+                random ^= random >> 7;
+                random ^= random << 17;
+                random % n
+            };
+            let mut pool: Pool<Slot, u64> = Pool::new(5);
+            pool.activate(1);
+            let mut out: Vec<Slot> = Vec::new();
+            let mut exist = 0_usize;
+            let mut worker = 0;
+            for step in 0..300 {
+                match next(6) {
+                    0 => {
+                        worker += 1;
+                        for _ in 0..3 {
+                            pool.join(worker, 1, 3);
+                            exist += 1;
+                            let slot = Slot(worker, next(2) as usize);
+                            if let Returned::Next(_, slot) = pool.give_back(worker, slot) {
+                                out.push(slot);
+                            }
+                        }
+                    }
+                    1 if worker > 0 => {
+                        let (idle, _) = pool.retire(next(u64::from(worker)) as u32 + 1);
+                        exist -= idle.len();
+                    }
+                    2 | 3 => match pool.take(next(2) as usize) {
+                        Some(slot) => out.push(slot),
+                        None => drop(pool.wait(step)),
+                    },
+                    4 if !out.is_empty() => {
+                        let slot = out.swap_remove(next(out.len() as u64) as usize);
+                        match pool.give_back(slot.0, slot) {
+                            Returned::Idle => {}
+                            Returned::Next(_, slot) => out.push(slot),
+                            Returned::Retire { .. } => exist -= 1,
+                        }
+                    }
+                    5 if !out.is_empty() => {
+                        let slot = out.swap_remove(next(out.len() as u64) as usize);
+                        pool.lost(slot.0);
+                        exist -= 1;
+                    }
+                    _ => {}
+                }
+                let idle: usize = pool.workers.values().map(|worker| worker.idle.len()).sum();
+                assert_eq!(idle + out.len(), exist, "seed {seed} step {step}");
+                assert!(
+                    pool.waiting.is_empty() || idle == 0,
+                    "seed {seed} step {step}: waits beside an idle slot"
+                );
+            }
+        }
+    }
+}
