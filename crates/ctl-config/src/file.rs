@@ -1,0 +1,139 @@
+//! `quintet.toml`: from text to raw values with their places. Knows TOML, and which keys exist; no values.
+
+use std::ops::Range;
+
+use toml_edit::{Document, Item, TableLike, Value as Toml};
+
+use crate::define::{Setting, all, find};
+use crate::problem::{Place, Problem, nearest};
+use crate::raw::Raw;
+use crate::settings::SECTIONS;
+
+/// A value of the file.
+pub(crate) struct Entry {
+    pub(crate) setting: &'static Setting,
+    pub(crate) raw: Raw,
+    pub(crate) span: Range<usize>,
+}
+
+/// Reads the file; what is wrong with its form and keys goes to `problems`.
+pub(crate) fn read(name: &str, text: &str, problems: &mut Vec<Problem>) -> Vec<Entry> {
+    let document = match Document::parse(text) {
+        Ok(document) => document,
+        Err(error) => {
+            let place = error.span().map(|span| Place::in_file(name, text, span));
+            problems.push(Problem::new(format!("{name} is not TOML: {}", error.message())).at(place));
+            return Vec::new();
+        }
+    };
+    let mut reader = Reader { name, text, problems, entries: Vec::new() };
+    for (key, item) in document.iter() {
+        reader.section(document.as_table(), key, item);
+    }
+    reader.entries
+}
+
+struct Reader<'a> {
+    name: &'a str,
+    text: &'a str,
+    problems: &'a mut Vec<Problem>,
+    entries: Vec<Entry>,
+}
+
+impl Reader<'_> {
+    fn section(&mut self, root: &dyn TableLike, key: &str, item: &Item) {
+        let Some(section) = SECTIONS.iter().find(|section| section.name == key) else {
+            self.problem(unknown_section(key, item), key_span(root, key));
+            return;
+        };
+        let Some(table) = item.as_table_like() else {
+            let problem =
+                Problem::new(format!("\"{key}\" is a section")).hint(format!("write it as [{key}]"));
+            self.problem(problem, key_span(root, key));
+            return;
+        };
+        for (name, item) in table.iter() {
+            let Some(setting) = section.settings.iter().find(|setting| setting.name == name) else {
+                self.problem(unknown_key(section.name, name), key_span(table, name));
+                continue;
+            };
+            let Some(value) = item.as_value() else {
+                let problem =
+                    Problem::new(format!("{} is a {}, not a section", setting.key, setting.kind.describe()));
+                self.problem(problem, key_span(table, name));
+                continue;
+            };
+            let span = value.span().or_else(|| key_span(table, name)).unwrap_or(0..0);
+            self.entries.push(Entry { setting, raw: raw(value), span });
+        }
+    }
+
+    fn problem(&mut self, problem: Problem, span: Option<Range<usize>>) {
+        let place = span.map(|span| Place::in_file(self.name, self.text, span));
+        self.problems.push(problem.at(place));
+    }
+}
+
+fn key_span(table: &dyn TableLike, key: &str) -> Option<Range<usize>> {
+    table.key(key).and_then(toml_edit::Key::span)
+}
+
+fn raw(value: &Toml) -> Raw {
+    match value {
+        Toml::String(text) => Raw::Text(text.value().clone()),
+        Toml::Integer(number) => Raw::Integer(*number.value()),
+        Toml::Float(number) => Raw::Float(*number.value()),
+        Toml::Boolean(on) => Raw::Switch(*on.value()),
+        Toml::Datetime(_) => Raw::Foreign("date"),
+        Toml::InlineTable(_) => Raw::Foreign("table"),
+        Toml::Array(items) => Raw::List(items.iter().map(|item| (raw(item), item.span())).collect()),
+    }
+}
+
+fn unknown_section(key: &str, item: &Item) -> Problem {
+    if item.is_table_like() {
+        let problem = Problem::new(format!("there is no section \"{key}\""));
+        let names = SECTIONS.iter().map(|section| section.name);
+        return match nearest(key, names.clone()) {
+            Some(near) => problem.hint(format!("did you mean [{near}]?")),
+            None => problem.hint(format!("sections are {}", names.collect::<Vec<_>>().join(", "))),
+        };
+    }
+    let problem = Problem::new(format!("there is no setting \"{key}\" outside the sections"));
+    match anywhere(key) {
+        Some(setting) => {
+            problem.hint(format!("did you mean \"{}\" in the section [{}]?", setting.name, setting.section))
+        }
+        None => problem.hint("settings stand in sections, see `quintet config show`"),
+    }
+}
+
+/// The problem of a name that its section does not have.
+pub(crate) fn unknown_key(section: &str, name: &str) -> Problem {
+    let problem = Problem::new(format!("there is no setting \"{name}\" in [{section}]"));
+    let here: Vec<_> =
+        all().filter(|setting| setting.section == section).map(|setting| setting.name).collect();
+    if let Some(near) = nearest(name, here.iter().copied()) {
+        return problem.hint(format!("did you mean \"{near}\"?"));
+    }
+    match anywhere(name) {
+        Some(setting) => {
+            problem.hint(format!("did you mean \"{}\" in the section [{}]?", setting.name, setting.section))
+        }
+        None => problem.hint(format!("[{section}] has {}", here.join(", "))),
+    }
+}
+
+/// The setting of any section that `name` was probably meant to be: by name, by flag, or written as `section.name`.
+pub(crate) fn anywhere(name: &str) -> Option<&'static Setting> {
+    find(name)
+        .or_else(|| all().find(|setting| setting.name == name))
+        .or_else(|| {
+            all().find(|setting| setting.flag.is_some_and(|(flag, _)| flag.replace('-', "_") == name))
+        })
+        .or_else(|| nearest(name, all().map(|setting| setting.key)).and_then(find))
+        .or_else(|| {
+            let near = nearest(name, all().map(|setting| setting.name))?;
+            all().find(|setting| setting.name == near)
+        })
+}

@@ -1,0 +1,300 @@
+//! The table of settings. A new setting is a new row here, and nothing else.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::address::{BindAddress, DEFAULT_PORT, check_network};
+use crate::choice::choice;
+use crate::cross::{check_accel, check_callable, check_module, check_mount, check_prefix};
+use crate::define::settings;
+pub use crate::define::{all, find};
+
+const KIB: u64 = 1 << 10;
+const MIB: u64 = 1 << 20;
+const GIB: u64 = 1 << 30;
+
+choice! {
+    /// Who may fetch uploaded files.
+    Media {
+        /// Served with `DEBUG`, where the app's own URLs serve them too. Without it the app answers.
+        Auto = "auto",
+        /// Served to everybody. Right when every upload is public.
+        Public = "public",
+        /// Never served from here.
+        Off = "off",
+    }
+}
+
+choice! {
+    /// The form of the access log.
+    AccessLog {
+        /// No access log.
+        Off = "off",
+        /// A line a request, for people.
+        Text = "text",
+        /// A JSON object a request.
+        Json = "json",
+    }
+}
+
+choice! {
+    /// The form of the log.
+    LogFormat {
+        /// Lines for people, in colour on a terminal.
+        Text = "text",
+        /// A JSON object a line.
+        Json = "json",
+    }
+}
+
+choice! {
+    /// How much is logged.
+    LogLevel {
+        /// What an operator wants to know: starts, reloads, deaths of workers.
+        Info = "info",
+        /// Only what is odd.
+        Warn = "warn",
+        /// Only what failed.
+        Error = "error",
+        /// Every step.
+        Debug = "debug",
+    }
+}
+
+settings! {
+    /// The project and the Python that runs it.
+    [app] App {
+        /// The project directory: where manage.py is. It is the workers' current directory and the first entry of
+        /// `sys.path`.
+        dir: PathBuf = PathBuf::from("."),
+            otherwise("the directory of quintet.toml, or the argument of `quintet run`"), example("\"src\""), live();
+        /// The WSGI callable, as `MODULE:CALLABLE`. A plain WSGI app needs it; a Django project does not.
+        wsgi: Option<String> = None,
+            flag("app", "MODULE:CALLABLE"), otherwise("WSGI_APPLICATION of the settings module"),
+            example("\"shop.wsgi:application\""), checked(check_callable), live();
+        /// The settings module (`DJANGO_SETTINGS_MODULE`).
+        settings: Option<String> = None,
+            flag("settings", "MODULE"), otherwise("DJANGO_SETTINGS_MODULE of the environment, then of manage.py"),
+            example("\"shop.settings.production\""), checked(check_module), live();
+        /// The Python interpreter that runs the app; the `quintet` package must be installed for it.
+        python: Option<PathBuf> = None,
+            flag("python", "PATH"),
+            otherwise("the active environment, .venv or venv in the project, the one quintet is installed in, python3 of PATH"),
+            example("\".venv/bin/python\"");
+        /// The path below which the app lives (`SCRIPT_NAME`), as `/shop`; empty for the root.
+        mount: String = String::new(),
+            flag("mount", "PREFIX"), example("\"/shop\""), checked(check_mount);
+    }
+
+    /// Listening sockets, and how the instance stops.
+    [server] Server {
+        /// Addresses to listen on: `HOST:PORT`, `:PORT` for every interface, `unix:PATH`, `fd:N` for an inherited
+        /// socket, `systemd` for all that systemd passes. With `tls.certificate` the TCP ones speak TLS.
+        bind: Vec<BindAddress> = vec![BindAddress::Tcp { host: "127.0.0.1".into(), port: DEFAULT_PORT }],
+            flag("bind", "ADDRESS"), example("[\"0.0.0.0:8000\", \"unix:/run/shop.sock\"]");
+        /// Connections that the kernel keeps for us until we accept them. The system's own limit
+        /// (`net.core.somaxconn`) caps it.
+        backlog: u32 = 2048,
+            between("1", "65535", "the kernel keeps this number in 16 bits");
+        /// Threads that move bytes between clients and workers.
+        reactors: Option<u32> = None,
+            flag("reactors", "N"), otherwise("one for every four cores, at least one"),
+            between("1", "256", "more threads than cores only take turns");
+        /// Where the sockets of the running instance are. `quintet status`, `reload` and `stop` look there.
+        runtime_dir: Option<PathBuf> = None,
+            flag("runtime-dir", "DIR"),
+            otherwise("chosen from the project directory, below /run/quintet (root), $XDG_RUNTIME_DIR or the temporary directory"),
+            example("\"/run/shop\"");
+        /// Time between "not ready" on /readyz and the end of listening when the instance stops: as long as a load
+        /// balancer needs to notice.
+        drain_delay: Duration = Duration::ZERO,
+            example("\"5s\""), between("0s", "10m", "who stops an instance wants it to stop");
+        /// How long requests in flight may take when the instance stops or a worker is replaced; then they are cut.
+        drain_timeout: Duration = Duration::from_secs(30),
+            between("0s", "1d", "a stop has to end");
+    }
+
+    /// The Python processes.
+    [workers] Workers {
+        /// Worker processes, or "auto" to choose from cores and memory (and the container's limits on them).
+        count: Option<u32> = None,
+            flag("workers", "N|auto"), otherwise("one a core, fewer when memory is short"),
+            between("1", "1024", "a machine of more than 1024 workers is better run as several instances"), live();
+        /// Threads of each worker, or "auto". Each runs one request at a time; threads of one process share Python's
+        /// global lock, so they help while the app waits (for a database, say) and not while it computes.
+        threads: Option<u32> = None,
+            flag("threads", "N|auto"), otherwise("4, and more on small machines so that 8 requests can wait at once"),
+            between("1", "1024", "each thread needs a stack and mostly a database connection"), live();
+        /// How long a worker may take from its start until the app is imported.
+        start_timeout: Duration = Duration::from_secs(60),
+            between("1s", "1h", "a worker that never becomes ready must be noticed"), live();
+        /// The user that workers run as; only root can change it.
+        user: Option<String> = None,
+            example("\"www-data\""), otherwise("the user that runs quintet");
+        /// The group that workers run as.
+        group: Option<String> = None,
+            example("\"www-data\""), otherwise("the user's own group");
+    }
+
+    /// HTTPS. Both files are read again at `quintet reload`.
+    [tls] Tls {
+        /// PEM file with the certificate and its chain. Setting it turns TLS on for every TCP address.
+        certificate: Option<PathBuf> = None,
+            flag("tls-certificate", "FILE"), otherwise("no TLS"), example("\"/etc/letsencrypt/live/shop/fullchain.pem\"");
+        /// PEM file with the private key of the certificate.
+        key: Option<PathBuf> = None,
+            flag("tls-key", "FILE"), example("\"/etc/letsencrypt/live/shop/privkey.pem\"");
+    }
+
+    /// How much a client may ask for. What is above is answered by the gateway and never reaches Python.
+    [limits] Limits {
+        /// Client connections open at once; one more is answered 503.
+        connections_max: u32 = 16_384,
+            between("1", "1000000", "each connection is a descriptor");
+        /// Length of the request line; 414 above.
+        line_max: u64 = 8 * KIB,
+            between("512B", "256KiB", "the head of a request travels to the worker in one piece");
+        /// Length of all header fields together; 431 above.
+        headers_max: u64 = 32 * KIB,
+            between("1KiB", "512KiB", "the head of a request travels to the worker in one piece");
+        /// Number of header fields; 431 above.
+        header_count_max: u32 = 100,
+            between("8", "1000", "browsers send about 20; each one becomes an entry of the environ");
+        /// Length of a request body; 413 above.
+        body_max: u64 = 128 * MIB,
+            between("0", "1TiB", "bodies are kept in memory or in a file until the app has read them");
+        /// HTTP/2 streams that one connection may have open.
+        h2_streams_max: u32 = 128,
+            between("1", "10000", "every stream may hold a request and a response in memory");
+    }
+
+    /// How long each step may take. Every step has an end.
+    [timeouts] Timeouts {
+        /// TLS handshake; the connection is closed after it.
+        tls_handshake: Duration = Duration::from_secs(10),
+            between("100ms", "10m", "a connection without a handshake must not stay");
+        /// From the first byte of a request to the end of its headers; 408 after it.
+        header: Duration = Duration::from_secs(15),
+            between("100ms", "10m", "slow headers are the cheapest attack there is");
+        /// Longest pause in a request body; 408 after it.
+        body: Duration = Duration::from_secs(30),
+            between("100ms", "1h", "a body that stopped must not stay");
+        /// How long a request may wait for a free worker; 503 after it.
+        queue: Duration = Duration::from_secs(10),
+            between("0s", "10m", "visitors give up earlier than that");
+        /// How long the app may take to begin its response; 504 after it, and the worker is replaced.
+        app: Duration = Duration::from_secs(60),
+            between("100ms", "1d", "a request that hangs must be noticed");
+        /// How long an idle connection is kept for the client's next request.
+        keep_alive: Duration = Duration::from_secs(75),
+            between("0s", "1h", "an idle connection costs a descriptor");
+        /// Longest pause of a client in taking a response; the connection is closed after it.
+        write: Duration = Duration::from_secs(30),
+            between("100ms", "1h", "a client that stopped reading must not hold a response");
+    }
+
+    /// Requests that wait for a free worker.
+    [queue] Queue {
+        /// Requests waiting at once; one more is answered 503 with Retry-After.
+        depth_max: u32 = 1024,
+            between("0", "1000000", "a queue that never empties only makes everybody wait");
+        /// Retry-After of that 503.
+        retry_after: Duration = Duration::from_secs(1),
+            between("1s", "1h", "the header counts whole seconds");
+    }
+
+    /// What stands before us: load balancers and other proxies.
+    [proxy] Proxy {
+        /// Addresses and ranges (and `unix` for the peers of unix sockets) whose X-Forwarded-For, -Proto, -Host and
+        /// Forwarded are believed. From everybody else these headers are taken away.
+        trusted: Vec<String> = Vec::new(),
+            flag("trusted-proxies", "NETWORK"), otherwise("nobody"), example("[\"10.0.0.0/8\", \"unix\"]"),
+            checked(check_network);
+        /// Expect the PROXY protocol (version 1 or 2) on connections of trusted proxies.
+        protocol: bool = false;
+    }
+
+    /// Memory and files between slow clients and fast workers.
+    [buffers] Buffers {
+        /// A request body is kept in memory up to this; what is longer goes to an unlinked file, which the worker
+        /// reads directly.
+        request_memory: u64 = 64 * KIB,
+            between("0", "512KiB", "a body in memory travels to the worker in one piece with its head");
+        /// Path prefixes whose request bodies reach the app while they arrive, instead of complete.
+        request_stream: Vec<String> = Vec::new(),
+            example("[\"/upload/\"]"), otherwise("every body is read before the app is called"), checked(check_prefix);
+        /// What a client is slow to take of a response is kept in memory up to this, then in a file.
+        response_memory: u64 = MIB,
+            between("0", "1GiB", "it is held for each slow client");
+        /// Length of that file; beyond it the worker waits for the client.
+        response_disk: u64 = GIB,
+            between("0", "1TiB", "it is held for each slow client");
+        /// Workers' threads that may be held up by slow clients at once; above, the slowest client is cut.
+        streaming_max: Option<u32> = None,
+            otherwise("half of all threads, at least one"),
+            between("1", "65535", "there are not more threads than that");
+        /// How long a slow client may hold up a worker's thread.
+        streaming_timeout: Duration = Duration::from_secs(300),
+            between("1s", "1d", "a thread has to come back");
+        /// Where these files are; they have no name and vanish with the process.
+        dir: Option<PathBuf> = None,
+            otherwise("the system's temporary directory"), example("\"/var/tmp\"");
+    }
+
+    /// Static and media files, served without Python. Addresses and directories are what the app itself reports
+    /// (`STATIC_URL`, `STATIC_ROOT`, `MEDIA_URL`, `MEDIA_ROOT`) unless they are set here.
+    [files] Files {
+        /// Serve files at all.
+        enabled: bool = true;
+        /// Uploaded files: served with DEBUG only, to everybody, or not from here.
+        media: Media = Media::Auto;
+        /// URL prefix of static files.
+        static_url: Option<String> = None,
+            otherwise("STATIC_URL"), example("\"/static/\""), checked(check_prefix);
+        /// Directory of static files.
+        static_root: Option<PathBuf> = None,
+            otherwise("STATIC_ROOT"), example("\"staticfiles\"");
+        /// URL prefix of uploaded files.
+        media_url: Option<String> = None,
+            otherwise("MEDIA_URL"), example("\"/media/\""), checked(check_prefix);
+        /// Directory of uploaded files.
+        media_root: Option<PathBuf> = None,
+            otherwise("MEDIA_ROOT"), example("\"media\"");
+        /// Memory for small files and compressed variants, in all.
+        memory: u64 = 64 * MIB,
+            between("0", "1TiB", "it is taken from the memory of the machine");
+        /// Compress on the fly what compresses.
+        compress: bool = true;
+        /// How long browsers may keep files without a content hash in their name; 0 lets them ask each time.
+        max_age: Duration = Duration::from_secs(60),
+            between("0s", "365d", "a year is what caches take for ever");
+        /// Directories that the app may name in X-Accel-Redirect or X-Sendfile, as `/prefix/=/directory`.
+        accel: Vec<String> = Vec::new(),
+            otherwise("none: these headers are ignored"), example("[\"/protected/=/srv/shop/files\"]"),
+            checked(check_accel);
+    }
+
+    /// What is written to standard error, and the access log on standard output.
+    [log] Log {
+        /// The access log.
+        access: AccessLog = AccessLog::Off,
+            flag("access-log", "FORM");
+        /// The form of the log.
+        format: LogFormat = LogFormat::Text,
+            flag("log-format", "FORM");
+        /// How much is logged.
+        level: LogLevel = LogLevel::Info,
+            flag("log-level", "LEVEL");
+    }
+
+    /// The admin HTTP: /metrics, /status, /healthz, /readyz. Never on the addresses that clients use.
+    [admin] Admin {
+        /// Its address. TCP must be a loopback address and needs a token.
+        bind: Option<BindAddress> = None,
+            flag("admin-bind", "ADDRESS"), otherwise("admin.sock in the runtime directory"),
+            example("\"127.0.0.1:9800\"");
+        /// File that holds the bearer token of a TCP address.
+        token_file: Option<PathBuf> = None,
+            example("\"/etc/quintet/admin-token\"");
+    }
+}
