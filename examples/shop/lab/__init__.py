@@ -1,0 +1,1 @@
+"""Pages for trying out a server: a short one, a slow one, one that fails."""

@@ -1,0 +1,1 @@
+"""The basket in the session, checkout, and orders."""

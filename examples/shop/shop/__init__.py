@@ -1,0 +1,1 @@
+"""The project: settings, the URLs of all rooms, the WSGI callable."""

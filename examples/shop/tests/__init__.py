@@ -1,0 +1,1 @@
+"""Tests of the shop itself, with Django's own client."""
