@@ -1,9 +1,13 @@
 //! http-gateway: see ARCHITECTURE.md.
 
+pub mod dispatch;
 pub mod drain;
+pub mod error_page;
 pub mod link;
 pub mod message;
 pub mod queue;
 pub mod reactor;
+pub mod request_body;
+pub mod request_id;
 pub mod spool;
 pub mod tls;

@@ -146,6 +146,11 @@ impl Slot {
         Ok(Some(received))
     }
 
+    /// Sends what is queued as far as that goes without waiting; the end of the exchange sends the rest.
+    pub fn try_flush(&mut self) {
+        self.sending.try_flush(&self.stream);
+    }
+
     fn note_end(&mut self, received: &Received) {
         if received.flags().is_end() || received.flags().is_abort() {
             self.response_open = false;

@@ -74,6 +74,15 @@ impl SendBuffer {
         Ok(())
     }
 
+    /// Sends what the kernel takes now. Errors are left for the next call that may wait.
+    pub(super) fn try_flush(&mut self, stream: &UnixStream) {
+        while !self.is_empty() {
+            if stream.try_io(Interest::WRITABLE, || self.send_once(stream)).is_err() {
+                return;
+            }
+        }
+    }
+
     fn send_once(&mut self, stream: &UnixStream) -> io::Result<()> {
         let rest = self.bytes.get(self.sent..).unwrap_or_default();
         let sent = match &self.descriptor {

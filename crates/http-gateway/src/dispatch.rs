@@ -1,0 +1,262 @@
+//! One request's way through a worker: slot, exchange, retry.
+//!
+//! A worker that dies before it has answered costs its client one safe retry (idempotent, nothing sent yet) or a
+//! 502, never a hang; so a poison request kills two workers at most. A slot that turns out to be dead before it has
+//! read anything costs nothing: the next is taken.
+
+mod exchange;
+mod streamed;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ctl_telemetry::metrics::{APP_TIMEOUT_TOTAL, RETRIES_TOTAL, WORKER_LOST_TOTAL};
+use py_link::{RequestStart, RequestWriter, Scheme};
+use tracing::warn;
+
+use crate::link::{Received, RequestBodySource, SlotError};
+use crate::message::{BodyError, RequestBody, RequestHead, Response, Trail};
+use crate::queue::{CheckedOut, NoSlot, Queue};
+use crate::request_body::Payload;
+use crate::spool::{PumpLimits, SpoolLimits};
+
+/// Slots found dead in a row before we believe that something is wrong: a whole host's workers may have been killed
+/// at once, and their slots are told apart from living ones only by trying.
+const DEAD_SLOTS_MAX: u32 = 64;
+
+/// Who asks, as the app shall see it.
+#[derive(Debug, Clone, Copy)]
+pub struct Origin<'a> {
+    /// Request id.
+    pub request_id: &'a str,
+    /// True address of the client; empty for a unix socket.
+    pub remote_addr: &'a str,
+    /// Its port, 0 when unknown.
+    pub remote_port: u16,
+    /// True scheme.
+    pub https: bool,
+    /// True host, without port.
+    pub server_name: &'a [u8],
+    /// True port.
+    pub server_port: u16,
+}
+
+/// A request that is ready for a worker.
+pub struct Ready<'a> {
+    /// The head.
+    pub head: &'a RequestHead,
+    /// Who asks.
+    pub origin: Origin<'a>,
+    /// The body.
+    pub payload: &'a Payload,
+    /// Hidden from the app: names of forwarded headers that were not heard.
+    pub hide: &'a dyn Fn(&[u8]) -> bool,
+}
+
+/// Why a request has no answer of the app's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Failure {
+    /// No slot.
+    #[error("no slot")]
+    NoSlot(NoSlot),
+    /// The client is gone; nobody is left to answer.
+    #[error("the client went away")]
+    ClientGone,
+    /// A streamed request body failed.
+    #[error("request body: {0}")]
+    Body(BodyError),
+    /// 502.
+    #[error("the worker died")]
+    WorkerLost,
+    /// 504.
+    #[error("the app took too long")]
+    TimedOut,
+}
+
+/// Sends requests to workers.
+pub struct Dispatcher {
+    /// The slots.
+    pub queue: Arc<Queue>,
+    /// `SCRIPT_NAME`.
+    pub mount: String,
+    /// Longest wait for a slot.
+    pub queue_patience: Duration,
+    /// Longest wait for the head of an answer.
+    pub app_timeout: Duration,
+    /// For answers in more than one piece.
+    pub spool: SpoolLimits,
+    /// For answers in more than one piece.
+    pub pump: PumpLimits,
+}
+
+/// How one attempt failed.
+enum Lost {
+    /// Before the worker can have read a byte.
+    Untouched,
+    /// Somewhere in its work.
+    Amidst,
+    Final(Failure),
+}
+
+impl Dispatcher {
+    /// The app's answer. `trail` comes back inside it with the queue wait and the worker filled in.
+    pub async fn dispatch<B: RequestBody>(
+        &self,
+        request: &Ready<'_>,
+        body: &mut B,
+        trail: &mut Trail,
+    ) -> Result<Response, Failure> {
+        let mut dead = 0;
+        let mut retried = false;
+        loop {
+            let (mut checkout, waited) = tokio::select! {
+                biased;
+                slot = self.queue.checkout(self.queue_patience) => slot.map_err(Failure::NoSlot)?,
+                () = body.closed(), if !matches!(request.payload, Payload::Stream(_)) => {
+                    return Err(Failure::ClientGone);
+                }
+            };
+            trail.queue_wait += waited;
+            let outcome = match request.payload {
+                Payload::Stream(len) => self.streamed(&mut checkout, request, *len, body).await,
+                _ => self.attempt(&mut checkout, request, body).await,
+            };
+            let worker = checkout.worker();
+            match outcome {
+                Ok(received) => return self.answer(checkout, received, trail),
+                Err(Lost::Final(failure)) => return Err(failure),
+                Err(Lost::Untouched) if dead < DEAD_SLOTS_MAX => {
+                    checkout.lose();
+                    dead += 1;
+                }
+                Err(Lost::Untouched | Lost::Amidst) => {
+                    checkout.lose();
+                    WORKER_LOST_TOTAL.inc();
+                    let replayable =
+                        request.head.method.is_idempotent() && !matches!(request.payload, Payload::Stream(_));
+                    let request_id = request.origin.request_id;
+                    if retried || !replayable {
+                        warn!(request_id, worker, "worker died while it worked on a request: answered 502");
+                        return Err(Failure::WorkerLost);
+                    }
+                    warn!(
+                        request_id,
+                        worker, "worker died while it worked on a request: trying another worker"
+                    );
+                    RETRIES_TOTAL.inc();
+                    retried = true;
+                }
+            }
+        }
+    }
+
+    /// Sends a request whose body is complete and waits for the first frame of the answer.
+    async fn attempt<B: RequestBody>(
+        &self,
+        checkout: &mut CheckedOut,
+        request: &Ready<'_>,
+        body: &mut B,
+    ) -> Result<Received, Lost> {
+        let slot = checkout.slot();
+        let exchange = async {
+            let (source, frame_body) = match request.payload {
+                Payload::Empty | Payload::Stream(_) => (RequestBodySource::InFrame, py_link::Body::None),
+                Payload::Memory(bytes) => (RequestBodySource::InFrame, py_link::Body::Inline(bytes)),
+                Payload::File(file, len) => {
+                    (RequestBodySource::File(file), py_link::Body::File { len: *len })
+                }
+            };
+            slot.send_request(source, |out| self.write(out, request, frame_body)).await?;
+            slot.receive().await
+        };
+        let received = tokio::select! {
+            biased;
+            received = tokio::time::timeout(self.app_timeout, exchange) => received,
+            // Dropping the checked-out slot cancels the exchange.
+            () = body.closed() => return Err(Lost::Final(Failure::ClientGone)),
+        };
+        match received {
+            Ok(received) => received.map_err(|error| Self::lost(&error, request)),
+            Err(_) => Err(self.timed_out(checkout, request)),
+        }
+    }
+
+    fn timed_out(&self, checkout: &CheckedOut, request: &Ready<'_>) -> Lost {
+        APP_TIMEOUT_TOTAL.inc();
+        warn!(
+            request_id = request.origin.request_id,
+            worker = checkout.worker(),
+            "app did not answer within {} s (`timeouts.app`): answered 504, worker will be replaced",
+            self.app_timeout.as_secs_f32()
+        );
+        checkout.report_stuck();
+        Lost::Final(Failure::TimedOut)
+    }
+
+    fn lost(error: &SlotError, request: &Ready<'_>) -> Lost {
+        match error {
+            SlotError::Gone { untouched: true } => Lost::Untouched,
+            SlotError::Gone { untouched: false } => Lost::Amidst,
+            SlotError::Io(_) | SlotError::Protocol(_) => {
+                warn!(request_id = request.origin.request_id, "{error}");
+                Lost::Amidst
+            }
+        }
+    }
+
+    /// Appends the request frame.
+    fn write(&self, out: &mut Vec<u8>, request: &Ready<'_>, body: py_link::Body<'_>) {
+        let (head, origin) = (request.head, &request.origin);
+        let mut writer = RequestWriter::start(
+            out,
+            &RequestStart {
+                id: origin.request_id.as_bytes(),
+                method: head.method.as_bytes(),
+                target: &head.target,
+                mount: self.mount.as_bytes(),
+                scheme: if origin.https { Scheme::Https } else { Scheme::Http },
+                version: head.version,
+                server_name: origin.server_name,
+                server_port: origin.server_port,
+                remote_addr: origin.remote_addr.as_bytes(),
+                remote_port: origin.remote_port,
+            },
+        );
+        for (name, value) in head.headers.iter() {
+            if !is_for_us_alone(name) && !(request.hide)(name) {
+                writer.header(name, value);
+            }
+        }
+        // A body that came in chunks has a length now.
+        if !head.headers.contains("content-length") {
+            let len = match body {
+                py_link::Body::Inline(bytes) => Some(bytes.len() as u64),
+                py_link::Body::File { len } => Some(len),
+                py_link::Body::None | py_link::Body::Stream { .. } => None,
+            };
+            if let Some(len) = len {
+                writer.header(b"content-length", itoa::Buffer::new().format(len).as_bytes());
+            }
+        }
+        writer.body(body);
+    }
+}
+
+/// Headers about the connection between the client and us (RFC 9110, 7.6.1), the expectation that we have met, and
+/// `Proxy`, which CGI would turn into a setting of HTTP libraries (`HTTP_PROXY`).
+fn is_for_us_alone(name: &[u8]) -> bool {
+    matches!(
+        name,
+        b"connection"
+            | b"expect"
+            | b"keep-alive"
+            | b"proxy"
+            | b"proxy-connection"
+            | b"te"
+            | b"trailer"
+            | b"transfer-encoding"
+            | b"upgrade"
+            | b"http2-settings"
+            | b"x-request-id"
+    )
+}

@@ -1,0 +1,57 @@
+//! From the first frame of an answer to a [`Response`].
+
+use py_link::Flags;
+use tracing::warn;
+
+use super::{Dispatcher, Failure};
+use crate::link::{Head, Received};
+use crate::message::{AnsweredBy, Body, Response, Trail};
+use crate::queue::CheckedOut;
+use crate::spool::{self, Aborted, pump};
+
+impl Dispatcher {
+    /// Complete answers free their slot at once; for the others a task of its own empties the slot into a spool.
+    pub(super) fn answer(
+        &self,
+        checkout: CheckedOut,
+        received: Received,
+        trail: &mut Trail,
+    ) -> Result<Response, Failure> {
+        let worker = checkout.worker();
+        let Received::Head(head) = received else {
+            warn!(
+                request_id = &*trail.request_id,
+                worker, "an answer that does not start with its head: answered 502"
+            );
+            checkout.lose();
+            return Err(Failure::WorkerLost);
+        };
+        trail.by = AnsweredBy::Worker(worker);
+        let Head { status, reason, headers, body, flags } = *head;
+        let body = if flags.is_end() {
+            drop(checkout);
+            if body.is_empty() { Body::Empty } else { Body::Bytes(body) }
+        } else {
+            Body::Stream(self.stream(checkout, body, flags, trail))
+        };
+        Ok(Response { status, reason, headers, body, close: false, trail: trail.clone() })
+    }
+
+    fn stream(
+        &self,
+        checkout: CheckedOut,
+        first: bytes::Bytes,
+        flags: Flags,
+        trail: &Trail,
+    ) -> spool::BodyStream {
+        let (mut writer, stream) = spool::spool(self.spool.clone());
+        writer.start(first);
+        if flags.is_abort() {
+            drop(checkout);
+            writer.end(Err(Aborted));
+        } else {
+            tokio::spawn(pump(checkout, writer, self.pump, trail.request_id.clone()));
+        }
+        stream
+    }
+}

@@ -1,0 +1,86 @@
+//! Request bodies that are streamed to the app as they arrive (`buffers.request_stream`).
+//!
+//! While we send we listen, so that two sides with full buffers never wait for each other. An app that answers
+//! before it has read all does not get the rest: that is how a refused upload ends at once.
+
+use py_link::Flags;
+
+use super::{Dispatcher, Failure, Lost, Ready};
+use crate::link::{Received, RequestBodySource, Slot};
+use crate::message::RequestBody;
+use crate::queue::CheckedOut;
+
+/// What one step of the upload brought.
+enum Step {
+    Sent,
+    BodyEnded,
+    Answered(Received),
+}
+
+impl Dispatcher {
+    /// Streams the body; returns the first frame of the answer. When that comes before the end of the body the
+    /// rest is broken off (`ABORT`): an app that answers early, mostly to refuse, does not want it.
+    pub(super) async fn streamed<B: RequestBody>(
+        &self,
+        checkout: &mut CheckedOut,
+        request: &Ready<'_>,
+        len: Option<u64>,
+        body: &mut B,
+    ) -> Result<Received, Lost> {
+        let slot = checkout.slot();
+        let start = py_link::Body::Stream { len };
+        slot.send_request(RequestBodySource::Stream, |out| self.write(out, request, start))
+            .await
+            .map_err(|error| Self::lost(&error, request))?;
+        loop {
+            match step(slot, request, body).await? {
+                Step::Sent => {}
+                Step::BodyEnded => break,
+                Step::Answered(received) => {
+                    slot.queue_body(&[], Flags::ABORT);
+                    slot.try_flush();
+                    return Ok(received);
+                }
+            }
+        }
+        // All is sent: from here on it is like any other request.
+        let received = tokio::select! {
+            biased;
+            received = tokio::time::timeout(self.app_timeout, slot.receive()) => received,
+            () = body.closed() => return Err(Lost::Final(Failure::ClientGone)),
+        };
+        match received {
+            Ok(received) => received.map_err(|error| Self::lost(&error, request)),
+            Err(_) => Err(self.timed_out(checkout, request)),
+        }
+    }
+}
+
+/// Moves one piece from the client to the worker.
+async fn step<B: RequestBody>(slot: &mut Slot, request: &Ready<'_>, body: &mut B) -> Result<Step, Lost> {
+    let piece = tokio::select! {
+        biased;
+        piece = body.chunk() => piece,
+        received = slot.receive() => {
+            return received.map(Step::Answered).map_err(|error| Dispatcher::lost(&error, request));
+        }
+    };
+    let ended = match piece {
+        Ok(Some(piece)) => {
+            slot.queue_body(&piece, Flags::NONE);
+            false
+        }
+        Ok(None) => {
+            slot.queue_body(&[], Flags::END);
+            true
+        }
+        // The guard cancels the exchange and aborts the body.
+        Err(error) => return Err(Lost::Final(Failure::Body(error))),
+    };
+    match slot.progress().await {
+        Ok(None) if ended => Ok(Step::BodyEnded),
+        Ok(None) => Ok(Step::Sent),
+        Ok(Some(received)) => Ok(Step::Answered(received)),
+        Err(error) => Err(Dispatcher::lost(&error, request)),
+    }
+}

@@ -1,0 +1,120 @@
+//! Answers that the gateway makes itself: errors and health. Plain, small, free of the client's bytes and of secrets.
+
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use crate::message::{AnsweredBy, Body, Headers, Response, Trail};
+
+/// What a person reads under the title. Empty for a status that needs no more words.
+fn advice(status: u16) -> &'static str {
+    match status {
+        408 => "The request did not arrive in time.",
+        413 => "The request body is larger than this site accepts.",
+        414 => "The address is longer than this site accepts.",
+        431 => "The request headers are larger than this site accepts.",
+        500 => "The application failed. The request id below finds the reason in the log.",
+        502 => "The application stopped while it worked on this request.",
+        503 => "The site is busy. Please try again in a moment.",
+        504 => "The application took too long to answer.",
+        _ => "",
+    }
+}
+
+/// The standard's name of a status that we answer ourselves.
+pub fn title(status: u16) -> &'static str {
+    match status {
+        200 => "OK",
+        400 => "Bad Request",
+        404 => "Not Found",
+        405 => "Method Not Allowed",
+        408 => "Request Timeout",
+        411 => "Length Required",
+        413 => "Content Too Large",
+        414 => "URI Too Long",
+        416 => "Range Not Satisfiable",
+        417 => "Expectation Failed",
+        421 => "Misdirected Request",
+        431 => "Request Header Fields Too Large",
+        499 => "Client Closed Request",
+        500 => "Internal Server Error",
+        501 => "Not Implemented",
+        502 => "Bad Gateway",
+        503 => "Service Unavailable",
+        504 => "Gateway Timeout",
+        505 => "HTTP Version Not Supported",
+        _ => "Error",
+    }
+}
+
+/// An error as a page for people (`html`) or as one line of text for programs.
+pub fn error(status: u16, html: bool, why: &str, trail: Trail) -> Response {
+    let (title, advice) = (title(status), if why.is_empty() { advice(status) } else { why });
+    let id = &trail.request_id;
+    let text = if html {
+        let footer =
+            if id.is_empty() { String::new() } else { format!("<p><small>Request {id}</small></p>\n") };
+        format!(
+            "<!doctype html>\n<html lang=\"en\"><meta charset=\"utf-8\">\n<title>{status} {title}</title>\n\
+             <style>body{{font:16px/1.5 system-ui,sans-serif;max-width:36rem;margin:15vh auto;padding:0 1rem;\
+             color-scheme:light dark}}small{{opacity:.7}}</style>\n\
+             <h1>{status} {title}</h1>\n<p>{advice}</p>\n{footer}</html>\n"
+        )
+    } else {
+        let gap = if advice.is_empty() { "" } else { ": " };
+        let id = if id.is_empty() { String::new() } else { format!(" (request {id})") };
+        format!("{status} {title}{gap}{advice}{id}\n")
+    };
+    let mut headers = Headers::with_capacity(6, 256);
+    let kind: &[u8] = if html { b"text/html; charset=utf-8" } else { b"text/plain; charset=utf-8" };
+    headers.push(b"content-type", kind);
+    headers.push(b"cache-control", b"no-store");
+    if !trail.request_id.is_empty() {
+        headers.push(b"x-request-id", trail.request_id.as_bytes());
+    }
+    Response {
+        status,
+        reason: Box::default(),
+        headers,
+        body: Body::Bytes(Bytes::from(text)),
+        close: false,
+        trail,
+    }
+}
+
+/// A short plain answer, for health checks.
+pub fn plain(status: u16, text: &'static str, trail: Trail) -> Response {
+    let mut headers = Headers::with_capacity(4, 128);
+    headers.push(b"content-type", b"text/plain; charset=utf-8");
+    headers.push(b"cache-control", b"no-store");
+    let body = Body::Bytes(Bytes::from_static(text.as_bytes()));
+    Response { status, reason: Box::default(), headers, body, close: false, trail }
+}
+
+/// The trail of a request that nobody but us has seen.
+pub fn own_trail(started: Instant, request_id: Box<str>, client: Box<str>) -> Trail {
+    Trail { started, request_id, client, by: AnsweredBy::Gateway, queue_wait: std::time::Duration::ZERO }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn page(status: u16, html: bool, why: &str, id: &str) -> String {
+        let response = error(status, html, why, own_trail(Instant::now(), id.into(), "".into()));
+        assert_eq!(response.status, status);
+        let Body::Bytes(body) = response.body else { panic!("an error page is bytes") };
+        String::from_utf8(body.to_vec()).expect("text")
+    }
+
+    #[test]
+    fn pages_say_what_why_and_which_request() {
+        assert_eq!(
+            page(503, false, "", "ab12"),
+            "503 Service Unavailable: The site is busy. Please try again in a moment. (request ab12)\n"
+        );
+        assert_eq!(page(400, false, "two Host headers", ""), "400 Bad Request: two Host headers\n");
+        let html = page(502, true, "", "ab12");
+        assert!(html.contains("<h1>502 Bad Gateway</h1>") && html.contains("Request ab12"), "{html}");
+    }
+}

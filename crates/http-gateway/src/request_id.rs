@@ -1,0 +1,89 @@
+//! Request ids: 32 hexadecimal digits, made here or kept from a trusted proxy.
+//!
+//! Half of an id is random for the life of the process, half a counter stirred so that neighbours look different:
+//! unique without a random number for each request. They name, they do not authorise.
+
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// The longest id kept from a proxy; longer ones are replaced.
+const KEPT_BYTES_MAX: usize = 128;
+
+/// Makes ids.
+#[derive(Debug)]
+pub struct RequestIds {
+    process: u64,
+    next: AtomicU64,
+}
+
+impl Default for RequestIds {
+    fn default() -> Self {
+        // The standard library's keys are random for each process.
+        let random = || RandomState::new().build_hasher().finish();
+        Self { process: random(), next: AtomicU64::new(random()) }
+    }
+}
+
+impl RequestIds {
+    /// A new id.
+    pub fn make(&self) -> Box<str> {
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        let number = stir(self.next.fetch_add(1, Relaxed));
+        let mut id = String::with_capacity(32);
+        for half in [self.process, number] {
+            for shift in (0..16).rev() {
+                id.push(char::from(DIGITS[(half >> (4 * shift) & 15) as usize]));
+            }
+        }
+        id.into_boxed_str()
+    }
+
+    /// The id a trusted proxy gave, if it is one that may stand in a log and a header; else a new one.
+    pub fn keep_or_make(&self, given: Option<&[u8]>) -> Box<str> {
+        let fit = |id: &&str| {
+            (1..=KEPT_BYTES_MAX).contains(&id.len())
+                && id.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.:=+/@".contains(&b))
+        };
+        match given.and_then(|id| std::str::from_utf8(id).ok()).filter(fit) {
+            Some(id) => id.into(),
+            None => self.make(),
+        }
+    }
+}
+
+/// The finaliser of `SplitMix64`: a bijection, so two numbers never meet.
+fn stir(number: u64) -> u64 {
+    let mut z = number.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    z ^ (z >> 31)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_unique_and_of_one_form() {
+        let ids = RequestIds::default();
+        let made: std::collections::HashSet<_> = (0..10_000).map(|_| ids.make()).collect();
+        assert_eq!(made.len(), 10_000);
+        assert!(made.iter().all(|id| id.len() == 32 && id.bytes().all(|b| b.is_ascii_hexdigit())));
+    }
+
+    #[test]
+    fn only_harmless_ids_are_kept() {
+        let ids = RequestIds::default();
+        let long = "a".repeat(200);
+        let check = |given: &str, kept: bool| {
+            assert_eq!(&*ids.keep_or_make(Some(given.as_bytes())) == given, kept, "{given:?}");
+        };
+        check("4bf92f35-77b3", true);
+        check("Root=1-5759e988", true);
+        check("", false);
+        check("a b", false);
+        check("a\u{7f}", false);
+        check(&long, false);
+        assert_eq!(ids.keep_or_make(None).len(), 32);
+    }
+}

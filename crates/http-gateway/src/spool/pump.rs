@@ -1,0 +1,165 @@
+//! Moves an answer from its slot into its spool, so that the slot is free as soon as the worker is done.
+
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering::Relaxed};
+use std::time::Duration;
+
+use ctl_telemetry::metrics::{APP_TIMEOUT_TOTAL, SLOTS_STREAMING, WORKER_LOST_TOTAL};
+use tracing::warn;
+
+use super::{Aborted, Writer};
+use crate::link::{Received, SlotError};
+use crate::queue::CheckedOut;
+
+/// Bounds of an answer that streams.
+#[derive(Debug, Clone, Copy)]
+pub struct PumpLimits {
+    /// The longest silence of the app between two pieces.
+    pub app: Duration,
+    /// The longest time a slot may be held by a client that takes slower than the app makes.
+    pub held: Duration,
+    /// How many slots may be held so at a time.
+    pub held_max: i64,
+}
+
+/// Slots whose worker waits for a client now.
+static HELD: AtomicI64 = AtomicI64::new(0);
+
+/// Counts a slot as held while it lives.
+#[derive(Default)]
+struct Hold(AtomicBool);
+
+impl Hold {
+    fn begin(&self) {
+        if !self.0.swap(true, Relaxed) {
+            HELD.fetch_add(1, Relaxed);
+            SLOTS_STREAMING.add(1);
+        }
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        if self.0.load(Relaxed) {
+            HELD.fetch_sub(1, Relaxed);
+            SLOTS_STREAMING.add(-1);
+        }
+    }
+}
+
+enum Ended {
+    Complete,
+    /// The worker gave up, or we did: the client must be able to tell.
+    Short,
+    /// The stream to the worker is of no use any more.
+    Broken,
+    ClientGone,
+}
+
+/// Runs until the worker has said everything or the client is gone; then gives the slot back.
+pub async fn pump(mut checkout: CheckedOut, mut writer: Writer, limits: PumpLimits, request_id: Box<str>) {
+    match forward(&mut checkout, &mut writer, limits, &request_id).await {
+        Ended::Complete => {
+            // First the slot, then the client's end: whoever saw the whole answer finds the slot free.
+            drop(checkout);
+            writer.end(Ok(()));
+        }
+        Ended::Short => writer.end(Err(Aborted)),
+        Ended::Broken => {
+            WORKER_LOST_TOTAL.inc();
+            warn!(
+                request_id = &*request_id,
+                worker = checkout.worker(),
+                "worker died in the middle of a response"
+            );
+            checkout.lose();
+            writer.end(Err(Aborted));
+        }
+        // Dropping the guard cancels the exchange and lets the worker finish.
+        Ended::ClientGone => {}
+    }
+}
+
+async fn forward(
+    checkout: &mut CheckedOut,
+    writer: &mut Writer,
+    limits: PumpLimits,
+    request_id: &str,
+) -> Ended {
+    loop {
+        let received = tokio::select! {
+            received = tokio::time::timeout(limits.app, checkout.slot().receive()) => received,
+            () = writer.reader_gone() => return Ended::ClientGone,
+        };
+        let (flags, alive) = match received {
+            Err(_) => {
+                APP_TIMEOUT_TOTAL.inc();
+                warn!(
+                    request_id,
+                    worker = checkout.worker(),
+                    "app made no progress within `timeouts.app`: response cut"
+                );
+                checkout.report_stuck();
+                return Ended::Short;
+            }
+            Ok(Err(SlotError::Gone { .. })) => return Ended::Broken,
+            Ok(Err(error)) => {
+                warn!(request_id, worker = checkout.worker(), "{error}");
+                return Ended::Broken;
+            }
+            Ok(Ok(Received::Head(head))) => {
+                warn!(request_id, status = head.status, "a second response head: response cut");
+                return Ended::Broken;
+            }
+            Ok(Ok(Received::File(file, flags))) => (flags, writer.push_file(file)),
+            Ok(Ok(Received::Body(bytes, flags))) => match push(writer, bytes, limits, request_id).await {
+                Some(alive) => (flags, alive),
+                None => return Ended::Short,
+            },
+        };
+        if flags.is_abort() {
+            return Ended::Short;
+        }
+        if flags.is_end() {
+            return Ended::Complete;
+        }
+        if !alive {
+            return Ended::ClientGone;
+        }
+    }
+}
+
+/// Adds a piece; `None`: the client was too slow for too long, or too many are, or the disk is full.
+async fn push(
+    writer: &mut Writer,
+    bytes: bytes::Bytes,
+    limits: PumpLimits,
+    request_id: &str,
+) -> Option<bool> {
+    let hold = Hold::default();
+    let pushing = writer.push(bytes, || hold.begin());
+    tokio::pin!(pushing);
+    // The common case ends here without a timer.
+    let first = tokio::select! {
+        biased;
+        pushed = &mut pushing => Some(pushed),
+        () = std::future::ready(()) => None,
+    };
+    let pushed = match first {
+        Some(pushed) => pushed,
+        None if hold.0.load(Relaxed) && HELD.load(Relaxed) > limits.held_max => {
+            warn!(
+                request_id,
+                "too many slots are held by slow clients (`buffers.streaming_max`): response cut"
+            );
+            return None;
+        }
+        None => {
+            let Ok(pushed) = tokio::time::timeout(limits.held, pushing).await else {
+                warn!(request_id, "a slow client held a slot for `buffers.streaming_timeout`: response cut");
+                return None;
+            };
+            pushed
+        }
+    };
+    pushed.map_err(|error| warn!(request_id, "could not spool a response: {error}")).ok()
+}
