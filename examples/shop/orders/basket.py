@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from decimal import Decimal
 
-from catalogue.models import Product
 from django.contrib.sessions.backends.base import SessionBase
+
+from catalogue.models import Product
 
 SESSION_KEY = "basket"
 # More of one thing is a matter for the telephone.

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from catalogue.models import Product
 from django.db import transaction
 from django.db.models import F
 
+from catalogue.models import Product
 from orders.basket import Basket
 from orders.models import Order, OrderLine
 

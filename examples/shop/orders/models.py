@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import secrets
 
-from catalogue.models import Product
 from django.conf import settings
 from django.db import models
 from django.urls import reverse
+
+from catalogue.models import Product
 
 # Letters and digits that are not mistaken for one another when read aloud.
 NUMBER_ALPHABET = "23456789ABCDEFGHJKLMNPQRSTUVWXYZ"

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from catalogue.models import Product
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
+from catalogue.models import Product
 from orders.basket import Basket
 from orders.checkout import OutOfStockError, place
 from orders.forms import CheckoutForm, QuantityForm

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
+from unittest import mock
 
-from catalogue.models import Product, Review
 from django.core.files.uploadedfile import SimpleUploadedFile
 
+from catalogue.models import Product, Review
+from shop.urls import urlpatterns
 from tests.base import ShopTestCase
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(40)
@@ -60,7 +62,9 @@ class Pages(ShopTestCase):
         self.assertNotIn(product, related)
 
     def test_pictures_are_served(self) -> None:
-        response = self.client.get(Product.objects.first().image.url)
+        # The URLconf has read MEDIA_ROOT before the test moved it.
+        with mock.patch.dict(urlpatterns[-1].default_args, document_root=self._media):
+            response = self.client.get(Product.objects.first().image.url)
         self.assertEqual(response["Content-Type"], "image/svg+xml")
         self.assertTrue(b"".join(response.streaming_content).startswith(b"<svg"))
 

@@ -6,7 +6,6 @@ from decimal import Decimal
 
 from catalogue.models import Product
 from orders.models import Order
-
 from tests.base import ShopTestCase
 
 

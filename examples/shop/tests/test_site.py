@@ -6,14 +6,14 @@ import io
 from pathlib import Path
 from unittest import mock
 
-from catalogue.models import Product, Review
-from catalogue.stock import item
 from django.contrib.auth.models import User
 from django.core.management import CommandError, call_command
 from django.test import SimpleTestCase
+
+from catalogue.models import Product, Review
+from catalogue.stock import item
 from orders.models import Order
 from shop.database import from_url
-
 from tests.base import PRODUCTS, ShopTestCase
 
 
