@@ -3,6 +3,8 @@
 //! All of it is JSON, one message a line, over unix sockets: rare, readable with `socat`, and free to grow.
 //! Bounded: a line is at most [`LINE_BYTES_MAX`].
 
+pub mod client;
+pub mod lines;
 pub mod place;
 pub mod words;
 

@@ -242,9 +242,9 @@ pub struct WorkerStart {
     pub token: String,
     /// Project directory: current directory and first on `sys.path`.
     pub dir: PathBuf,
-    /// `MODULE:CALLABLE`, or `None` to take WSGI_APPLICATION of the settings.
+    /// `MODULE:CALLABLE`, or `None` to take `WSGI_APPLICATION` of the settings.
     pub wsgi: Option<String>,
-    /// DJANGO_SETTINGS_MODULE, or `None` to leave the environment's.
+    /// `DJANGO_SETTINGS_MODULE`, or `None` to leave the environment's.
     pub settings: Option<String>,
     /// Text or JSON log lines.
     pub log_json: bool,
@@ -262,20 +262,20 @@ pub struct AppReport {
     pub python: String,
     /// Django's version.
     pub django: Option<String>,
-    /// settings.DEBUG
+    /// `settings.DEBUG`.
     pub debug: bool,
-    /// STATIC_URL, when django.contrib.staticfiles is installed or STATIC_ROOT is set.
+    /// `STATIC_URL`, when `django.contrib.staticfiles` is installed or `STATIC_ROOT` is set.
     pub static_url: Option<String>,
-    /// STATIC_ROOT.
+    /// `STATIC_ROOT`.
     pub static_root: Option<PathBuf>,
-    /// The storage gives names with a content hash (ManifestStaticFilesStorage and kin).
+    /// The storage gives names with a content hash (`ManifestStaticFilesStorage` and kin).
     pub static_hashed: bool,
-    /// With DEBUG: the finders' directories in order, each with its URL prefix below STATIC_URL (mostly "").
+    /// With DEBUG: the finders' directories in order, each with its URL prefix below `STATIC_URL` (mostly "").
     pub static_finders: Vec<(String, PathBuf)>,
-    /// MEDIA_URL.
+    /// `MEDIA_URL`.
     pub media_url: Option<String>,
-    /// MEDIA_ROOT.
+    /// `MEDIA_ROOT`.
     pub media_root: Option<PathBuf>,
-    /// With DEBUG: the URLconf has a `django.views.static.serve` pattern at MEDIA_URL.
+    /// With DEBUG: the URLconf has a `django.views.static.serve` pattern at `MEDIA_URL`.
     pub media_in_urlconf: bool,
 }
