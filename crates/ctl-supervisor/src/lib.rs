@@ -1,7 +1,10 @@
 //! The supervisor: binds the listening sockets, starts the gateway and the workers, and starts them again.
 
+mod backoff;
+mod event;
 pub mod inherit;
 mod plan;
+mod state;
 
 pub use plan::{Outcome, Problem, ReloadConfig, RunPlan};
 

@@ -20,9 +20,9 @@ pub struct RunPlan {
     pub dir: PathBuf,
     /// The Python that runs the workers.
     pub python: PathBuf,
-    /// `MODULE:CALLABLE`, or `None` to take WSGI_APPLICATION of the settings.
+    /// `MODULE:CALLABLE`, or `None` to take `WSGI_APPLICATION` of the settings.
     pub wsgi: Option<String>,
-    /// DJANGO_SETTINGS_MODULE, or `None` to leave the environment's.
+    /// `DJANGO_SETTINGS_MODULE`, or `None` to leave the environment's.
     pub settings: Option<String>,
     /// Worker processes, at least 1.
     pub workers: u32,
@@ -55,7 +55,7 @@ impl fmt::Debug for RunPlan {
 }
 
 /// An error as people read it.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct Problem {
     /// What does not work.

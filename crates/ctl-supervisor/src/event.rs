@@ -1,0 +1,198 @@
+//! What the state machine hears and what it asks for. No I/O, no clock.
+
+use std::fmt;
+use std::time::Duration;
+
+use ctl_admin::words::{AppReport, Command, FromGateway, FromWorker, GatewayStatus, Reply, ToGateway};
+
+use crate::plan::{Outcome, Problem};
+
+/// A connection to `control.sock`, numbered by the driver.
+pub(crate) type ClientId = u64;
+
+/// A child process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum Who {
+    Gateway,
+    Worker(u32),
+}
+
+impl fmt::Display for Who {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Gateway => f.write_str("the gateway"),
+            Self::Worker(worker) => write!(f, "worker {worker}"),
+        }
+    }
+}
+
+/// How a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Exit {
+    Code(i32),
+    Signal(i32),
+}
+
+/// Linux's and macOS's number of SIGKILL.
+pub(crate) const SIGKILL: i32 = 9;
+
+impl fmt::Display for Exit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Code(code) => write!(f, "exit status {code}"),
+            Self::Signal(number) => match rustix::process::Signal::from_named_raw(*number) {
+                Some(signal) => write!(f, "signal {}", signal_name(signal)),
+                None => write!(f, "signal {number}"),
+            },
+        }
+    }
+}
+
+/// The names of the signals that end processes in practice; the others keep their number.
+fn signal_name(signal: rustix::process::Signal) -> String {
+    use rustix::process::Signal;
+    let name = match signal {
+        Signal::ABORT => "SIGABRT",
+        Signal::ALARM => "SIGALRM",
+        Signal::BUS => "SIGBUS",
+        Signal::FPE => "SIGFPE",
+        Signal::HUP => "SIGHUP",
+        Signal::ILL => "SIGILL",
+        Signal::INT => "SIGINT",
+        Signal::KILL => "SIGKILL",
+        Signal::PIPE => "SIGPIPE",
+        Signal::QUIT => "SIGQUIT",
+        Signal::SEGV => "SIGSEGV",
+        Signal::SYS => "SIGSYS",
+        Signal::TERM => "SIGTERM",
+        Signal::USR1 => "SIGUSR1",
+        Signal::USR2 => "SIGUSR2",
+        other => return other.as_raw().to_string(),
+    };
+    name.to_owned()
+}
+
+/// What happened.
+#[derive(Debug)]
+pub(crate) enum Event {
+    /// The first event.
+    Begin,
+    /// Nothing but time.
+    Tick,
+    /// An [`Action::SpawnGateway`] or [`Action::SpawnWorker`] was done.
+    Spawned { who: Who, pid: u32 },
+    /// The same, not done.
+    SpawnFailed { who: Who, problem: Problem },
+    /// A child is gone; everything it said before has been handed in.
+    Exited { who: Who, exit: Exit },
+    /// The present gateway speaks.
+    Gateway(FromGateway),
+    /// A worker speaks.
+    Worker { worker: u32, said: FromWorker },
+    /// Somebody at `control.sock` asks.
+    Asked { client: ClientId, command: Command },
+    /// SIGTERM or SIGINT.
+    StopSignal,
+    /// SIGHUP.
+    ReloadSignal,
+    /// The answer to [`Action::ReadConfig`].
+    ConfigRead(Result<Settings, String>),
+}
+
+/// What is to be done.
+#[derive(Debug)]
+pub(crate) enum Action {
+    SpawnGateway {
+        active: Option<(u32, Box<AppReport>)>,
+    },
+    SpawnWorker {
+        worker: u32,
+        generation: u32,
+    },
+    TellGateway(ToGateway),
+    /// Send [`ctl_admin::words::ToWorker::Exit`].
+    TellWorkerExit {
+        worker: u32,
+    },
+    Terminate(Who),
+    Kill(Who),
+    Reply {
+        client: ClientId,
+        reply: Reply,
+    },
+    AnswerStatus {
+        clients: Vec<ClientId>,
+        gateway: Option<GatewayStatus>,
+    },
+    ReadConfig,
+    /// Requests are served from now on.
+    Serving {
+        app: Box<AppReport>,
+        after: Duration,
+    },
+    /// The app does not import, so nothing runs: show this before anything else.
+    ShowFailure(Failure),
+    Log(Level, String),
+    Notify(Notify),
+    /// All children are gone: the last action.
+    Exit(Outcome),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Level {
+    Debug,
+    Info,
+    Warn,
+    Error,
+}
+
+/// For the service manager.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Notify {
+    Ready,
+    Reloading,
+    Stopping,
+}
+
+/// Why a worker did not become ready.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Failure {
+    pub(crate) message: String,
+    pub(crate) traceback: String,
+    pub(crate) hint: String,
+}
+
+impl Failure {
+    pub(crate) fn new(message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { message: message.into(), traceback: String::new(), hint: hint.into() }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)?;
+        if !self.traceback.is_empty() {
+            write!(f, "\n{}", self.traceback.trim_end())?;
+        }
+        if !self.hint.is_empty() {
+            write!(f, "\nhint: {}", self.hint)?;
+        }
+        Ok(())
+    }
+}
+
+/// What the state machine needs of the configuration. A reload may change it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Settings {
+    /// Workers that shall serve, at least 1.
+    pub(crate) workers: u32,
+    /// Workers that may import the app at a time: it is CPU work, so more than there are cores only makes the
+    /// first one later.
+    pub(crate) starting_max: u32,
+    /// From spawn to ready.
+    pub(crate) start_timeout: Duration,
+    /// Between "not ready" and "no longer listening" at stop.
+    pub(crate) drain_delay: Duration,
+    /// For the requests in flight at stop and reload.
+    pub(crate) drain_timeout: Duration,
+}

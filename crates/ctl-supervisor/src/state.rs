@@ -1,0 +1,333 @@
+//! The supervisor's decisions: a pure state machine, `(event, now) -> actions`.
+//!
+//! No I/O, no clock and no process is touched here; `driver.rs` performs what [`State::handle`] returns and feeds
+//! back what happened. That is what makes it possible to simulate years of crashes in `state/simulation.rs`.
+//!
+//! How it works: events change the records of the gateway and the workers; then, after each event, the same few
+//! questions are asked (`settle`): is a deadline over? may the new code be activated? may an old worker go? is a
+//! worker missing? is everything gone? Nothing depends on the order in which events arrive.
+//!
+//! Invariants:
+//! - An old worker is retired only while at least as many others serve as are wanted: a reload never lowers capacity.
+//! - A worker that could not start is tried again only after a back-off.
+//! - Whoever was told to go is killed within a bound; after a stop, `Action::Exit` comes within a bound.
+
+mod gateway;
+mod reload;
+#[cfg(test)]
+mod simulation;
+mod stop;
+#[cfg(test)]
+mod tests;
+mod worker;
+
+use std::collections::BTreeMap;
+use std::mem;
+use std::time::{Duration, Instant};
+
+use ctl_admin::words::{AppReport, Command, FromWorker, GatewayStatus, Reply, ToGateway};
+
+use crate::backoff::Backoff;
+use crate::event::{Action, ClientId, Event, Failure, Level, Notify, Settings, Who};
+use crate::plan::Outcome;
+
+use gateway::Gateway;
+use reload::Reload;
+use stop::Stop;
+use worker::Step;
+pub(crate) use worker::Worker;
+
+/// After SIGTERM, before SIGKILL: handlers and `atexit` functions run, requests are over by then.
+const TERM_GRACE: Duration = Duration::from_secs(3);
+
+/// After SIGKILL, before a process is given up as stuck in the kernel (a dead network disk, for example).
+const KILL_WAIT: Duration = Duration::from_secs(5);
+
+/// Between "ready" and all slots connected, which takes milliseconds: a worker beyond it does not work.
+const ONLINE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// For a worker that is idle and told to go.
+const EXIT_GRACE: Duration = Duration::from_secs(5);
+
+/// For the other requests of a worker in which one is stuck; the stuck one itself would never end.
+const STUCK_GRACE: Duration = Duration::from_secs(10);
+
+/// A worker that served this long did not fail at start: its replacement need not wait.
+const STABLE_AFTER: Duration = Duration::from_secs(5);
+
+/// A status without the gateway's numbers is better than one that is late.
+const STATUS_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// The first pause and the longest between attempts to start workers.
+const WORKER_BACKOFF: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(15));
+
+/// The state of an instance.
+#[derive(Debug)]
+pub(crate) struct State {
+    settings: Settings,
+    began: Instant,
+    gateway: Gateway,
+    workers: BTreeMap<u32, Worker>,
+    /// The number of the worker that was started last; numbers are never used again.
+    last_worker: u32,
+    /// The generation that new workers belong to.
+    target: u32,
+    /// The highest generation there ever was.
+    last_generation: u32,
+    /// The generation that serves, and what its app reported.
+    active: Option<(u32, Box<AppReport>)>,
+    /// A worker has been ready at least once, so the app does import in principle.
+    ever_ready: bool,
+    crashes: Backoff,
+    reload: Option<Reload>,
+    /// A reload asked for while another one runs (or before the start is over), and who waits for it.
+    queued_reload: Option<Vec<ClientId>>,
+    stop: Option<Stop>,
+    status: Option<(Instant, Vec<ClientId>)>,
+    over: bool,
+    out: Vec<Action>,
+}
+
+/// For status: what an instance is doing.
+pub(crate) fn phase_name(state: &State) -> &'static str {
+    if state.stop.is_some() {
+        "draining"
+    } else if state.active.is_none() {
+        "starting"
+    } else if state.reload.is_some() {
+        "reloading"
+    } else {
+        "serving"
+    }
+}
+
+impl State {
+    pub(crate) fn new(settings: Settings, seed: u64, now: Instant) -> Self {
+        Self {
+            settings,
+            began: now,
+            gateway: Gateway::new(seed.rotate_left(32)),
+            workers: BTreeMap::new(),
+            last_worker: 0,
+            target: 1,
+            last_generation: 1,
+            active: None,
+            ever_ready: false,
+            crashes: Backoff::new(WORKER_BACKOFF.0, WORKER_BACKOFF.1, seed),
+            reload: None,
+            queued_reload: None,
+            stop: None,
+            status: None,
+            over: false,
+            out: Vec::new(),
+        }
+    }
+
+    /// The generation that serves; 0 before the first.
+    pub(crate) fn generation(&self) -> u32 {
+        self.active.as_ref().map_or(0, |(generation, _)| *generation)
+    }
+
+    pub(crate) fn workers(&self) -> impl Iterator<Item = (u32, &Worker)> {
+        self.workers.iter().map(|(number, worker)| (*number, worker))
+    }
+
+    pub(crate) fn gateway_pid(&self) -> Option<u32> {
+        self.gateway.pid()
+    }
+
+    pub(crate) fn gateway_restarts(&self) -> u64 {
+        self.gateway.restarts()
+    }
+
+    /// Takes in what happened and says what is to be done, in order.
+    pub(crate) fn handle(&mut self, event: Event, now: Instant) -> Vec<Action> {
+        match event {
+            Event::Begin => self.spawn_gateway(now),
+            Event::Tick => {}
+            Event::Spawned { who: Who::Gateway, pid } => self.gateway.spawned(pid),
+            Event::Spawned { who: Who::Worker(worker), pid } => {
+                if let Some(worker) = self.workers.get_mut(&worker) {
+                    worker.pid = Some(pid);
+                }
+                self.worker_event("started");
+            }
+            Event::SpawnFailed { who: Who::Gateway, problem } => self.gateway_not_spawned(problem, now),
+            Event::SpawnFailed { who: Who::Worker(worker), problem } => {
+                self.worker_not_spawned(worker, problem, now);
+            }
+            Event::Exited { who: Who::Gateway, exit } => self.gateway_exited(exit, now),
+            Event::Exited { who: Who::Worker(worker), exit } => self.worker_exited(worker, exit, now),
+            Event::Gateway(said) => self.gateway_said(said, now),
+            Event::Worker { worker, said: FromWorker::Ready { app } } => self.worker_ready(worker, app, now),
+            Event::Worker { worker, said: FromWorker::Failed { message, traceback, hint } } => {
+                self.worker_failed(worker, Failure { message, traceback, hint }, now);
+            }
+            Event::Asked { client, command } => self.asked(Some(client), &command, now),
+            Event::StopSignal => self.asked(None, &Command::Stop, now),
+            Event::ReloadSignal => self.asked(None, &Command::Reload, now),
+            Event::ConfigRead(read) => self.config_read(read, now),
+        }
+        self.settle(now);
+        mem::take(&mut self.out)
+    }
+
+    /// When [`Event::Tick`] is due at the latest.
+    pub(crate) fn next_deadline(&self, now: Instant) -> Option<Instant> {
+        let workers = self.workers.values().filter_map(|worker| self.worker_deadline(worker));
+        let status = self.status.as_ref().map(|(deadline, _)| *deadline);
+        let missing = if self.wants_worker() { self.crashes.waits_until(now) } else { None };
+        workers.chain(self.gateway.deadline(now)).chain(status).chain(missing).min()
+    }
+
+    /// The questions that are asked after every event.
+    fn settle(&mut self, now: Instant) {
+        if self.over {
+            return;
+        }
+        self.overdue_gateway(now);
+        self.overdue_workers(now);
+        self.overdue_status(now);
+        if self.stop.is_some() {
+            self.settle_stop(now);
+        } else {
+            self.restart_gateway(now);
+            self.activate(now);
+            self.retire_old(now);
+            self.settle_reload(now);
+            self.start_missing(now);
+        }
+    }
+
+    fn asked(&mut self, client: Option<ClientId>, command: &Command, now: Instant) {
+        match command {
+            Command::Status => self.status_asked(client, now),
+            Command::Reload => self.reload_asked(client, now),
+            Command::Stop => self.stop_asked(client, now),
+        }
+    }
+
+    /// The generation that serves is the newest of which a worker serves; its first worker's report counts.
+    fn activate(&mut self, now: Instant) {
+        let serving = self.active.as_ref().map_or(0, |(generation, _)| *generation);
+        let newer = self
+            .workers
+            .values()
+            .filter(|worker| worker.serves() && worker.generation > serving)
+            .max_by_key(|worker| worker.generation);
+        let Some((generation, app)) =
+            newer.and_then(|worker| Some((worker.generation, worker.report.clone()?)))
+        else {
+            return;
+        };
+        self.out.push(Action::TellGateway(ToGateway::Activate { generation, app: app.clone() }));
+        if serving == 0 {
+            let after = now.saturating_duration_since(self.began);
+            self.out.push(Action::Serving { app: app.clone(), after });
+            self.out.push(Action::Notify(Notify::Ready));
+        }
+        self.active = Some((generation, app));
+    }
+
+    /// Old workers go as far as enough others serve.
+    fn retire_old(&mut self, now: Instant) {
+        let wanted = self.settings.workers as usize;
+        let fresh = self.workers.values().filter(|worker| worker.serves() && self.is_fresh(worker)).count();
+        let all = self.workers.values().filter(|worker| worker.serves()).count();
+        // The oldest first. Those that do not serve yet (or not now, because the gateway is away) count for
+        // nothing, so they stay until enough new ones serve.
+        let old =
+            self.workers.iter().filter(|(_, worker)| worker.leaving.is_none() && !self.is_fresh(worker));
+        let mut old: Vec<(u32, bool)> = old.map(|(number, worker)| (*number, worker.serves())).collect();
+        if fresh < wanted {
+            old.retain(|(_, serves)| *serves);
+            old.truncate(all.saturating_sub(wanted));
+        }
+        // More than wanted, because a reload has lowered the number: the newest go.
+        let surplus =
+            self.workers.iter().rev().filter(|(_, worker)| worker.serves() && self.is_fresh(worker));
+        old.extend(surplus.map(|(number, _)| (*number, true)).take(fresh.saturating_sub(wanted)));
+        for (number, _) in old {
+            self.retire(number, now);
+        }
+    }
+
+    /// Missing workers are started: a few at a time, one at a time during a reload, none before the back-off is over.
+    fn start_missing(&mut self, now: Instant) {
+        while self.wants_worker() && self.crashes.waits_until(now).is_none() {
+            self.last_worker += 1;
+            let (worker, generation) = (self.last_worker, self.target);
+            self.workers.insert(worker, Worker::new(generation, now));
+            self.out.push(Action::SpawnWorker { worker, generation });
+        }
+    }
+
+    fn wants_worker(&self) -> bool {
+        if self.stop.is_some() || self.reload.as_ref().is_some_and(Reload::waits_for_config) {
+            return false;
+        }
+        let fresh = self.workers.values().filter(|worker| worker.leaving.is_none() && self.is_fresh(worker));
+        let (mut count, mut starting) = (0, 0);
+        for worker in fresh {
+            count += 1;
+            // While a reload runs a worker counts as starting until it serves: one after another.
+            starting +=
+                u32::from(if self.reload.is_some() { !worker.serves() } else { worker.ready.is_none() });
+        }
+        let starting_max = if self.reload.is_some() { 1 } else { self.settings.starting_max.max(1) };
+        count < self.settings.workers && starting < starting_max
+    }
+
+    /// Of the newest code and in order.
+    fn is_fresh(&self, worker: &Worker) -> bool {
+        worker.generation == self.target && !worker.stuck
+    }
+
+    fn status_asked(&mut self, client: Option<ClientId>, now: Instant) {
+        let Some(client) = client else { return };
+        match &mut self.status {
+            Some((_, clients)) => clients.push(client),
+            None => self.status = Some((now + STATUS_TIMEOUT, vec![client])),
+        }
+        if self.gateway.runs() {
+            self.out.push(Action::TellGateway(ToGateway::Status));
+        } else {
+            self.answer_status(None);
+        }
+    }
+
+    fn answer_status(&mut self, gateway: Option<GatewayStatus>) {
+        if let Some((_, clients)) = self.status.take() {
+            self.out.push(Action::AnswerStatus { clients, gateway });
+        }
+    }
+
+    fn overdue_status(&mut self, now: Instant) {
+        if self.status.as_ref().is_some_and(|(deadline, _)| *deadline <= now) {
+            self.answer_status(None);
+        }
+    }
+
+    /// Nothing can run, and it is not worth trying again.
+    fn give_up(&mut self, outcome: Outcome, now: Instant) {
+        if self.stop.is_none() {
+            self.stop = Some(Stop::new(outcome, Vec::new()));
+            self.fail_waiting("the instance could not start");
+            self.hurry(Step::Term, now);
+        }
+    }
+
+    fn worker_event(&mut self, event: &str) {
+        if self.gateway.runs() {
+            self.out.push(Action::TellGateway(ToGateway::WorkerEvent { event: event.to_owned() }));
+        }
+    }
+
+    fn log(&mut self, level: Level, text: impl Into<String>) {
+        self.out.push(Action::Log(level, text.into()));
+    }
+
+    fn reply(&mut self, clients: &[ClientId], reply: &Reply) {
+        self.out.extend(clients.iter().map(|client| Action::Reply { client: *client, reply: reply.clone() }));
+    }
+}

@@ -1,0 +1,176 @@
+//! New workers for old, one after another.
+
+use std::time::Instant;
+
+use ctl_admin::words::{Reply, ToGateway};
+
+use crate::event::{Action, ClientId, Failure, Level, Notify, Settings};
+
+use super::worker::Step;
+use super::{State, TERM_GRACE};
+
+/// After so many failures in a row of code that has already served once, whoever waits is told; the rest of the
+/// workers follow as soon as they can.
+const FAILURES_MAX: u32 = 3;
+
+/// A reload that runs.
+#[derive(Debug)]
+pub(super) struct Reload {
+    clients: Vec<ClientId>,
+    began: Instant,
+    /// The configuration is being read again; no worker has been started.
+    reading: bool,
+    /// Failures in a row.
+    failures: u32,
+    /// New workers that serve, as last told.
+    told: usize,
+}
+
+impl Reload {
+    pub(super) fn waits_for_config(&self) -> bool {
+        self.reading
+    }
+}
+
+impl State {
+    pub(super) fn reload_asked(&mut self, client: Option<ClientId>, now: Instant) {
+        if self.stop.is_some() {
+            let text = "the instance is stopping".to_owned();
+            self.reply(client.as_slice(), &Reply::Failed { text });
+            return;
+        }
+        if self.reload.is_some() || self.active.is_none() {
+            let first = if self.active.is_none() { "the start" } else { "the reload that runs" };
+            let text = format!("waiting for {first} to end first");
+            self.reply(client.as_slice(), &Reply::Progress { text });
+            self.queued_reload.get_or_insert_default().extend(client);
+            return;
+        }
+        self.begin_reload(client.into_iter().collect(), now);
+    }
+
+    fn begin_reload(&mut self, clients: Vec<ClientId>, now: Instant) {
+        self.log(Level::Info, "reload: new workers are being started");
+        self.reload = Some(Reload { clients, began: now, reading: true, failures: 0, told: 0 });
+        self.out.push(Action::Notify(Notify::Reloading));
+        self.out.push(Action::ReadConfig);
+    }
+
+    pub(super) fn config_read(&mut self, read: Result<Settings, String>, now: Instant) {
+        let Some(reload) = self.reload.as_mut().filter(|reload| reload.reading) else { return };
+        reload.reading = false;
+        match read {
+            Err(text) => self.end_reload(Err(text)),
+            Ok(settings) => {
+                self.settings = settings;
+                self.last_generation += 1;
+                self.target = self.last_generation;
+                self.crashes.forget();
+                if self.gateway.runs() {
+                    self.out.push(Action::TellGateway(ToGateway::ReloadTls));
+                }
+                // What was still importing the old code is of no use to anybody.
+                let starting = self
+                    .workers
+                    .iter()
+                    .filter(|(_, worker)| worker.ready.is_none() && worker.leaving.is_none());
+                let starting: Vec<u32> = starting.map(|(number, _)| *number).collect();
+                for number in starting {
+                    self.send_off(number, Step::Term, TERM_GRACE, now);
+                }
+            }
+        }
+    }
+
+    /// A worker of the new generation did not become ready.
+    pub(super) fn reload_worker_failed(&mut self, number: u32, failure: &Failure, now: Instant) {
+        if self.generation() < self.target {
+            // Nobody has seen the new code yet: it never was.
+            let target = self.target;
+            let new: Vec<u32> = self
+                .workers
+                .iter()
+                .filter(|(_, worker)| worker.generation == target && worker.leaving.is_none())
+                .map(|(number, _)| *number)
+                .collect();
+            for number in new {
+                self.retire(number, now);
+            }
+            self.target = self.generation();
+            self.log(Level::Error, format!("reload failed, the old code keeps serving: {failure}"));
+            self.end_reload(Err(format!(
+                "the new code does not start; the old one keeps serving\n{failure}"
+            )));
+            return;
+        }
+        let delay = self.crashes.failed(now).as_secs_f64();
+        self.log(
+            Level::Error,
+            format!("worker {number} could not start; another one is started in {delay:.1} s: {failure}"),
+        );
+        let Some(reload) = &mut self.reload else { return };
+        reload.failures += 1;
+        if reload.failures >= FAILURES_MAX {
+            let text = format!(
+                "some workers run the new code, the others could not be started yet and keep running the old one; \
+                 the attempts go on\n{failure}"
+            );
+            self.end_reload(Err(text));
+        }
+    }
+
+    /// Tells how far it is, and ends it when it is done.
+    pub(super) fn settle_reload(&mut self, now: Instant) {
+        let wanted = self.settings.workers;
+        let new = self.workers.values().filter(|worker| worker.serves() && self.is_fresh(worker)).count();
+        let old =
+            self.workers.values().filter(|worker| worker.leaving.is_none() && !self.is_fresh(worker)).count();
+        let draining = self.workers.values().filter(|worker| worker.leaving.is_some()).count();
+        let Some(reload) = &mut self.reload else {
+            if let Some(clients) = self.queued_reload.take_if(|_| self.active.is_some()) {
+                self.begin_reload(clients, now);
+            }
+            return;
+        };
+        if reload.reading {
+            return;
+        }
+        if new > reload.told {
+            reload.told = new;
+            reload.failures = 0;
+            let clients = reload.clients.clone();
+            let text = format!("{new} of {wanted} workers run the new code");
+            self.log(Level::Info, format!("reload: {text}"));
+            self.reply(&clients, &Reply::Progress { text });
+        }
+        if new >= wanted as usize && old == 0 {
+            let began = self.reload.as_ref().map_or(now, |reload| reload.began);
+            let after = now.saturating_duration_since(began).as_secs_f64();
+            let mut text = format!("generation {} serves, after {after:.1} s", self.target);
+            if draining > 0 {
+                text.push_str(&format!("; {draining} old workers finish their requests"));
+            }
+            self.end_reload(Ok(text));
+        }
+    }
+
+    fn end_reload(&mut self, result: Result<String, String>) {
+        let Some(reload) = self.reload.take() else { return };
+        let reply = match result {
+            Ok(text) => {
+                self.log(Level::Info, format!("reload: {text}"));
+                Reply::Done { text }
+            }
+            Err(text) => Reply::Failed { text },
+        };
+        self.reply(&reload.clients, &reply);
+        self.out.push(Action::Notify(Notify::Ready));
+    }
+
+    /// The instance ends: nobody waits for a reload any more.
+    pub(super) fn fail_waiting(&mut self, why: &str) {
+        let mut clients = self.queued_reload.take().unwrap_or_default();
+        clients.extend(self.reload.take().map(|reload| reload.clients).unwrap_or_default());
+        self.reply(&clients, &Reply::Failed { text: why.to_owned() });
+    }
+}

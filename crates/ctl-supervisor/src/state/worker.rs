@@ -1,0 +1,290 @@
+//! A worker's life: starting, ready, online, leaving, gone.
+
+use std::time::{Duration, Instant};
+
+use ctl_admin::words::{AppReport, ToGateway};
+
+use crate::event::{Action, Exit, Failure, Level, SIGKILL, Who};
+use crate::plan::{Outcome, Problem};
+
+use super::{EXIT_GRACE, KILL_WAIT, ONLINE_TIMEOUT, STABLE_AFTER, STUCK_GRACE, State, TERM_GRACE};
+
+/// What a process was told last, on its way out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Step {
+    /// To finish and go.
+    Asked,
+    /// SIGTERM.
+    Term,
+    /// SIGKILL.
+    Kill,
+}
+
+/// On its way out.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Leaving {
+    pub(crate) step: Step,
+    /// When the next step is taken.
+    pub(crate) deadline: Instant,
+}
+
+/// What is known of a worker.
+#[derive(Debug)]
+pub(crate) struct Worker {
+    pub(crate) generation: u32,
+    pub(crate) pid: Option<u32>,
+    pub(crate) started: Instant,
+    /// The app is imported, since then.
+    pub(crate) ready: Option<Instant>,
+    pub(crate) report: Option<Box<AppReport>>,
+    /// The gateway has all its slots.
+    pub(crate) online: bool,
+    /// It holds a request beyond its time limit.
+    pub(crate) stuck: bool,
+    pub(crate) leaving: Option<Leaving>,
+}
+
+impl Worker {
+    pub(super) fn new(generation: u32, now: Instant) -> Self {
+        Self {
+            generation,
+            pid: None,
+            started: now,
+            ready: None,
+            report: None,
+            online: false,
+            stuck: false,
+            leaving: None,
+        }
+    }
+
+    /// It takes requests.
+    pub(crate) fn serves(&self) -> bool {
+        self.ready.is_some() && self.online && self.leaving.is_none()
+    }
+
+    /// For status.
+    pub(crate) fn phase_name(&self) -> &'static str {
+        match (self.leaving, self.ready) {
+            (Some(_), _) => "retiring",
+            (None, Some(_)) => "ready",
+            (None, None) => "starting",
+        }
+    }
+}
+
+impl State {
+    pub(super) fn worker_ready(&mut self, number: u32, app: Box<AppReport>, now: Instant) {
+        let Some(worker) = self.workers.get_mut(&number) else { return };
+        if worker.leaving.is_some() || worker.ready.is_some() {
+            return;
+        }
+        worker.ready = Some(now);
+        worker.report = Some(app);
+        self.ever_ready = true;
+        let after = now.saturating_duration_since(worker.started);
+        self.log(Level::Debug, format!("worker {number} is ready after {:.1} s", after.as_secs_f64()));
+    }
+
+    pub(super) fn worker_online(&mut self, number: u32) {
+        if let Some(worker) = self.workers.get_mut(&number) {
+            worker.online = true;
+        }
+    }
+
+    pub(super) fn worker_stuck(&mut self, number: u32) {
+        let Some(worker) = self.workers.get_mut(&number) else { return };
+        if worker.leaving.is_some() || worker.stuck {
+            return;
+        }
+        worker.stuck = true;
+        self.log(
+            Level::Warn,
+            format!(
+                "worker {number} holds a request beyond its time limit (timeouts.app); it is being replaced"
+            ),
+        );
+    }
+
+    /// It did not become ready. What that means depends on whether anything runs besides it.
+    pub(super) fn worker_failed(&mut self, number: u32, failure: Failure, now: Instant) {
+        let Some(worker) = self.workers.get(&number) else { return };
+        if worker.leaving.is_some() {
+            return;
+        }
+        let generation = worker.generation;
+        // It says so and exits by itself; should it not, it is helped.
+        self.send_off(number, Step::Asked, EXIT_GRACE, now);
+        self.worker_event("died");
+        if self.stop.is_some() {
+            return;
+        }
+        if !self.ever_ready {
+            self.out.push(Action::ShowFailure(failure));
+            self.give_up(Outcome::AppFailed, now);
+        } else if self.reload.is_some() && generation == self.target {
+            self.reload_worker_failed(number, &failure, now);
+        } else {
+            let delay = self.crashes.failed(now);
+            let again = again_in(delay);
+            self.log(Level::Error, format!("worker {number} could not start; {again}: {failure}"));
+        }
+    }
+
+    pub(super) fn worker_not_spawned(&mut self, number: u32, problem: Problem, now: Instant) {
+        if !self.ever_ready && self.stop.is_none() {
+            self.workers.remove(&number);
+            self.give_up(Outcome::Failed(problem), now);
+            return;
+        }
+        let message = if problem.detail.is_empty() {
+            problem.message
+        } else {
+            format!("{}: {}", problem.message, problem.detail)
+        };
+        self.worker_failed(number, Failure::new(message, problem.hint), now);
+        self.workers.remove(&number);
+    }
+
+    pub(super) fn worker_exited(&mut self, number: u32, exit: Exit, now: Instant) {
+        let Some(worker) = self.workers.get(&number) else { return };
+        let pid = worker.pid.unwrap_or_default();
+        if worker.leaving.is_some() {
+            self.workers.remove(&number);
+            self.log(Level::Debug, format!("worker {number} (pid {pid}) is gone: {exit}"));
+            return;
+        }
+        if worker.ready.is_none() {
+            self.worker_failed(number, died_at_start(number, exit), now);
+            self.workers.remove(&number);
+            return;
+        }
+        let served = now.saturating_duration_since(worker.started);
+        let steady = worker.ready.is_some_and(|ready| now.saturating_duration_since(ready) >= STABLE_AFTER);
+        self.workers.remove(&number);
+        self.worker_event("died");
+        if self.stop.is_some() {
+            self.log(Level::Warn, format!("worker {number} (pid {pid}) died while draining: {exit}"));
+            return;
+        }
+        let again = if steady {
+            self.crashes.forget();
+            "another one is started".to_owned()
+        } else {
+            again_in(self.crashes.failed(now))
+        };
+        let hint = if exit == Exit::Signal(SIGKILL) {
+            "\nhint: somebody else sent it, most likely the kernel because memory ran out: see `dmesg`, or the \
+             container's memory limit"
+        } else {
+            ""
+        };
+        let served = served.as_secs_f64();
+        self.log(
+            Level::Error,
+            format!("worker {number} (pid {pid}) died after {served:.0} s: {exit}; {again}{hint}"),
+        );
+    }
+
+    /// No more requests, then go. Through the gateway when it knows the worker.
+    pub(super) fn retire(&mut self, number: u32, now: Instant) {
+        let Some(worker) = self.workers.get(&number) else { return };
+        if worker.ready.is_none() {
+            self.send_off(number, Step::Term, TERM_GRACE, now);
+        } else if worker.online && self.gateway.runs() {
+            let mut grace = self.settings.drain_timeout;
+            if worker.stuck {
+                grace = grace.min(STUCK_GRACE);
+            }
+            self.out.push(Action::TellGateway(ToGateway::Retire { workers: vec![number] }));
+            self.send_off(number, Step::Asked, grace, now);
+        } else {
+            self.out.push(Action::TellWorkerExit { worker: number });
+            self.send_off(number, Step::Asked, EXIT_GRACE, now);
+        }
+    }
+
+    /// Nothing is left to do for it: it may take a moment to exit, but no longer its whole drain time.
+    pub(super) fn worker_retired(&mut self, number: u32, now: Instant) {
+        if let Some(Leaving { step: Step::Asked, deadline }) =
+            self.workers.get_mut(&number).and_then(|worker| worker.leaving.as_mut())
+        {
+            *deadline = (*deadline).min(now + EXIT_GRACE);
+        }
+    }
+
+    /// Marks a worker as leaving, `step` being what it is told now.
+    pub(super) fn send_off(&mut self, number: u32, step: Step, grace: Duration, now: Instant) {
+        let Some(worker) = self.workers.get_mut(&number) else { return };
+        worker.leaving = Some(Leaving { step, deadline: now + grace });
+        match step {
+            Step::Asked => {}
+            Step::Term => self.out.push(Action::Terminate(Who::Worker(number))),
+            Step::Kill => self.out.push(Action::Kill(Who::Worker(number))),
+        }
+    }
+
+    /// When something must happen with a worker that does nothing by itself.
+    pub(super) fn worker_deadline(&self, worker: &Worker) -> Option<Instant> {
+        match (worker.leaving, worker.ready) {
+            (Some(leaving), _) => Some(leaving.deadline),
+            (None, None) => Some(worker.started + self.settings.start_timeout),
+            (None, Some(ready)) if !worker.online => {
+                // A worker cannot connect to a gateway that does not run.
+                self.gateway.running_since().map(|since| ready.max(since) + ONLINE_TIMEOUT)
+            }
+            (None, Some(_)) => None,
+        }
+    }
+
+    pub(super) fn overdue_workers(&mut self, now: Instant) {
+        let overdue = |worker: &Worker| self.worker_deadline(worker).is_some_and(|deadline| deadline <= now);
+        let numbers: Vec<u32> =
+            self.workers.iter().filter(|(_, worker)| overdue(worker)).map(|(number, _)| *number).collect();
+        for number in numbers {
+            let Some(worker) = self.workers.get(&number) else { continue };
+            match worker.leaving.map(|leaving| leaving.step) {
+                Some(Step::Asked) => self.send_off(number, Step::Term, TERM_GRACE, now),
+                Some(Step::Term) => {
+                    self.log(Level::Warn, format!("worker {number} does not go: it is killed"));
+                    self.send_off(number, Step::Kill, KILL_WAIT, now);
+                }
+                Some(Step::Kill) => self.unkillable(Who::Worker(number), now),
+                None => self.late(number, now),
+            }
+        }
+    }
+
+    /// Not ready, or not online, in time.
+    fn late(&mut self, number: u32, now: Instant) {
+        let Some(worker) = self.workers.get(&number) else { return };
+        let failure = if worker.ready.is_none() {
+            Failure::new(
+                format!(
+                    "worker {number} was not ready after {} s",
+                    self.settings.start_timeout.as_secs_f64()
+                ),
+                "something in the app's import takes long (a connection that does not answer?); \
+                 workers.start_timeout sets how long that may be",
+            )
+        } else {
+            Failure::new(format!("worker {number} did not connect to the gateway"), "")
+        };
+        self.worker_failed(number, failure, now);
+        // It is given no time: it had it.
+        self.send_off(number, Step::Term, TERM_GRACE, now);
+    }
+}
+
+fn again_in(delay: Duration) -> String {
+    format!("another one is started in {:.1} s", delay.as_secs_f64())
+}
+
+fn died_at_start(number: u32, exit: Exit) -> Failure {
+    let hint = match exit {
+        Exit::Code(_) => "what it printed stands above",
+        Exit::Signal(SIGKILL) => "most likely memory ran out: see `dmesg`, or the container's memory limit",
+        Exit::Signal(_) => "a native extension may have crashed; try to import the app in a plain Python",
+    };
+    Failure::new(format!("worker {number} ended while it started: {exit}"), hint)
+}
