@@ -1,0 +1,27 @@
+"""quintet as a user starts it: `quintet run PROJECT`, with the numbers of workers and threads the rivals get."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from bench import places, processes
+from bench.rivals import Certificate
+from bench.stacks import Site, Stack, free_port
+
+
+def start(site: Site, work: Path, certificate: Certificate | None = None) -> Stack:
+    """Plain on one port; with a certificate the port speaks TLS."""
+    port = free_port()
+    env = {
+        **site.environment,
+        "QUINTET_SERVER_RUNTIME_DIR": str(work / "run"),
+        # As nginx is told: a run's keep-alive connections live longer than the run.
+        "QUINTET_TIMEOUTS_KEEP_ALIVE": "3600s",
+        "QUINTET_APP_PYTHON": str(places.PROJECT_PYTHON),
+    }
+    if certificate:
+        env |= {"QUINTET_TLS_CERTIFICATE": str(certificate[0]), "QUINTET_TLS_KEY": str(certificate[1])}
+    command = [places.quintet(), "run", site.directory, "--bind", f"127.0.0.1:{port}",
+               "--workers", str(site.workers), "--threads", str(site.threads)]
+    tree = processes.start("quintet", command, work / "quintet.log", env=env)
+    return Stack("quintet", [tree], port, tls_port=port if certificate else None)

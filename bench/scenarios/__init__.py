@@ -1,0 +1,6 @@
+"""The scenarios: one file each, with TITLE, TOOLS (commands it needs) and run()."""
+
+from __future__ import annotations
+
+# In the order in which docs/benchmarks.md tells them.
+NAMES = ("hello", "shop", "mixed", "static", "tls", "h2", "idle", "reload")

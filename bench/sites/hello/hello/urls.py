@@ -1,0 +1,23 @@
+"""Two views: one answers at once, one waits like a view that asks another service."""
+
+import time
+
+from django.http import HttpRequest, HttpResponse
+from django.urls import path
+
+# The slow view of the `mixed` scenario (docs/benchmarks.md).
+SLOW_SECONDS = 0.5
+
+
+def hello(_request: HttpRequest) -> HttpResponse:
+    """A short string."""
+    return HttpResponse("Hello, world!", content_type="text/plain")
+
+
+def slow(_request: HttpRequest) -> HttpResponse:
+    """The same string, half a second later. Sleeping costs no CPU: the generator keeps its core."""
+    time.sleep(SLOW_SECONDS)
+    return HttpResponse("Hello, at last!", content_type="text/plain")
+
+
+urlpatterns = [path("hello", hello), path("slow", slow)]
