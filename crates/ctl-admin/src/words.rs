@@ -128,6 +128,8 @@ pub enum ToGateway {
     WorkerEvent {
         /// started or died.
         event: String,
+        /// Which worker; the idle slots of a dead one are taken out of service.
+        worker: u32,
     },
 }
 

@@ -112,6 +112,13 @@ settings! {
         /// How long requests in flight may take when the instance stops or a worker is replaced; then they are cut.
         drain_timeout: Duration = Duration::from_secs(30),
             between("0s", "1d", "a stop has to end");
+        /// Path of the liveness check on every listener: 200 while the gateway runs. Empty: the app gets it.
+        healthz: String = "/healthz".to_owned(),
+            example("\"\"");
+        /// Path of the readiness check on every listener: 200 while requests can be served, 503 otherwise and from the
+        /// first moment of a stop. Empty: the app gets it.
+        readyz: String = "/readyz".to_owned(),
+            example("\"\"");
     }
 
     /// The Python processes.
