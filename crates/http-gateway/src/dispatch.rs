@@ -50,7 +50,7 @@ pub struct Ready<'a> {
     /// The body.
     pub payload: &'a Payload,
     /// Hidden from the app: names of forwarded headers that were not heard.
-    pub hide: &'a dyn Fn(&[u8]) -> bool,
+    pub hide: fn(&[u8]) -> bool,
 }
 
 /// Why a request has no answer of the app's.
@@ -260,3 +260,6 @@ fn is_for_us_alone(name: &[u8]) -> bool {
             | b"x-request-id"
     )
 }
+
+#[cfg(test)]
+mod tests;

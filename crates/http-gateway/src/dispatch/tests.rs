@@ -1,0 +1,395 @@
+//! A request's way against workers that are played by the test: answers, deaths, silence, slow clients.
+
+use std::os::unix::net::UnixStream as StdUnixStream;
+use std::time::Instant;
+
+use bytes::Bytes;
+use py_link::{Body as LinkBody, Flags, Frame, Kind, Request, encode_response_head, frame};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+use tokio::sync::mpsc::UnboundedReceiver;
+
+use super::*;
+use crate::error_page::own_trail;
+use crate::link::{Slot, SlotIdentity};
+use crate::message::{Body, BodyLength, Headers, Method};
+use crate::queue::WorkerNews;
+use crate::spool::{Aborted, Piece};
+
+/// The worker's end of a slot.
+struct Worker {
+    stream: UnixStream,
+    received: Vec<u8>,
+}
+
+impl Worker {
+    async fn frame(&mut self) -> Option<(Kind, Flags, Vec<u8>)> {
+        loop {
+            if let Some(Frame { header, payload }) = py_link::decode(&self.received).expect("sane") {
+                let got = (header.kind, header.flags, payload.to_vec());
+                self.received.drain(..py_link::HEADER_BYTES + got.2.len());
+                return Some(got);
+            }
+            if self.stream.read_buf(&mut self.received).await.ok()? == 0 {
+                return None;
+            }
+        }
+    }
+
+    async fn request(&mut self) -> String {
+        let (kind, _, payload) = self.frame().await.expect("a request");
+        assert_eq!(kind, Kind::Request);
+        let request = Request::decode(&payload).expect("decodes");
+        let body = match request.body {
+            LinkBody::None => "-".to_owned(),
+            LinkBody::Inline(bytes) => String::from_utf8_lossy(bytes).into_owned(),
+            LinkBody::File { len } => format!("file of {len}"),
+            LinkBody::Stream { len } => format!("stream of {len:?}"),
+        };
+        let names: Vec<_> = request.headers().map(|(name, _)| String::from_utf8_lossy(name)).collect();
+        format!(
+            "{} {} [{}] {body}",
+            String::from_utf8_lossy(request.method),
+            String::from_utf8_lossy(request.target),
+            names.join(" ")
+        )
+    }
+
+    async fn send(&mut self, kind: Kind, flags: Flags, payload: &[u8]) {
+        self.stream.write_all(&frame(kind, flags, payload)).await.expect("sent");
+    }
+
+    async fn answer(&mut self, flags: Flags, body: &[u8]) {
+        let headers = [(&b"X-App"[..], &b"yes"[..]), (b"Connection", b"close")];
+        let mut payload = Vec::new();
+        encode_response_head(&mut payload, 200, b"OK", headers.into_iter());
+        payload.extend_from_slice(body);
+        self.send(Kind::ResponseHead, flags, &payload).await;
+    }
+}
+
+/// A client whose body is in memory and who stays, or leaves at once.
+struct Client {
+    pieces: Vec<&'static [u8]>,
+    leaves: bool,
+}
+
+impl RequestBody for Client {
+    fn length(&self) -> BodyLength {
+        BodyLength::Unknown
+    }
+
+    async fn chunk(&mut self) -> Result<Option<Bytes>, BodyError> {
+        Ok(if self.pieces.is_empty() { None } else { Some(Bytes::from_static(self.pieces.remove(0))) })
+    }
+
+    async fn closed(&mut self) {
+        if !self.leaves {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+const STAYS: Client = Client { pieces: Vec::new(), leaves: false };
+
+struct Site {
+    dispatcher: Arc<Dispatcher>,
+    news: UnboundedReceiver<WorkerNews>,
+}
+
+impl Site {
+    fn new() -> Self {
+        let (queue, news) = Queue::new(2);
+        queue.activate(1);
+        let spool = SpoolLimits { memory_bytes: 64, disk_bytes: 64, dir: std::env::temp_dir() };
+        let pump =
+            PumpLimits { app: Duration::from_secs(5), held: Duration::from_millis(300), held_max: 1000 };
+        let dispatcher = Dispatcher {
+            queue,
+            mount: String::new(),
+            queue_patience: Duration::from_millis(200),
+            app_timeout: Duration::from_millis(400),
+            spool,
+            pump,
+        };
+        Self { dispatcher: Arc::new(dispatcher), news }
+    }
+
+    fn worker(&self, number: u32) -> Worker {
+        let (ours, theirs) = StdUnixStream::pair().expect("pair");
+        theirs.set_nonblocking(true).expect("nonblocking");
+        let identity = SlotIdentity { worker: number, generation: 1, home: 0 };
+        self.dispatcher.queue.join(Slot::new(ours, identity).expect("slot"), 1);
+        Worker { stream: UnixStream::from_std(theirs).expect("stream"), received: Vec::new() }
+    }
+
+    /// Sends a request in a task of its own; the answer as text.
+    fn send(&self, method: &[u8], payload: Payload, mut client: Client) -> tokio::task::JoinHandle<Answer> {
+        let dispatcher = Arc::clone(&self.dispatcher);
+        let mut headers = Headers::default();
+        for (name, value) in
+            [("host", "shop"), ("te", "trailers"), ("proxy", "evil"), ("x-forwarded-for", "6.6.6.6")]
+        {
+            headers.push(name.as_bytes(), value.as_bytes());
+        }
+        let head = RequestHead {
+            method: Method::from_bytes(method),
+            target: b"/x?y=1".to_vec(),
+            version: crate::message::Version::Http11,
+            headers,
+        };
+        tokio::spawn(async move {
+            let origin = Origin {
+                request_id: "id",
+                remote_addr: "127.0.0.1",
+                remote_port: 1,
+                https: false,
+                server_name: b"shop",
+                server_port: 80,
+            };
+            let request =
+                Ready { head: &head, origin, payload: &payload, hide: |name| name == b"x-forwarded-for" };
+            let mut trail = own_trail(Instant::now(), "id".into(), "".into());
+            dispatcher.dispatch(&request, &mut client, &mut trail).await
+        })
+    }
+}
+
+type Answer = Result<Response, Failure>;
+
+async fn text(answer: Answer) -> String {
+    match answer {
+        Err(failure) => format!("{failure:?}"),
+        Ok(response) => {
+            let names: Vec<_> = response.headers.iter().map(|(n, _)| String::from_utf8_lossy(n)).collect();
+            let start = format!("{} [{}]", response.status, names.join(" "));
+            match response.body {
+                Body::Empty => format!("{start} -"),
+                Body::Bytes(bytes) => format!("{start} {}", String::from_utf8_lossy(&bytes)),
+                Body::File(_) => format!("{start} file"),
+                Body::Stream(mut stream) => {
+                    let mut all = start + " ~";
+                    loop {
+                        match stream.next().await {
+                            Some(Ok(Piece::Bytes(bytes))) => all += &String::from_utf8_lossy(&bytes),
+                            Some(Ok(Piece::File(file))) => all += &format!("<file of {}>", file.len),
+                            Some(Err(Aborted)) => return all + "!",
+                            None => return all,
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_request_goes_out_and_its_answer_comes_back() {
+    let site = Site::new();
+    let mut worker = site.worker(1);
+    for _ in 0..3 {
+        let answer = site.send(b"POST", Payload::Memory(b"hello".to_vec()), STAYS);
+        assert_eq!(worker.request().await, "POST /x?y=1 [host content-length] hello");
+        worker.answer(Flags::END, b"body").await;
+        assert_eq!(text(answer.await.expect("ran")).await, "200 [X-App] body");
+    }
+}
+
+#[tokio::test]
+async fn a_large_body_goes_along_as_a_file() {
+    let site = Site::new();
+    let mut worker = site.worker(1);
+    let file = crate::spool::unlinked_file(&std::env::temp_dir()).expect("file");
+    let answer = site.send(b"PUT", Payload::File(Arc::new(file), 7), STAYS);
+    assert_eq!(worker.request().await, "PUT /x?y=1 [host content-length] file of 7");
+    worker.answer(Flags::END, b"").await;
+    assert_eq!(text(answer.await.expect("ran")).await, "200 [X-App] -");
+}
+
+#[tokio::test]
+async fn a_streamed_answer_frees_its_slot_before_the_client_has_read_it() {
+    let site = Site::new();
+    let mut worker = site.worker(1);
+    let first = site.send(b"GET", Payload::Empty, STAYS);
+    worker.request().await;
+    worker.answer(Flags::NONE, b"one ").await;
+    let first = first.await.expect("ran");
+    worker.send(Kind::ResponseBody, Flags::END, b"two").await;
+    // The first client has read nothing, and the second gets the slot.
+    let second = site.send(b"GET", Payload::Empty, STAYS);
+    worker.request().await;
+    worker.answer(Flags::END, b"second").await;
+    assert_eq!(text(second.await.expect("ran")).await, "200 [X-App] second");
+    assert_eq!(text(first).await, "200 [X-App] ~one two");
+}
+
+#[tokio::test]
+async fn death_costs_one_safe_retry_or_a_502() {
+    let site = Site::new();
+    let (mut first, mut second, mut third) = (site.worker(1), site.worker(2), site.worker(3));
+    // Whichever is asked dies; the next answers.
+    let answer = site.send(b"GET", Payload::Empty, STAYS);
+    third.request().await;
+    drop(third);
+    second.request().await;
+    second.answer(Flags::END, b"from the second").await;
+    assert_eq!(text(answer.await.expect("ran")).await, "200 [X-App] from the second");
+    // A poison request kills two workers at most.
+    let answer = site.send(b"GET", Payload::Empty, STAYS);
+    second.request().await;
+    drop(second);
+    first.request().await;
+    drop(first);
+    assert_eq!(text(answer.await.expect("ran")).await, "WorkerLost");
+}
+
+#[tokio::test]
+async fn what_is_not_idempotent_is_not_sent_twice() {
+    let site = Site::new();
+    let (mut first, mut second) = (site.worker(1), site.worker(2));
+    let answer = site.send(b"POST", Payload::Memory(b"order".to_vec()), STAYS);
+    second.request().await;
+    drop(second);
+    assert_eq!(text(answer.await.expect("ran")).await, "WorkerLost");
+    // Dead before it read anything: the next takes it, whatever the method.
+    let dead = site.worker(3);
+    drop(dead);
+    let answer = site.send(b"POST", Payload::Memory(b"order".to_vec()), STAYS);
+    first.request().await;
+    first.answer(Flags::END, b"once").await;
+    assert_eq!(text(answer.await.expect("ran")).await, "200 [X-App] once");
+}
+
+#[tokio::test]
+async fn death_in_the_middle_of_an_answer_can_be_told_from_its_end() {
+    let site = Site::new();
+    let mut worker = site.worker(1);
+    let answer = site.send(b"GET", Payload::Empty, STAYS);
+    worker.request().await;
+    worker.answer(Flags::NONE, b"half").await;
+    drop(worker);
+    assert_eq!(text(answer.await.expect("ran")).await, "200 [X-App] ~half!");
+}
+
+#[tokio::test]
+async fn a_silent_app_is_a_504_and_its_worker_is_reported() {
+    let mut site = Site::new();
+    let mut worker = site.worker(1);
+    assert_eq!(site.news.recv().await, Some(WorkerNews::Online(1)));
+    let answer = site.send(b"GET", Payload::Empty, STAYS);
+    worker.request().await;
+    assert_eq!(text(answer.await.expect("ran")).await, "TimedOut");
+    assert_eq!(site.news.recv().await, Some(WorkerNews::Stuck(1)));
+    // The exchange is cancelled; when the app comes to its end after all, the slot is of use again.
+    assert_eq!(worker.frame().await.map(|frame| frame.0), Some(Kind::Cancel));
+    worker.answer(Flags::END, b"too late").await;
+    let answer = site.send(b"GET", Payload::Empty, STAYS);
+    worker.request().await;
+    worker.answer(Flags::END, b"in time").await;
+    assert_eq!(text(answer.await.expect("ran")).await, "200 [X-App] in time");
+}
+
+#[tokio::test]
+async fn nobody_waits_for_ever_and_the_line_is_bounded() {
+    let site = Site::new();
+    let waiting: Vec<_> = (0..2).map(|_| site.send(b"GET", Payload::Empty, STAYS)).collect();
+    tokio::task::yield_now().await;
+    let third = site.send(b"GET", Payload::Empty, STAYS);
+    assert_eq!(text(third.await.expect("ran")).await, "NoSlot(Full)");
+    for answer in waiting {
+        assert_eq!(text(answer.await.expect("ran")).await, "NoSlot(TimedOut)");
+    }
+    assert_eq!(site.dispatcher.queue.depth(), 0);
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_gives_up_its_place_or_its_exchange() {
+    let site = Site::new();
+    let gone = Client { pieces: Vec::new(), leaves: true };
+    assert_eq!(text(site.send(b"GET", Payload::Empty, gone).await.expect("ran")).await, "ClientGone");
+    assert_eq!(site.dispatcher.queue.depth(), 0);
+    let mut worker = site.worker(1);
+    let gone = Client { pieces: Vec::new(), leaves: true };
+    assert_eq!(text(site.send(b"GET", Payload::Empty, gone).await.expect("ran")).await, "ClientGone");
+    worker.request().await;
+    assert_eq!(worker.frame().await.map(|frame| frame.0), Some(Kind::Cancel));
+    worker.answer(Flags::END, b"for nobody").await;
+    let answer = site.send(b"GET", Payload::Empty, STAYS);
+    worker.request().await;
+    worker.answer(Flags::END, b"for somebody").await;
+    assert_eq!(text(answer.await.expect("ran")).await, "200 [X-App] for somebody");
+}
+
+#[tokio::test]
+async fn a_client_that_takes_nothing_holds_a_slot_for_a_bounded_time() {
+    let site = Site::new();
+    let mut worker = site.worker(1);
+    let answer = site.send(b"GET", Payload::Empty, STAYS);
+    worker.request().await;
+    worker.answer(Flags::NONE, b"").await;
+    let answer = answer.await.expect("ran");
+    // 64 bytes in memory, 64 on disk, and one piece in the pump's hands.
+    for _ in 0..4 {
+        worker.send(Kind::ResponseBody, Flags::NONE, &[b'x'; 60]).await;
+    }
+    assert_eq!(worker.frame().await.map(|frame| frame.0), Some(Kind::Cancel), "after `held`");
+    worker.send(Kind::ResponseBody, Flags::END, b"").await;
+    let text = text(answer).await;
+    assert!(text.ends_with('!'), "cut short, and it shows: {text}");
+    let next = site.send(b"GET", Payload::Empty, STAYS);
+    worker.request().await;
+    worker.answer(Flags::END, b"free").await;
+    assert_eq!(self::text(next.await.expect("ran")).await, "200 [X-App] free");
+}
+
+#[tokio::test]
+async fn a_body_can_be_streamed() {
+    let site = Site::new();
+    let mut worker = site.worker(1);
+    let client = Client { pieces: vec![b"one", b"two"], leaves: false };
+    let answer = site.send(b"POST", Payload::Stream(Some(6)), client);
+    assert_eq!(worker.request().await, "POST /x?y=1 [host] stream of Some(6)");
+    for (piece, flags) in [(&b"one"[..], Flags::NONE), (b"two", Flags::NONE), (b"", Flags::END)] {
+        assert_eq!(worker.frame().await, Some((Kind::RequestBody, flags, piece.to_vec())));
+    }
+    worker.answer(Flags::END, b"thanks").await;
+    assert_eq!(text(answer.await.expect("ran")).await, "200 [X-App] thanks");
+}
+
+#[tokio::test]
+async fn an_early_refusal_ends_a_streamed_upload() {
+    let site = Site::new();
+    let mut worker = site.worker(1);
+    let client = Client { pieces: vec![b"x"; 1000], leaves: false };
+    let answer = site.send(b"POST", Payload::Stream(None), client);
+    worker.request().await;
+    worker.answer(Flags::END, b"no thanks").await;
+    assert_eq!(text(answer.await.expect("ran")).await, "200 [X-App] no thanks");
+    // The body ends in order, so that the slot is of use again.
+    loop {
+        let (kind, flags, _) = worker.frame().await.expect("a piece");
+        assert_eq!(kind, Kind::RequestBody);
+        if flags.is_end() || flags.is_abort() {
+            break;
+        }
+    }
+    let next = site.send(b"GET", Payload::Empty, STAYS);
+    worker.request().await;
+    worker.answer(Flags::END, b"next").await;
+    assert_eq!(text(next.await.expect("ran")).await, "200 [X-App] next");
+}
+
+#[tokio::test]
+async fn a_retiring_worker_is_told_after_its_exchange() {
+    let mut site = Site::new();
+    let mut worker = site.worker(1);
+    assert_eq!(site.news.recv().await, Some(WorkerNews::Online(1)));
+    let answer = site.send(b"GET", Payload::Empty, STAYS);
+    worker.request().await;
+    site.dispatcher.queue.retire(1);
+    worker.answer(Flags::END, b"last").await;
+    assert_eq!(text(answer.await.expect("ran")).await, "200 [X-App] last");
+    assert_eq!(worker.frame().await.map(|frame| frame.0), Some(Kind::Retire));
+    assert_eq!(worker.frame().await, None, "and the stream is closed");
+    assert_eq!(site.news.recv().await, Some(WorkerNews::Retired(1)));
+}
