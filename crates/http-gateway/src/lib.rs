@@ -4,6 +4,7 @@ pub mod dispatch;
 pub mod drain;
 pub mod error_page;
 pub mod file_read;
+pub mod h1;
 pub mod link;
 pub mod message;
 pub mod queue;

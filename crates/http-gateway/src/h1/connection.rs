@@ -1,0 +1,248 @@
+//! The life of a client's connection.
+//!
+//! ```text
+//!          first bytes                 response sent, more to come
+//!  idle ───────────────► exchanges ◄──────────────────────────────┐
+//!   ▲                      │  │  └──────────────────────────────────┘
+//!   └── nothing came for ──┘  └─► close, or linger so that the client can read our last words
+//!        a short while
+//! ```
+//!
+//! The state of an exchange (the service's future, above all) lives in one allocation that is made when a client
+//! becomes active and given back when it falls silent: ten thousand idle connections hold next to nothing.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use ctl_config::Config;
+use tokio::time::Instant;
+
+use super::body::{Body, BodyState};
+use super::date;
+use super::encode::{Asked, Framing, encode_head};
+use super::parse::{HeadLimits, HeadParser, Parsed, Refusal};
+use super::respond::{self, Ended};
+use super::stream::{Stream, StreamError};
+use super::transport::Transport;
+use crate::drain::Drain;
+use crate::message::{Connection, Exchange, Method, Response, Service, Version};
+
+/// An active client's next request mostly comes at once. After this it counts as idle. Also the longest time that an
+/// active connection needs to notice that the process drains.
+const ACTIVE_WAIT: Duration = Duration::from_millis(500);
+
+/// A connection that was accepted and has sent nothing when draining begins may have a request on its way.
+const DRAIN_GRACE: Duration = Duration::from_secs(1);
+
+/// Lingering: a client that still sends gets this long to notice our response. Closing at once would make the
+/// kernel reset the connection, and the response would be lost with it.
+const LINGER_TIME_MAX: Duration = Duration::from_secs(10);
+
+/// Lingering ends when nothing came for this long.
+const LINGER_SILENCE_MAX: Duration = Duration::from_secs(2);
+
+/// Closing TLS needs a write; a client that does not take it is not worth waiting for.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// What all exchanges of a connection share.
+struct Shared<S> {
+    connection: Connection,
+    service: Arc<S>,
+    config: Arc<Config>,
+    limits: HeadLimits,
+    drain: Drain,
+}
+
+/// What becomes of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Next {
+    /// Silent: wait with empty hands.
+    Idle,
+    /// Over, and nothing of the client is unread.
+    Close,
+    /// Over, but the client may still be sending.
+    Linger,
+}
+
+/// Serves a connection until it is over. `already_read` are bytes that were read to find out what is spoken here.
+pub async fn serve<T: Transport, S: Service>(
+    transport: T,
+    already_read: BytesMut,
+    connection: Connection,
+    service: Arc<S>,
+    config: Arc<Config>,
+    drain: Drain,
+) {
+    let mut stream = Stream::new(transport, already_read.into());
+    let limits = HeadLimits::new(&config.limits);
+    let mut shared = Shared { connection, service, config, limits, drain };
+    let mut fresh = true;
+    loop {
+        if stream.buffered().is_empty() && !first_bytes(&mut stream, &mut shared, fresh).await {
+            return Box::pin(close(stream, Next::Close)).await;
+        }
+        fresh = false;
+        match Box::pin(exchanges(&mut stream, &shared)).await {
+            Next::Idle => stream.release(),
+            over => return Box::pin(close(stream, over)).await,
+        }
+    }
+}
+
+/// Waits for a request to begin. `false`: the connection is over.
+async fn first_bytes<T: Transport, S>(stream: &mut Stream<T>, shared: &mut Shared<S>, fresh: bool) -> bool {
+    let timeouts = &shared.config.timeouts;
+    let timeout = if fresh { timeouts.header } else { timeouts.keep_alive };
+    let mut deadline = None;
+    let read = tokio::select! {
+        biased;
+        read = stream.fill(&mut deadline, timeout) => read,
+        () = shared.drain.begun() => {
+            if !fresh {
+                return false;
+            }
+            stream.fill(&mut None, DRAIN_GRACE).await
+        }
+    };
+    read.is_ok()
+}
+
+/// Serves requests as long as they come.
+async fn exchanges<T: Transport, S: Service>(stream: &mut Stream<T>, shared: &Shared<S>) -> Next {
+    loop {
+        let parsed = match read_head(stream, shared).await {
+            Ok(parsed) => parsed,
+            Err(NoHead::Over(next)) => return next,
+            Err(NoHead::Refused(refusal)) => {
+                let response = shared.service.refuse(&shared.connection, refusal.status, refusal.why);
+                respond(stream, shared, None, response).await;
+                return Next::Linger;
+            }
+        };
+        let next = exchange(stream, shared, parsed).await;
+        if let Some(next) = next {
+            return next;
+        }
+    }
+}
+
+/// Why there is no head.
+enum NoHead {
+    Refused(Refusal),
+    Over(Next),
+}
+
+async fn read_head<T: Transport, S>(stream: &mut Stream<T>, shared: &Shared<S>) -> Result<Parsed, NoHead> {
+    let mut parser = HeadParser::new();
+    let mut active = None;
+    let mut deadline = None;
+    loop {
+        match parser.advance(stream.buffered(), &shared.limits) {
+            Ok(Some((parsed, bytes))) => {
+                stream.consume(bytes);
+                return Ok(parsed);
+            }
+            Ok(None) => {}
+            Err(refusal) => return Err(NoHead::Refused(refusal)),
+        }
+        let silent = stream.buffered().is_empty();
+        let read = if silent {
+            stream.fill(&mut active, ACTIVE_WAIT.min(shared.config.timeouts.keep_alive)).await
+        } else {
+            stream.fill(&mut deadline, shared.config.timeouts.header).await
+        };
+        match read {
+            Ok(()) => {}
+            Err(StreamError::Gone) => return Err(NoHead::Over(Next::Close)),
+            Err(StreamError::Timeout) if silent => return Err(NoHead::Over(Next::Idle)),
+            Err(StreamError::Timeout) => {
+                let why = "the request was not complete in time";
+                return Err(NoHead::Refused(Refusal { status: 408, why }));
+            }
+        }
+    }
+}
+
+/// One request and its response. `None`: the connection is ready for the next.
+async fn exchange<T: Transport, S: Service>(
+    stream: &mut Stream<T>,
+    shared: &Shared<S>,
+    parsed: Parsed,
+) -> Option<Next> {
+    let timeouts = &shared.config.timeouts;
+    let mut state = BodyState::new(parsed.body, parsed.expects_continue);
+    let mut body = Body { stream, state: &mut state, timeout: timeouts.body, write_timeout: timeouts.write };
+    let response = shared.service.call(&shared.connection, &parsed.head, &mut body).await;
+    let keep_alive = parsed.keep_alive && state.allows_keep_alive();
+    let kept = respond(stream, shared, Some((&parsed, keep_alive)), response).await;
+    match kept {
+        Kept::Yes if state.drop_rest(stream).await => None,
+        Kept::Broken => Some(Next::Close),
+        // Nothing unread: the client will find the response and then the end.
+        Kept::No if state.is_done() && stream.buffered().is_empty() => Some(Next::Close),
+        Kept::Yes | Kept::No => Some(Next::Linger),
+    }
+}
+
+/// What a response left of the connection.
+enum Kept {
+    Yes,
+    No,
+    Broken,
+}
+
+/// Writes a response and tells the service. `asked` is `None` when there was no proper request.
+async fn respond<T: Transport, S: Service>(
+    stream: &mut Stream<T>,
+    shared: &Shared<S>,
+    asked: Option<(&Parsed, bool)>,
+    mut response: Response,
+) -> Kept {
+    let (head, keep_alive) = match asked {
+        Some((parsed, keep_alive)) => (Some(&parsed.head), keep_alive),
+        None => (None, false),
+    };
+    let how = Asked {
+        head_only: head.is_some_and(|head| head.method == Method::Head),
+        version: head.map_or(Version::Http11, |head| head.version),
+        keep_alive: keep_alive && !response.close && !shared.drain.has_begun(),
+    };
+    let date = date::now();
+    let (framing, keep_alive) = match encode_head(&mut stream.output, &response, how, &date) {
+        Ok(encoded) => encoded,
+        Err(bad) => {
+            let trail = response.trail;
+            response = shared.service.refuse(&shared.connection, 502, bad.0);
+            response.trail = trail;
+            // The gateway's own answer is well formed; were it not, an empty one that closes is.
+            encode_head(&mut stream.output, &response, Asked { keep_alive: false, ..how }, &date)
+                .unwrap_or((Framing::Nothing, false))
+        }
+    };
+    let mut body_bytes_sent = 0;
+    let body = std::mem::replace(&mut response.body, crate::message::Body::Empty);
+    let ended =
+        respond::send(stream, body, framing, shared.config.timeouts.write, &mut body_bytes_sent).await;
+    shared.service.finished(&Exchange {
+        connection: &shared.connection,
+        head,
+        status: response.status,
+        body_bytes_sent,
+        complete: ended != Ended::Broken,
+        trail: &response.trail,
+    });
+    match ended {
+        Ended::Whole if keep_alive => Kept::Yes,
+        Ended::Whole | Ended::Excess => Kept::No,
+        Ended::Broken => Kept::Broken,
+    }
+}
+
+/// Ends a connection.
+async fn close<T: Transport>(mut stream: Stream<T>, how: Next) {
+    let until = Instant::now() + LINGER_TIME_MAX;
+    if stream.shutdown(SHUTDOWN_TIMEOUT).await.is_ok() && how == Next::Linger {
+        stream.discard(LINGER_SILENCE_MAX, until).await;
+    }
+}

@@ -1,0 +1,175 @@
+//! Writes a response: its head, then its body as it comes.
+
+use std::future::poll_fn;
+use std::pin::pin;
+use std::task::Poll;
+use std::time::Duration;
+
+use super::body::AHEAD_BYTES_MAX;
+use super::encode::{Framing, LAST_CHUNK, chunk_head};
+use super::file;
+use super::stream::{Stream, StreamError};
+use super::transport::Transport;
+use crate::message::{Body, FileBody};
+use crate::spool::{Aborted, BodyStream, Piece};
+
+/// Bodies and pieces up to this are copied behind the head, so that one plain write (or one TLS record) takes both;
+/// above, a gathering write is cheaper.
+const COPY_BYTES_MAX: usize = 4 * 1024;
+
+/// Pieces that are ready at once are gathered up to this before they are written.
+const GATHER_BYTES_MAX: usize = 32 * 1024;
+
+/// How a response ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// All of it was handed to the kernel, framed as announced.
+    Whole,
+    /// All that was announced was sent, but the app has more to say: the connection must not be reused.
+    Excess,
+    /// Cut short: the client must be able to tell.
+    Broken,
+}
+
+/// Writes the head that lies in `stream.output`, and `body` behind it as `framing` says.
+pub(super) async fn send<T: Transport>(
+    stream: &mut Stream<T>,
+    body: Body,
+    framing: Framing,
+    timeout: Duration,
+    sent: &mut u64,
+) -> Ended {
+    let result = match (framing, body) {
+        (Framing::Nothing, _) | (_, Body::Empty) => {
+            stream.write(&[], timeout, sent).await.map(|()| Ended::Whole)
+        }
+        (_, Body::Bytes(bytes)) if bytes.len() <= COPY_BYTES_MAX => {
+            stream.output.extend_from_slice(&bytes);
+            let mut all = 0;
+            let result = stream.write(&[], timeout, &mut all).await;
+            if result.is_ok() {
+                *sent = bytes.len() as u64;
+            }
+            result.map(|()| Ended::Whole)
+        }
+        (_, Body::Bytes(bytes)) => stream.write(&bytes, timeout, sent).await.map(|()| Ended::Whole),
+        (_, Body::File(body)) => file::send(stream, &body, timeout, sent).await.map(|()| Ended::Whole),
+        (_, Body::Stream(body)) => Sending { stream, framing, timeout, sent }.stream(body).await,
+    };
+    result.unwrap_or_else(|_| {
+        if framing == Framing::UntilClose {
+            stream.break_off();
+        }
+        Ended::Broken
+    })
+}
+
+/// A streamed body on its way.
+struct Sending<'a, T> {
+    stream: &'a mut Stream<T>,
+    framing: Framing,
+    timeout: Duration,
+    sent: &'a mut u64,
+}
+
+impl<T: Transport> Sending<'_, T> {
+    async fn stream(mut self, mut body: BodyStream) -> Result<Ended, StreamError> {
+        loop {
+            let piece = if let Some(piece) = body.try_next() {
+                piece
+            } else {
+                // Nothing more for now: the client gets what there is before we wait.
+                self.flush().await?;
+                self.wait(&mut body).await?
+            };
+            match piece {
+                Some(Ok(piece)) => {
+                    if !self.piece(piece).await? {
+                        self.flush().await?;
+                        return Ok(Ended::Excess);
+                    }
+                }
+                Some(Err(Aborted)) => {
+                    self.flush().await?;
+                    return Err(StreamError::Gone);
+                }
+                None => break,
+            }
+        }
+        if self.framing == Framing::Chunked {
+            self.stream.output.extend_from_slice(LAST_CHUNK);
+        }
+        self.flush().await?;
+        match self.framing {
+            // The app promised more.
+            Framing::Length(left) if left > 0 => Err(StreamError::Gone),
+            _ => Ok(Ended::Whole),
+        }
+    }
+
+    async fn flush(&mut self) -> Result<(), StreamError> {
+        // Pieces in the output buffer were counted when they were put there.
+        self.stream.write(&[], self.timeout, &mut 0).await
+    }
+
+    /// The next piece, unless the client goes away before.
+    async fn wait(&mut self, body: &mut BodyStream) -> Result<Option<Result<Piece, Aborted>>, StreamError> {
+        let mut next = pin!(body.next());
+        poll_fn(|context| {
+            if let Poll::Ready(piece) = next.as_mut().poll(context) {
+                return Poll::Ready(Ok(piece));
+            }
+            self.stream.poll_closed(context, AHEAD_BYTES_MAX).map(|()| Err(StreamError::Gone))
+        })
+        .await
+    }
+
+    /// Sends or gathers a piece. `false`: the app said more than it announced; what it announced is out.
+    async fn piece(&mut self, mut piece: Piece) -> Result<bool, StreamError> {
+        let len = match &piece {
+            Piece::Bytes(bytes) => bytes.len() as u64,
+            Piece::File(file) => file.len,
+        };
+        if len == 0 {
+            return Ok(true);
+        }
+        let mut fits = true;
+        match &mut self.framing {
+            Framing::Length(left) => {
+                fits = len <= *left;
+                if !fits {
+                    piece = shorten(piece, *left);
+                }
+                *left -= len.min(*left);
+            }
+            Framing::Chunked => chunk_head(&mut self.stream.output, len),
+            Framing::Nothing | Framing::UntilClose => {}
+        }
+        match piece {
+            Piece::Bytes(bytes) if bytes.len() <= COPY_BYTES_MAX => {
+                self.stream.output.extend_from_slice(&bytes);
+                *self.sent += bytes.len() as u64;
+            }
+            Piece::Bytes(bytes) => self.stream.write(&bytes, self.timeout, self.sent).await?,
+            Piece::File(body) => file::send(self.stream, &body, self.timeout, self.sent).await?,
+        }
+        if self.framing == Framing::Chunked {
+            self.stream.output.extend_from_slice(b"\r\n");
+        }
+        if self.stream.output.len() > GATHER_BYTES_MAX {
+            self.flush().await?;
+        }
+        Ok(fits)
+    }
+}
+
+/// The first `len` bytes of a piece that has more.
+fn shorten(piece: Piece, len: u64) -> Piece {
+    match piece {
+        Piece::Bytes(mut bytes) => {
+            bytes.truncate(usize::try_from(len).unwrap_or(usize::MAX));
+            Piece::Bytes(bytes)
+        }
+        Piece::File(body) => Piece::File(FileBody { len, ..body }),
+    }
+}
