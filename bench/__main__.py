@@ -17,9 +17,15 @@ from bench.scenarios import NAMES
 
 def main() -> int:
     """Exit code 0: every stack ran and answered correctly. A missed goal is printed, it is no failure of the run."""
-    parser = argparse.ArgumentParser(prog="make bench", description="quintet and its rivals side by side, in turn, on this machine.")
-    parser.add_argument("--scenario", action="append", choices=NAMES, help="only this one (may be given several times)")
-    parser.add_argument("--quick", action="store_true", help="under a minute a scenario; shows that it works, is not quoted")
+    parser = argparse.ArgumentParser(
+        prog="make bench", description="quintet and its rivals side by side, in turn, on this machine."
+    )
+    parser.add_argument(
+        "--scenario", action="append", choices=NAMES, help="only this one (may be given several times)"
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="under a minute a scenario; shows that it works, is not quoted"
+    )
     parser.add_argument("--rivals-only", action="store_true", help="leave quintet out")
     parser.add_argument("--render", action="store_true", help="only draw charts and table from bench/results")
     options = parser.parse_args()
@@ -38,12 +44,18 @@ def main() -> int:
 
 def _run(names: list[str], *, quick: bool, rivals_only: bool) -> None:
     modules = {name: importlib.import_module(f"bench.scenarios.{name}") for name in names}
-    setup.tools(sorted({tool for module in modules.values() for tool in module.TOOLS} | {"gcc", "wrk", "nginx"}))
+    setup.tools(
+        sorted({tool for module in modules.values() for tool in module.TOOLS} | {"gcc", "wrk", "nginx"})
+    )
     setup.rivals()
     setup.load_generator()
     setup.static_files()
     if not rivals_only and not places.quintet().exists():
-        raise BenchError("quintet is not built", f"{places.quintet()} does not exist", "`make bench` builds it; or name a binary in QUINTET_BENCH_BINARY")
+        raise BenchError(
+            "quintet is not built",
+            f"{places.quintet()} does not exist",
+            "`make bench` builds it; or name a binary in QUINTET_BENCH_BINARY",
+        )
     versions = _versions()
     for name, module in modules.items():
         begin = time.monotonic()
@@ -56,13 +68,17 @@ def _run(names: list[str], *, quick: bool, rivals_only: bool) -> None:
 def _versions() -> dict[str, str]:
     """What was measured."""
     script = "import django, sys; print(sys.version.split()[0], django.__version__)"
-    python, django = subprocess.run([places.PROJECT_PYTHON, "-c", script], capture_output=True, text=True, check=True).stdout.split()
+    python, django = subprocess.run(
+        [places.PROJECT_PYTHON, "-c", script], capture_output=True, text=True, check=True
+    ).stdout.split()
     found = {"python": python, "django": django}
     for line in (places.BENCH / "requirements.txt").read_text().splitlines():
         if "==" in line:
             name, _, version = line.partition("==")
             found[name.lower()] = version
-    nginx = subprocess.run([setup.find("nginx") or "nginx", "-v"], capture_output=True, text=True, check=False).stderr
+    nginx = subprocess.run(
+        [setup.find("nginx") or "nginx", "-v"], capture_output=True, text=True, check=False
+    ).stderr
     found["nginx"] = nginx.rpartition("/")[2].split()[0] if "/" in nginx else "?"
     return found
 

@@ -1,8 +1,8 @@
 """The physical limit of a Django page: the same call, in process, with no server at all.
 
-Run as a script by the project's Python: `bare.py SITE_DIR MODULE:CALLABLE PATH REQUESTS`. It builds the environ a server
-builds for wrk's request (wrk sends a Host header and nothing else), calls the app, iterates and closes the
-response, and prints the CPU microseconds of one call. The garbage collector is left as in a worker: everything that
+Run as a script by the project's Python: `bare.py SITE_DIR MODULE:CALLABLE PATH REQUESTS`. It builds the environ a
+server builds for wrk's request (wrk sends a Host header and nothing else), calls the app, iterates and closes
+the response, and prints the CPU microseconds of one call. The garbage collector is left as in a worker: everything that
 lives after the import is frozen, collection stays on.
 """
 

@@ -24,7 +24,13 @@ class Goal:
     limit: float
 
     def as_json(self) -> dict[str, Any]:
-        return {"text": self.text, "value": tidy(self.value), "limit": tidy(self.limit), "met": self.value <= self.limit}
+        """For results/*.json."""
+        return {
+            "text": self.text,
+            "value": tidy(self.value),
+            "limit": tidy(self.limit),
+            "met": self.value <= self.limit,
+        }
 
 
 @dataclass
@@ -38,25 +44,37 @@ class Context:
 
     @property
     def rounds(self) -> int:
+        """Five pairs are what a quoted figure needs (docs/benchmarks.md)."""
         return 2 if self.quick else 5
 
     def seconds(self, full: float, quick: float = 1.0) -> float:
+        """How long one measurement takes."""
         return quick if self.quick else full
 
     def say(self, text: str) -> None:
+        """Progress."""
         print(text, flush=True)
 
     @contextlib.contextmanager
-    def started(self, site: Site, starts: dict[str, Start], check: str, expected: bytes | None) -> Iterator[list[Stack]]:
-        """quintet and the rivals, side by side, each checked for a correct answer; stopped at the end."""
-        everyone: dict[str, Start] = dict(starts) if self.rivals_only else {"quintet": quintet.start, **starts}
+    def started(
+        self,
+        site: Site,
+        starts: dict[str, Start],
+        check: str,
+        expected: bytes | None,
+        *,
+        ours: Start = quintet.start,
+        tls: bool = False,
+    ) -> Iterator[list[Stack]]:
+        """Our stack and the rivals', side by side, each checked for a correct answer; stopped at the end."""
+        everyone: dict[str, Start] = dict(starts) if self.rivals_only else {"quintet": ours, **starts}
         stacks: list[Stack] = []
         try:
             for name, start in everyone.items():
                 stack = start(site, rivals.workdir(self.scenario, name))
                 stack.name = name
                 stacks.append(stack)
-                stack.check(check, expected)
+                stack.check(check, expected, tls=tls)
             self.say(f"{self.scenario}: {', '.join(stack.name for stack in stacks)}; {self.rounds} rounds")
             yield stacks
         finally:
@@ -78,8 +96,15 @@ class Outcome:
 
 def hello_site(workers: int = 2, threads: int = 1, static_root: Path = STATIC) -> Site:
     """The site of most scenarios: `django-admin startproject` with two views."""
-    return Site(SITES / "hello", "hello.settings", "hello.wsgi:application", workers, threads,
-                env={"BENCH_STATIC_ROOT": str(static_root)}, static_root=static_root)
+    return Site(
+        SITES / "hello",
+        "hello.settings",
+        "hello.wsgi:application",
+        workers,
+        threads,
+        env={"BENCH_STATIC_ROOT": str(static_root)},
+        static_root=static_root,
+    )
 
 
 HELLO = ("/hello", b"Hello, world!")

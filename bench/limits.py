@@ -18,7 +18,11 @@ def bare_call(site: Site, path: str, requests: int) -> float:
     """CPU microseconds of the page without a server (bench/bare.py)."""
     done = subprocess.run(
         [PROJECT_PYTHON, BENCH / "bare.py", site.directory, site.wsgi, path, str(requests)],
-        capture_output=True, text=True, env={**os.environ, **site.environment}, timeout=120, check=False,
+        capture_output=True,
+        text=True,
+        env={**os.environ, **site.environment},
+        timeout=120,
+        check=False,
     )
     if done.returncode != 0:
         raise BenchError("the bare call failed", done.stderr.strip()[-1500:])
@@ -28,7 +32,9 @@ def bare_call(site: Site, path: str, requests: int) -> float:
 def loopback_echo(bytes_out: int, seconds: float) -> float:
     """CPU microseconds to read wrk's request and write `bytes_out` bytes: two system calls on the loopback."""
     port = free_port()
-    tree = processes.start("echo", [LOAD, "echo", "--address", f"127.0.0.1:{port}", "--bytes", str(bytes_out)], WORK / "echo.log")
+    tree = processes.start(
+        "echo", [LOAD, "echo", "--address", f"127.0.0.1:{port}", "--bytes", str(bytes_out)], WORK / "echo.log"
+    )
     try:
         processes.wait_until(tree, lambda: _listens(port), 5, "no connection")
         before = processes.cpu_seconds(tree.pids())
@@ -61,6 +67,13 @@ def _listens(port: int) -> bool:
 
 def machine() -> str:
     """What the figures were taken on, without names."""
-    model = next((line.split(":", 1)[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")), "unknown CPU")
+    model = next(
+        (
+            line.split(":", 1)[1].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if line.startswith("model name")
+        ),
+        "unknown CPU",
+    )
     memory = int(Path("/proc/meminfo").read_text().split()[1]) / (1 << 20)
     return f"{os.cpu_count()} cores ({model}), {memory:.0f} GiB, Linux {os.uname().release.split('-')[0]}"

@@ -1,4 +1,4 @@
-"""nginx as its documentation would have it: two workers, keep-alive to the app, sendfile, cached descriptors, no logs."""
+"""The nginx of its own documentation: keep-alive to the app, sendfile, cached descriptors, no logs."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ from bench.processes import Tree
 # Keep-alive connections are not closed for their age or number during a run: reconnecting is not what is measured.
 _KEEPALIVE = "keepalive_timeout 3600s; keepalive_requests 1000000000;"
 
+# One worker alone could hold all the connections of the `idle` scenario within its 20,000 descriptors.
+CONNECTIONS = 19_000
+
 _MAIN = """\
 daemon off;
 user {user};
@@ -19,7 +22,7 @@ worker_processes auto;
 worker_rlimit_nofile 20000;
 pid nginx.pid;
 error_log error.log warn;
-events {{ worker_connections 19000; multi_accept off; }}
+events {{ worker_connections {connections}; multi_accept off; }}
 http {{
   include /etc/nginx/mime.types;
   default_type application/octet-stream;
@@ -61,23 +64,47 @@ _FORWARDED = """\
 """
 
 
-def start(work: Path, port: int, *, upstream: str = "", location: str = "", tls_port: int | None = None,
-          certificate: tuple[Path, Path] | None = None, static_url: str = "/static/", static_root: Path = STATIC) -> Tree:
+def start(
+    work: Path,
+    port: int,
+    *,
+    upstream: str = "",
+    location: str = "",
+    tls_port: int | None = None,
+    certificate: tuple[Path, Path] | None = None,
+    static_url: str = "/static/",
+    static_root: Path = STATIC,
+    connections: int = CONNECTIONS,
+) -> Tree:
     """Starts nginx with its prefix in `work`; the caller checks the first answer."""
     (work / "tmp").mkdir(parents=True, exist_ok=True)
     tls = ""
     if tls_port and certificate:
         tls = _TLS.format(port=tls_port, certificate=certificate[0], key=certificate[1])
     config = work / "nginx.conf"
-    # As root, nginx would change to another user who may not enter the checkout; the same user for all stacks is also fair.
+    # As root, nginx would change to another user, who may not enter the checkout.
+    # The same user for all stacks is also fair.
     user = "root" if os.geteuid() == 0 else "nobody"
-    config.write_text(_MAIN.format(user=user, keepalive=_KEEPALIVE, upstream=upstream, port=port, tls=tls, location=location,
-                                   static_url=static_url, static_root=static_root))
-    return processes.start("nginx", ["nginx", "-p", work, "-c", config, "-e", work / "error.log"], work / "nginx.log")
+    config.write_text(
+        _MAIN.format(
+            user=user,
+            connections=connections,
+            keepalive=_KEEPALIVE,
+            upstream=upstream,
+            port=port,
+            tls=tls,
+            location=location,
+            static_url=static_url,
+            static_root=static_root,
+        )
+    )
+    return processes.start(
+        "nginx", ["nginx", "-p", work, "-c", config, "-e", work / "error.log"], work / "nginx.log"
+    )
 
 
 def proxy(server: str, *, keepalive: bool) -> dict[str, str]:
-    """upstream and location for an app that speaks HTTP. `keepalive` is off for servers that close after each answer."""
+    """The lines for an app that speaks HTTP; `keepalive` is off for servers that close after each answer."""
     keep = "keepalive 64; keepalive_requests 1000000000; keepalive_timeout 3600s;" if keepalive else ""
     reuse = '      proxy_http_version 1.1;\n      proxy_set_header Connection "";\n' if keepalive else ""
     return {
@@ -87,7 +114,7 @@ def proxy(server: str, *, keepalive: bool) -> dict[str, str]:
 
 
 def uwsgi(server: str) -> dict[str, str]:
-    """upstream and location for uWSGI's own protocol (it has no keep-alive)."""
+    """The lines for uWSGI's own protocol (it has no keep-alive)."""
     return {
         "upstream": f"  upstream app {{ server {server} fail_timeout=0; }}\n",
         "location": "    location / {\n      include /etc/nginx/uwsgi_params;\n      uwsgi_pass app;\n    }\n",

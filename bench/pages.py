@@ -7,6 +7,7 @@ from typing import Any
 
 from bench import limits, rounds
 from bench.context import Context
+from bench.processes import Tree
 from bench.rounds import Samples
 from bench.stacks import Site, Stack
 
@@ -21,15 +22,31 @@ def bare_call(context: Context, site: Site, path: str, requests: int) -> float:
     return limits.bare_call(site, path, requests // 4 if context.quick else requests)
 
 
-def closed_rounds(context: Context, stacks: list[Stack], site: Site, path: str, samples: Samples, bare_requests: int) -> list[float]:
-    """CPU, throughput and memory; returns the bare call of each round, taken in between."""
+def closed_rounds(
+    context: Context,
+    stacks: list[Stack],
+    site: Site,
+    path: str,
+    samples: Samples,
+    bare_requests: int,
+    beside: Tree | None = None,
+) -> list[float]:
+    """CPU, throughput and memory; returns the bare call of each round, taken in between.
+
+    `beside` is a database whose CPU is told apart.
+    """
     bare: list[float] = []
     rounds.warm(stacks, path)
 
     def measure(stack: Stack, number: int) -> rounds.Sample:
         if len(bare) <= number:
             bare.append(bare_call(context, site, path, bare_requests))
-        return rounds.closed(stack, path, context.seconds(4))
+        before = beside.cpu_seconds() if beside else 0.0
+        sample = rounds.closed(stack, path, context.seconds(4))
+        if beside:
+            requests = sample["requests_per_second"] * sample["seconds"]
+            sample["database_cpu_us_per_request"] = (beside.cpu_seconds() - before) / max(requests, 1) * 1e6
+        return sample
 
     rounds.in_turn(stacks, context.rounds, measure, samples, context.say)
     return bare
@@ -50,15 +67,26 @@ def open_rounds(context: Context, stacks: list[Stack], path: str, samples: Sampl
     busy = "at_80"
     for figures in samples.by_stack.values():
         # The latencies that are quoted: a rate every stack can serve.
-        figures["p50_ms"], figures["p99_ms"] = list(figures[f"p50_ms_{busy}"]), list(figures[f"p99_ms_{busy}"])
-    return {"capacity_of": slowest.name, "rates_per_second": {str(share): round(rate, 1) for share, rate in rates.items()}}
+        figures["p50_ms"], figures["p99_ms"] = (
+            list(figures[f"p50_ms_{busy}"]),
+            list(figures[f"p99_ms_{busy}"]),
+        )
+    return {
+        "capacity_of": slowest.name,
+        "rates_per_second": {str(share): round(rate, 1) for share, rate in rates.items()},
+    }
 
 
 def limit(bare: list[float], samples: Samples) -> dict[str, Any]:
     """The bare call, and how far above it the whole of quintet is (the median of the rounds' ratios)."""
-    row: dict[str, Any] = {"name": "bare Django call in process", "cpu_us_per_request": rounds.tidy(statistics.median(bare)),
-                           "spread": [rounds.tidy(min(bare)), rounds.tidy(max(bare))]}
+    row: dict[str, Any] = {
+        "name": "bare Django call in process",
+        "cpu_us_per_request": rounds.tidy(statistics.median(bare)),
+        "spread": [rounds.tidy(min(bare)), rounds.tidy(max(bare))],
+    }
     ours = samples.by_stack.get("quintet")
     if ours:
-        row["ratio"] = rounds.tidy(statistics.median(a / b for a, b in zip(ours["cpu_us_per_request"], bare, strict=True)))
+        row["ratio"] = rounds.tidy(
+            statistics.median(a / b for a, b in zip(ours["cpu_us_per_request"], bare, strict=True))
+        )
     return row

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pwd
 import signal
 import subprocess
 import time
@@ -34,13 +35,19 @@ class Tree:
 
     @property
     def pid(self) -> int:
+        """The process the harness started."""
         return self.process.pid
 
     def pids(self) -> list[int]:
         """The root and its descendants, alive now."""
         return descendants([self.process.pid, *self.extra])
 
+    def cpu_seconds(self) -> float:
+        """User and system time of the whole tree so far."""
+        return cpu_seconds(self.pids())
+
     def alive(self) -> bool:
+        """Whether it has not ended."""
         return self.process.poll() is None
 
     def stop(self) -> None:
@@ -59,21 +66,41 @@ class Tree:
         self.process.wait()
 
     def tail(self, lines: int = 15) -> str:
+        """The end of its log."""
         text = self.log.read_text(errors="replace") if self.log.exists() else ""
         return "\n".join(text.splitlines()[-lines:])
 
 
-def start(name: str, command: list[str | Path], log: Path, *, env: dict[str, str] | None = None, cwd: Path | None = None,
-          user: str | None = None) -> Tree:
+def start(
+    name: str,
+    command: list[str | Path],
+    log: Path,
+    *,
+    env: dict[str, str] | None = None,
+    cwd: Path | None = None,
+    user: str | None = None,
+) -> Tree:
     """Starts a server with its output in `log`."""
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as out:
         process = subprocess.Popen(
-            [str(part) for part in command], stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT,
-            env={**os.environ, **(env or {})}, cwd=cwd, start_new_session=True, user=user, group=user,
+            [str(part) for part in command],
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **(env or {})},
+            cwd=cwd,
+            start_new_session=True,
+            user=user,
+            group=group_of(user),
             extra_groups=[] if user else None,
         )
     return Tree(name, process, log)
+
+
+def group_of(user: str | None) -> int | None:
+    """The user's own group."""
+    return pwd.getpwnam(user).pw_gid if user else None
 
 
 def wait_until(tree: Tree, ready: object, seconds: float, what: str) -> None:
@@ -82,9 +109,17 @@ def wait_until(tree: Tree, ready: object, seconds: float, what: str) -> None:
     deadline = time.monotonic() + seconds
     while not ready():
         if not tree.alive():
-            raise BenchError(f"{tree.name} did not start", f"it exited with {tree.process.returncode}\n{tree.tail()}", f"its whole log is in {tree.log}")
+            raise BenchError(
+                f"{tree.name} did not start",
+                f"it exited with {tree.process.returncode}\n{tree.tail()}",
+                f"its whole log is in {tree.log}",
+            )
         if time.monotonic() > deadline:
-            raise BenchError(f"{tree.name} did not start", f"{what} within {seconds:.0f} s\n{tree.tail()}", f"its whole log is in {tree.log}")
+            raise BenchError(
+                f"{tree.name} did not start",
+                f"{what} within {seconds:.0f} s\n{tree.tail()}",
+                f"its whole log is in {tree.log}",
+            )
         time.sleep(0.05)
 
 

@@ -21,7 +21,16 @@ def start(site: Site, work: Path, certificate: Certificate | None = None) -> Sta
     }
     if certificate:
         env |= {"QUINTET_TLS_CERTIFICATE": str(certificate[0]), "QUINTET_TLS_KEY": str(certificate[1])}
-    command = [places.quintet(), "run", site.directory, "--bind", f"127.0.0.1:{port}",
-               "--workers", str(site.workers), "--threads", str(site.threads)]
+    command = [
+        places.quintet(),
+        "run",
+        site.directory,
+        "--bind",
+        f"127.0.0.1:{port}",
+        "--workers",
+        str(site.workers),
+        "--threads",
+        str(site.threads),
+    ]
     tree = processes.start("quintet", command, work / "quintet.log", env=env)
     return Stack("quintet", [tree], port, tls_port=port if certificate else None)

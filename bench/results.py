@@ -19,7 +19,7 @@ def write(context: Context, title: str, outcome: Outcome, versions: dict[str, st
         "quick": context.quick,
         "pairs": context.rounds,
         "machine": limits.machine(),
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
         "versions": versions,
         "method": outcome.method,
         "stacks": outcome.samples.stacks(),
@@ -39,7 +39,14 @@ def write(context: Context, title: str, outcome: Outcome, versions: dict[str, st
 def show(result: dict[str, Any]) -> None:
     """The short of it, on the terminal."""
     print(f"\n{result['scenario']}: {result['title']} (medians of {result['pairs']} rounds)")
-    wanted = ("cpu_us_per_request", "requests_per_second", "p99_ms", "memory_bytes_per_connection", "pss_mib", "errors")
+    wanted = (
+        "cpu_us_per_request",
+        "requests_per_second",
+        "p99_ms",
+        "memory_bytes_per_connection",
+        "pss_mib",
+        "errors",
+    )
     columns = [name for name in wanted if any(name in row for row in result["stacks"].values())]
     print("  " + f"{'':<18}" + "".join(f"{name:>28}" for name in columns))
     for stack, row in result["stacks"].items():

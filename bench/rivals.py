@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bench import nginx, processes
-from bench.places import RIVALS_VENV, WORK
+from bench.places import RIVALS_VENV, STATIC, WORK
 from bench.processes import Tree
 from bench.stacks import Site, Stack, free_port
 
@@ -26,37 +26,66 @@ def workdir(scenario: str, name: str) -> Path:
 def _gunicorn(site: Site, work: Path, kind: str) -> tuple[Tree, str]:
     socket = work / "gunicorn.sock"
     command = [
-        _BIN / "gunicorn", site.wsgi, "--chdir", site.directory, "--bind", f"unix:{socket}",
-        "--workers", site.workers, "--worker-class", kind,
+        _BIN / "gunicorn",
+        site.wsgi,
+        "--chdir",
+        site.directory,
+        "--bind",
+        f"unix:{socket}",
+        "--workers",
+        site.workers,
+        "--worker-class",
+        kind,
         # A heartbeat file on a disk may block a worker (gunicorn's FAQ).
-        "--worker-tmp-dir", "/dev/shm",  # noqa: S108 -- what its documentation names
-        "--pid", work / "gunicorn.pid", "--no-control-socket",
+        "--worker-tmp-dir",
+        "/dev/shm",
+        "--pid",
+        work / "gunicorn.pid",
+        "--no-control-socket",
     ]
     if kind == "gthread":
         # A keep-alive time above nginx's, so that the app never closes a connection that nginx is about to use.
         command += ["--threads", site.threads, "--keep-alive", "7200"]
-    return processes.start("gunicorn", _words(command), work / "gunicorn.log", env=site.environment), f"unix:{socket}"
+    return processes.start(
+        "gunicorn", _words(command), work / "gunicorn.log", env=site.environment
+    ), f"unix:{socket}"
 
 
 def nginx_gunicorn(site: Site, work: Path) -> Stack:
-    """nginx in front of gunicorn's sync workers: the set-up of most Django tutorials."""
+    """The usual nginx in front of gunicorn's sync workers: the set-up of most Django tutorials."""
     app, server = _gunicorn(site, work, "sync")
     return _behind_nginx("nginx+gunicorn", site, work, app, nginx.proxy(server, keepalive=False))
 
 
 def nginx_gunicorn_threads(site: Site, work: Path) -> Stack:
-    """nginx in front of gunicorn's gthread workers, with keep-alive between them."""
+    """The usual nginx in front of gunicorn's gthread workers, with keep-alive between them."""
     app, server = _gunicorn(site, work, "gthread")
     return _behind_nginx("nginx+gunicorn", site, work, app, nginx.proxy(server, keepalive=True))
 
 
 def _granian(site: Site, work: Path, *listen: str) -> Tree:
     command = [
-        _BIN / "granian", "--interface", "wsgi", *listen,
-        "--workers", site.workers, "--blocking-threads", site.threads,
+        _BIN / "granian",
+        "--interface",
+        "wsgi",
+        *listen,
+        "--workers",
+        site.workers,
+        "--blocking-threads",
+        site.threads,
         # Without HTTP/2 and WebSockets it takes the shortest way; one runtime thread a worker is its default.
-        "--http", "1", "--no-ws", "--runtime-mode", "st", "--backlog", "2048", "--log-level", "warning",
-        "--working-dir", site.directory, site.wsgi,
+        "--http",
+        "1",
+        "--no-ws",
+        "--runtime-mode",
+        "st",
+        "--backlog",
+        "2048",
+        "--log-level",
+        "warning",
+        "--working-dir",
+        site.directory,
+        site.wsgi,
     ]
     return processes.start("granian", _words(command), work / "granian.log", env=site.environment)
 
@@ -68,7 +97,7 @@ def granian(site: Site, work: Path) -> Stack:
 
 
 def nginx_granian(site: Site, work: Path) -> Stack:
-    """nginx in front of Granian, over a unix socket with keep-alive."""
+    """The usual nginx in front of Granian, over a unix socket with keep-alive."""
     socket = work / "granian.sock"
     socket.unlink(missing_ok=True)
     app = _granian(site, work, "--uds", str(socket))
@@ -76,12 +105,32 @@ def nginx_granian(site: Site, work: Path) -> Stack:
 
 
 def nginx_uwsgi(site: Site, work: Path) -> Stack:
-    """nginx in front of uWSGI (built from its source for the project's Python), over its own protocol."""
+    """The usual nginx in front of uWSGI (built from its source for the project's Python), over its own protocol."""
     socket = work / "uwsgi.sock"
     command = [
-        _BIN / "uwsgi", "--master", "--strict", "--need-app", "--die-on-term", "--single-interpreter", "--vacuum",
-        "--socket", socket, "--listen", "1024", "--chdir", site.directory, "--module", site.wsgi, "--virtualenv", RIVALS_VENV,
-        "--processes", site.workers, "--disable-logging", "--thunder-lock", "--buffer-size", "16384",
+        _BIN / "uwsgi",
+        "--master",
+        "--strict",
+        "--need-app",
+        "--die-on-term",
+        "--single-interpreter",
+        "--vacuum",
+        "--socket",
+        socket,
+        "--listen",
+        "1024",
+        "--chdir",
+        site.directory,
+        "--module",
+        site.wsgi,
+        "--virtualenv",
+        RIVALS_VENV,
+        "--processes",
+        site.workers,
+        "--disable-logging",
+        "--thunder-lock",
+        "--buffer-size",
+        "16384",
     ]
     if site.threads > 1:
         command += ["--enable-threads", "--threads", site.threads]
@@ -89,20 +138,25 @@ def nginx_uwsgi(site: Site, work: Path) -> Stack:
     return _behind_nginx("nginx+uwsgi", site, work, app, nginx.uwsgi(f"unix:{socket}"))
 
 
-def nginx_alone(site: Site, work: Path, certificate: Certificate | None = None) -> Stack:
-    """nginx for the static files only."""
+def nginx_alone(
+    _site: Site, work: Path, certificate: Certificate | None = None, connections: int = nginx.CONNECTIONS
+) -> Stack:
+    """Only nginx, for the static files only."""
     port, tls_port = free_port(), free_port() if certificate else None
-    tree = nginx.start(work, port, tls_port=tls_port, certificate=certificate)
+    tree = nginx.start(work, port, tls_port=tls_port, certificate=certificate, connections=connections)
     return Stack("nginx", [tree], port, tls_port=tls_port)
 
 
-def haproxy(_site: Site, work: Path) -> Stack:
+def haproxy(_site: Site, work: Path, connections: int = 16_000) -> Stack:
     """HAProxy that answers by itself: the idle connections are what is measured."""
     port = free_port()
+    # By itself it wants two descriptors for each of maxconn, for a connection behind that never comes here.
     config = work / "haproxy.cfg"
     config.write_text(f"""\
 global
-  maxconn 19000
+  maxconn {connections}
+  ulimit-n 19900
+  no strict-limits
   nbthread 2
 defaults
   mode http
@@ -121,7 +175,9 @@ frontend web
 
 def _behind_nginx(name: str, site: Site, work: Path, app: Tree, joined: dict[str, str]) -> Stack:
     port = free_port()
-    front = nginx.start(work, port, static_url=site.static_url, **joined)
+    front = nginx.start(
+        work, port, static_url=site.static_url, static_root=site.static_root or STATIC, **joined
+    )
     return Stack(name, [app, front], port)
 
 

@@ -45,7 +45,9 @@ def tools(names: Iterable[str]) -> None:
         detail = str(error)
     still = [name for name in names if find(name) is None]
     if still:
-        raise BenchError(f"{', '.join(still)} not found", detail, f"run as root: apt-get install {' '.join(missing)}")
+        raise BenchError(
+            f"{', '.join(still)} not found", detail, f"run as root: apt-get install {' '.join(missing)}"
+        )
 
 
 def find(name: str) -> str | None:
@@ -68,15 +70,42 @@ def rivals() -> None:
     shutil.rmtree(RIVALS_VENV, ignore_errors=True)
     _step([str(PROJECT_PYTHON), "-m", "venv", str(RIVALS_VENV)])
     python = RIVALS_VENV / "bin" / "python"
-    _step([str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r", str(BENCH / "requirements.txt")])
-    inner = subprocess.run([python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"], capture_output=True, text=True, check=True)
+    _step(
+        [
+            str(python),
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--disable-pip-version-check",
+            "-r",
+            str(BENCH / "requirements.txt"),
+        ]
+    )
+    inner = subprocess.run(
+        [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     Path(inner.stdout.strip(), "project.pth").write_text(sysconfig.get_path("purelib") + "\n")
     stamp.write_text(mark)
 
 
 def load_generator() -> None:
-    """cargo does nothing when nothing changed."""
-    _step(["cargo", "build", "--quiet", "--release", "--manifest-path", str(BENCH / "load" / "Cargo.toml"), "--target-dir", str(LOAD.parent.parent)])
+    """Builds it; cargo does nothing when nothing changed."""
+    _step(
+        [
+            "cargo",
+            "build",
+            "--quiet",
+            "--release",
+            "--manifest-path",
+            str(BENCH / "load" / "Cargo.toml"),
+            "--target-dir",
+            str(LOAD.parent.parent),
+        ]
+    )
 
 
 def static_files() -> None:
@@ -93,8 +122,28 @@ def certificate() -> tuple[Path, Path]:
     chain, key = WORK / "tls" / "certificate.pem", WORK / "tls" / "key.pem"
     if not chain.exists():
         chain.parent.mkdir(parents=True, exist_ok=True)
-        _step(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "7", "-subj", "/CN=localhost",
-               "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1", "-keyout", str(key), "-out", str(chain)])
+        _step(
+            [
+                "openssl",
+                "req",
+                "-x509",
+                "-newkey",
+                "ec",
+                "-pkeyopt",
+                "ec_paramgen_curve:prime256v1",
+                "-nodes",
+                "-days",
+                "7",
+                "-subj",
+                "/CN=localhost",
+                "-addext",
+                "subjectAltName=DNS:localhost,IP:127.0.0.1",
+                "-keyout",
+                str(key),
+                "-out",
+                str(chain),
+            ]
+        )
     return chain, key
 
 
@@ -102,6 +151,8 @@ def _step(command: list[str]) -> None:
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     except FileNotFoundError as error:
-        raise BenchError(f"{command[0]} not found", str(error), "`make help` names what a machine needs") from error
+        raise BenchError(
+            f"{command[0]} not found", str(error), "`make help` names what a machine needs"
+        ) from error
     if done.returncode != 0:
         raise BenchError(f"{' '.join(command[:4])} … failed", (done.stderr or done.stdout).strip()[-1500:])

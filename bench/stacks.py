@@ -30,6 +30,7 @@ class Site:
 
     @property
     def environment(self) -> dict[str, str]:
+        """What the server's processes get on top of ours."""
         return {"DJANGO_SETTINGS_MODULE": self.settings, **self.env}
 
 
@@ -45,18 +46,25 @@ class Stack:
 
     @property
     def address(self) -> str:
+        """HOST:PORT."""
         return f"{self.host}:{self.port}"
 
     def url(self, path: str, *, tls: bool = False) -> str:
-        return f"https://{self.host}:{self.tls_port}{path}" if tls else f"http://{self.host}:{self.port}{path}"
+        """The URL of a path."""
+        return (
+            f"https://{self.host}:{self.tls_port}{path}" if tls else f"http://{self.host}:{self.port}{path}"
+        )
 
     def pids(self) -> list[int]:
+        """All server processes, alive now."""
         return [pid for tree in self.trees for pid in tree.pids()]
 
     def cpu_seconds(self) -> float:
+        """What all of them have used so far."""
         return cpu_seconds(self.pids())
 
     def memory_mib(self) -> tuple[float, float]:
+        """(RSS, PSS)."""
         return memory_mib(self.pids())
 
     def stop(self) -> None:
@@ -65,13 +73,16 @@ class Stack:
             tree.stop()
 
     def log_tails(self) -> str:
+        """For the message when something went wrong."""
         return "\n".join(f"-- {tree.name}: {tree.log}\n{tree.tail()}" for tree in self.trees)
 
     def get(self, path: str, *, tls: bool = False, timeout: float = 10.0) -> tuple[int, bytes]:
         """One request on a connection of its own."""
         if tls:
-            context = ssl._create_unverified_context()  # noqa: S323 -- our own self-signed certificate, on the loopback
-            connection: http.client.HTTPConnection = http.client.HTTPSConnection(self.host, self.tls_port, timeout=timeout, context=context)
+            context = ssl._create_unverified_context()
+            connection: http.client.HTTPConnection = http.client.HTTPSConnection(
+                self.host, self.tls_port, timeout=timeout, context=context
+            )
         else:
             connection = http.client.HTTPConnection(self.host, self.port, timeout=timeout)
         try:
@@ -98,10 +109,14 @@ class Stack:
         try:
             wait_until(self.trees[0], ready, START_SECONDS, "no 200")
         except BenchError as error:
-            raise BenchError(f"{self.name} did not answer {path}", f"last: {last}\n{self.log_tails()}", error.hint) from error
+            raise BenchError(
+                f"{self.name} did not answer {path}", f"last: {last}\n{self.log_tails()}", error.hint
+            ) from error
         _, body = self.get(path, tls=tls)
         if expected is not None and body != expected:
-            raise BenchError(f"{self.name} answers {path} wrongly", f"expected {expected[:120]!r}, got {body[:120]!r}")
+            raise BenchError(
+                f"{self.name} answers {path} wrongly", f"expected {expected[:120]!r}, got {body[:120]!r}"
+            )
         return body
 
 

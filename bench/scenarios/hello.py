@@ -28,8 +28,13 @@ def run(context: Context) -> Outcome:
         bare = pages.closed_rounds(context, stacks, site, path, samples, _BARE_REQUESTS)
         more = pages.open_rounds(context, stacks, path, samples)
         more["loopback_echo_us"] = limits.loopback_echo(_ANSWER_BYTES, context.seconds(2))
-    outcome = Outcome(samples, pages.limit(bare, samples), more=more,
-                      method="2 workers with 1 thread each; wrk with 64 keep-alive connections; then Poisson arrivals at fixed rates.")
+    outcome = Outcome(
+        samples,
+        pages.limit(bare, samples),
+        more=more,
+        method="2 workers with 1 thread each; wrk with 64 keep-alive connections; "
+        "then Poisson arrivals at fixed rates.",
+    )
     if not context.rivals_only:
         cpu = samples.ratios()["cpu_us_per_request"]
         assert outcome.limit is not None

@@ -1,4 +1,4 @@
-"""Slow requests among fast ones: who makes the fast ones wait?"""
+"""Slow requests among fast ones: who makes the fast ones wait."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _STARTS = {
     "nginx+granian": rivals.nginx_granian,
 }
 _SLOW_SHARE = 0.05
-# 8 slots / (5 % × 500 ms + 95 % × about 1 ms) is 300 requests a second; the rates are 30, 50 and 80 % of that.
+# 8 slots / (5 % of 500 ms + 95 % of about 1 ms) is 300 requests a second; the rates are 30, 50 and 80 % of that.
 _RATES = {30: 90.0, 50: 150.0, 80: 240.0}
 _BUSY_SHARES = {"quick": (30,), "full": (30, 50, 80)}
 
@@ -34,21 +34,39 @@ def run(context: Context) -> Outcome:
                 return _measure(context, stack, number, rate, share)
 
             rounds.in_turn(stacks, context.rounds, measure, samples, context.say)
-    for figures in samples.by_stack.values():
-        for name in ("cpu_us_per_request", "p50_ms", "p99_ms", "errors"):
-            figures[name] = list(figures[f"{name}_at_30"])
-    outcome = Outcome(samples, method="2 workers with 4 threads each; Poisson arrivals over 64 connections, the same sequence for every stack; "
-                                      "latencies of the fast requests, from the moment each was due.",
-                      more={"rates_per_second": {str(share): rate for share, rate in _RATES.items()}})
+    rounds.promote(samples, "at_30")
+    outcome = Outcome(
+        samples,
+        method="2 workers with 4 threads each; Poisson arrivals over 64 connections, "
+        "the same sequence for every stack; latencies of the fast requests, from the moment each was due.",
+        more={"rates_per_second": {str(share): rate for share, rate in _RATES.items()}},
+    )
     if not context.rivals_only:
         ratios = samples.ratios()["p99_ms"]
-        outcome.goals = [Goal(f"p99 of the fast requests at 30 % / {rival} ≤ 0.2", ratios[rival], 0.2) for rival in ("granian", "nginx+gunicorn")]
+        outcome.goals = [
+            Goal(f"p99 of the fast requests at 30 % / {rival} ≤ 0.2", ratios[rival], 0.2)
+            for rival in ("granian", "nginx+gunicorn")
+        ]
     return outcome
 
 
 def _measure(context: Context, stack: Stack, number: int, rate: float, share: int) -> Sample:
-    found, sample = rounds.with_cpu(stack, lambda: load.scheduled(
-        stack.address, HELLO[0], rate, context.seconds(10, quick=4), seed=number + 1, slow=("/slow", _SLOW_SHARE)))
-    rss, pss = stack.memory_mib()
-    return {f"cpu_us_per_request_at_{share}": sample["cpu_us_per_request"], f"p50_ms_at_{share}": found.p50_ms, f"p99_ms_at_{share}": found.p99_ms,
-            f"slow_p99_ms_at_{share}": found.more["slow"]["p99_ms"], f"errors_at_{share}": found.errors, "rss_mib": rss, "pss_mib": pss}
+    found, sample = rounds.with_cpu(
+        stack,
+        lambda: load.scheduled(
+            stack.address,
+            HELLO[0],
+            rate,
+            context.seconds(10, quick=4),
+            seed=number + 1,
+            slow=("/slow", _SLOW_SHARE),
+        ),
+    )
+    return {
+        f"cpu_us_per_request_at_{share}": sample["cpu_us_per_request"],
+        f"p50_ms_at_{share}": found.p50_ms,
+        f"p99_ms_at_{share}": found.p99_ms,
+        f"slow_p99_ms_at_{share}": found.more["slow"]["p99_ms"],
+        f"errors_at_{share}": found.errors,
+        **rounds.memory(stack),
+    }

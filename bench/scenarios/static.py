@@ -30,21 +30,40 @@ def run(context: Context) -> Outcome:
                 return _measure(context, stack, path, size)
 
             rounds.in_turn(stacks, context.rounds, measure, samples, context.say)
-        more = {"memcpy_us": {size: rounds.tidy(limits.memcpy(length)) for size, length in STATIC_SIZES.items()},
-                "loopback_echo_us": {size: rounds.tidy(limits.loopback_echo(length + 250, context.seconds(2))) for size, length in STATIC_SIZES.items()}}
-    for figures in samples.by_stack.values():
-        for name in ("cpu_us_per_request", "requests_per_second", "p50_ms", "p99_ms", "errors"):
-            figures[name] = list(figures[f"{name}_{'1kB'}"])
-    limit = {"name": "loopback echo of the same bytes (1 kB)", "cpu_us_per_request": more["loopback_echo_us"]["1kB"]}
-    outcome = Outcome(samples, limit, more=more, method="wrk with 64 keep-alive connections; no Accept-Encoding; the files are in the page cache.")
+        more = {
+            "memcpy_us": {size: rounds.tidy(limits.memcpy(length)) for size, length in STATIC_SIZES.items()},
+            "loopback_echo_us": {
+                size: rounds.tidy(limits.loopback_echo(length + 250, context.seconds(2)))
+                for size, length in STATIC_SIZES.items()
+            },
+        }
+    rounds.promote(samples, "1kB")
+    limit = {
+        "name": "loopback echo of the same bytes (1 kB)",
+        "cpu_us_per_request": more["loopback_echo_us"]["1kB"],
+    }
+    outcome = Outcome(
+        samples,
+        limit,
+        more=more,
+        method="wrk with 64 keep-alive connections; no Accept-Encoding; the files are in the page cache.",
+    )
     if not context.rivals_only:
         ratios = samples.ratios()
-        outcome.goals = [Goal(f"CPU at {size} / nginx ≤ {goal}", ratios[f"cpu_us_per_request_{size}"]["nginx"], goal) for size, goal in _GOALS.items()]
+        outcome.goals = [
+            Goal(f"CPU at {size} / nginx ≤ {goal}", ratios[f"cpu_us_per_request_{size}"]["nginx"], goal)
+            for size, goal in _GOALS.items()
+        ]
     return outcome
 
 
 def _measure(context: Context, stack: Stack, path: str, size: str) -> Sample:
     found, sample = rounds.with_cpu(stack, lambda: load.wrk(stack.url(path), context.seconds(3)))
-    rss, pss = stack.memory_mib()
-    return {f"cpu_us_per_request_{size}": sample["cpu_us_per_request"], f"requests_per_second_{size}": found.per_second,
-            f"p50_ms_{size}": found.p50_ms, f"p99_ms_{size}": found.p99_ms, f"errors_{size}": found.errors, "rss_mib": rss, "pss_mib": pss}
+    return {
+        f"cpu_us_per_request_{size}": sample["cpu_us_per_request"],
+        f"requests_per_second_{size}": found.per_second,
+        f"p50_ms_{size}": found.p50_ms,
+        f"p99_ms_{size}": found.p99_ms,
+        f"errors_{size}": found.errors,
+        **rounds.memory(stack),
+    }
