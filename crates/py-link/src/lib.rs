@@ -36,7 +36,9 @@ pub use frame::{
 };
 pub use hello::Hello;
 pub use request::{Body, Request, RequestStart, RequestWriter, Scheme, Version};
-pub use response::{ResponseFile, ResponseHead, encode_response_file, encode_response_head};
+pub use response::{
+    ResponseFile, ResponseHead, ResponseHeadWriter, encode_response_file, encode_response_head,
+};
 
 /// The version both sides must share: binary and extension are built from the same source.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");

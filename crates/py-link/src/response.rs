@@ -1,6 +1,7 @@
 //! A response on its way back.
 
 use crate::LinkError;
+use crate::frame::{Flags, HEADER_BYTES, Kind, encode_header};
 use crate::wire::{Reader, put_long, put_short};
 
 /// The payload of a [`crate::Kind::ResponseHead`] frame; borrows from it.
@@ -61,6 +62,55 @@ pub fn encode_response_head<'h>(
     for (name, value) in headers.take(usize::from(u16::MAX)) {
         put_short(out, name);
         put_long(out, value);
+    }
+}
+
+/// Writes the payload of a [`crate::Kind::ResponseHead`] frame field by field, behind a space for the frame's
+/// header, so that head and first piece of the body leave in one buffer.
+///
+/// It keeps positions, not the buffer: the worker fills the head while the app calls, and completes it later.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ResponseHeadWriter {
+    start: usize,
+    count_at: usize,
+    count: u16,
+}
+
+impl ResponseHeadWriter {
+    /// Appends the space for the frame's header, the status and the reason.
+    pub fn start(out: &mut Vec<u8>, status: u16, reason: &[u8]) -> Self {
+        let start = out.len();
+        out.extend_from_slice(&[0; HEADER_BYTES]);
+        out.extend_from_slice(&status.to_le_bytes());
+        put_short(out, reason);
+        let count_at = out.len();
+        out.extend_from_slice(&[0; 2]);
+        Self { start, count_at, count: 0 }
+    }
+
+    /// Appends a header; the bytes must be checked before. `out` is the buffer given to [`Self::start`].
+    pub fn header(&mut self, out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
+        put_short(out, name);
+        put_long(out, value);
+        self.count = self.count.saturating_add(1);
+    }
+
+    /// How many headers there are.
+    pub fn count(&self) -> u16 {
+        self.count
+    }
+
+    /// Completes the frame: `out` ends with `body_bytes_behind` fewer bytes of the body than the frame has (the
+    /// caller sends those right behind).
+    pub fn finish(self, out: &mut [u8], body_bytes_behind: usize, flags: Flags) {
+        let payload_bytes = out.len() - self.start - HEADER_BYTES + body_bytes_behind;
+        let header = encode_header(Kind::ResponseHead, flags, payload_bytes as u32);
+        if let Some(space) = out.get_mut(self.start..self.start + HEADER_BYTES) {
+            space.copy_from_slice(&header);
+        }
+        if let Some(space) = out.get_mut(self.count_at..self.count_at + 2) {
+            space.copy_from_slice(&self.count.to_le_bytes());
+        }
     }
 }
 

@@ -1,0 +1,71 @@
+//! The control socket: JSON lines to the supervisor, and its word to stop.
+//!
+//! Its end of file means that the supervisor is gone: the process then leaves at once, from a thread that needs neither
+//! the GIL nor anything else of Python, so that no worker outlives its parent even when its app is stuck.
+#![allow(unsafe_code)]
+
+use std::io::{self, BufRead as _, BufReader, Write as _};
+use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
+use std::os::unix::net::UnixStream;
+
+/// Exit status of a worker that lost its supervisor; nobody is left to read it but a trace.
+const EXIT_ORPHANED: i32 = 70;
+
+/// Longer lines are no message of ours.
+const LINE_BYTES_MAX: u64 = 64 * 1024;
+
+/// Takes over the inherited descriptor and keeps it from processes that the app starts.
+pub(crate) fn open(number: i32) -> io::Result<UnixStream> {
+    if number <= 2 {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a descriptor of the supervisor"));
+    }
+    // SAFETY: borrowed for one call that only asks whether this number is an open descriptor.
+    let seen = unsafe { BorrowedFd::borrow_raw(number) };
+    rustix::io::fcntl_setfd(seen, rustix::io::FdFlags::CLOEXEC)?;
+    // SAFETY: it is open (just asked), was inherited for this process by the supervisor's word, and nothing else here
+    // knows its number: `quintet.worker` takes the variable out of the environment.
+    let socket = unsafe { OwnedFd::from_raw_fd(number) };
+    Ok(UnixStream::from(socket))
+}
+
+/// Starts the thread that listens; `stop` is called when the supervisor says so.
+pub(crate) fn watch(socket: &UnixStream, stop: impl Fn() + Send + 'static) -> io::Result<()> {
+    let socket = socket.try_clone()?;
+    std::thread::Builder::new().name("quintet-control".to_owned()).spawn(move || {
+        let mut reader = BufReader::new(socket);
+        let mut line = String::new();
+        loop {
+            line.clear();
+            match io::Read::take(&mut reader, LINE_BYTES_MAX).read_line(&mut line) {
+                Ok(count) if count > 0 => {
+                    let message: Option<serde_json::Value> = serde_json::from_str(&line).ok();
+                    let kind = message.as_ref().and_then(|message| message.get("type"));
+                    if kind.and_then(|kind| kind.as_str()) == Some("exit") {
+                        stop();
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Ok(_) | Err(_) => leave(EXIT_ORPHANED),
+            }
+        }
+    })?;
+    Ok(())
+}
+
+/// Ends the process here and now: no exit handlers, no waiting for Python.
+pub(crate) fn leave(status: i32) -> ! {
+    // SAFETY: has no precondition and does not return.
+    unsafe { libc::_exit(status) }
+}
+
+/// Sends one line.
+pub(crate) fn tell(mut socket: &UnixStream, line: &str) -> io::Result<()> {
+    let mut line = line.to_owned();
+    line.push('\n');
+    socket.write_all(line.as_bytes())
+}
+
+/// The number of a socket, for a forked child to let it go.
+pub(crate) fn number(socket: &UnixStream) -> i32 {
+    socket.as_raw_fd()
+}

@@ -1,0 +1,357 @@
+//! The environ of a request: a copy of a template, filled.
+//!
+//! The template holds every key that each request has, so that a copy clones one hash table of the right size and
+//! setting these keys never grows it. Names of headers become keys once and are remembered, up to a bound.
+//! See docs/decisions/0003-environ-and-frames.md.
+
+use std::collections::HashMap;
+
+use py_link::{Body, Request, Scheme, Version};
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyString, PyTuple};
+
+use crate::file::FileWrapper;
+use crate::input::EmptyInput;
+use crate::text::{is_token_byte, latin1, percent_decode};
+
+/// Headers that browsers and proxies send; their keys are made at start and always remembered.
+const USUAL_HEADERS: &[&str] = &[
+    "accept",
+    "accept-charset",
+    "accept-encoding",
+    "accept-language",
+    "authorization",
+    "cache-control",
+    "connection",
+    "content-encoding",
+    "content-length",
+    "content-type",
+    "cookie",
+    "date",
+    "dnt",
+    "expect",
+    "forwarded",
+    "from",
+    "host",
+    "if-match",
+    "if-modified-since",
+    "if-none-match",
+    "if-range",
+    "if-unmodified-since",
+    "keep-alive",
+    "origin",
+    "pragma",
+    "priority",
+    "proxy",
+    "range",
+    "referer",
+    "sec-ch-ua",
+    "sec-ch-ua-mobile",
+    "sec-ch-ua-platform",
+    "sec-fetch-dest",
+    "sec-fetch-mode",
+    "sec-fetch-site",
+    "sec-fetch-user",
+    "te",
+    "traceparent",
+    "tracestate",
+    "transfer-encoding",
+    "upgrade",
+    "upgrade-insecure-requests",
+    "user-agent",
+    "via",
+    "x-csrftoken",
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-forwarded-port",
+    "x-forwarded-proto",
+    "x-http-method-override",
+    "x-real-ip",
+    "x-request-id",
+    "x-requested-with",
+];
+
+/// Names learned from requests besides those: enough for any site's own headers, too few for a client that invents
+/// names to fill memory.
+const LEARNED_HEADERS_MAX: usize = 192;
+
+/// Longer names are not remembered.
+const LEARNED_NAME_BYTES_MAX: usize = 64;
+
+/// What becomes of a header.
+enum Use {
+    /// It is set under this key.
+    Key { key: Py<PyString>, separator: &'static [u8] },
+    /// The link knows better, or it must not reach the app.
+    Drop,
+}
+
+struct Known {
+    name: Box<[u8]>,
+    used: Use,
+    /// The number of the request that had it last: seen again in the same one, it is a repetition.
+    request: u64,
+}
+
+/// The last value of a variable that seldom changes, as bytes and as Python's string.
+struct Remembered {
+    bytes: Vec<u8>,
+    string: Py<PyString>,
+}
+
+impl Remembered {
+    fn new(py: Python<'_>) -> Self {
+        Self { bytes: Vec::new(), string: PyString::new(py, "").unbind() }
+    }
+
+    fn get<'a>(&'a mut self, py: Python<'_>, bytes: &[u8]) -> PyResult<&'a Py<PyString>> {
+        if self.bytes != bytes {
+            self.string = latin1(py, bytes)?.unbind();
+            self.bytes.clear();
+            self.bytes.extend_from_slice(bytes);
+        }
+        Ok(&self.string)
+    }
+}
+
+/// One a slot.
+pub(crate) struct Builder {
+    template: Py<PyDict>,
+    known: Vec<Known>,
+    index: HashMap<Box<[u8]>, usize>,
+    request: u64,
+    path: Vec<u8>,
+    server_name: Remembered,
+    server_port: Remembered,
+    remote_addr: Remembered,
+}
+
+impl Builder {
+    pub(crate) fn new(py: Python<'_>, multithread: bool) -> PyResult<Self> {
+        let mut this = Self {
+            template: template(py, multithread)?.unbind(),
+            known: Vec::new(),
+            index: HashMap::new(),
+            request: 0,
+            path: Vec::new(),
+            server_name: Remembered::new(py),
+            server_port: Remembered::new(py),
+            remote_addr: Remembered::new(py),
+        };
+        for name in USUAL_HEADERS {
+            this.learn(py, name.as_bytes());
+        }
+        Ok(this)
+    }
+
+    fn learn(&mut self, py: Python<'_>, name: &[u8]) -> usize {
+        let at = self.known.len();
+        self.known.push(Known { name: name.into(), used: use_of(py, name), request: 0 });
+        self.index.insert(name.into(), at);
+        at
+    }
+
+    /// Everything but `wsgi.input`, which the template has for requests without a body.
+    pub(crate) fn build<'py>(
+        &mut self,
+        py: Python<'py>,
+        request: &Request<'_>,
+    ) -> PyResult<Bound<'py, PyDict>> {
+        let environ = self.template.bind(py).copy()?;
+        self.line(py, request, &environ)?;
+        environ
+            .set_item(intern!(py, "SERVER_NAME"), self.server_name.get(py, request.server_name)?.bind(py))?;
+        let mut digits = itoa::Buffer::new();
+        let port = digits.format(request.server_port).as_bytes();
+        environ.set_item(intern!(py, "SERVER_PORT"), self.server_port.get(py, port)?.bind(py))?;
+        environ
+            .set_item(intern!(py, "REMOTE_ADDR"), self.remote_addr.get(py, request.remote_addr)?.bind(py))?;
+        let port = latin1(py, digits.format(request.remote_port).as_bytes())?;
+        environ.set_item(intern!(py, "REMOTE_PORT"), port)?;
+        environ.set_item(intern!(py, "HTTP_X_REQUEST_ID"), latin1(py, request.id)?)?;
+        self.headers(py, request, &environ)?;
+        let length = match request.body {
+            Body::Inline(bytes) => Some(bytes.len() as u64),
+            Body::File { len } => Some(len),
+            Body::Stream { len } => len,
+            Body::None => None,
+        };
+        if let Some(length) = length {
+            let length = latin1(py, digits.format(length).as_bytes())?;
+            environ.set_item(intern!(py, "CONTENT_LENGTH"), length)?;
+        }
+        Ok(environ)
+    }
+
+    /// What stands in the request line.
+    fn line(&mut self, py: Python<'_>, request: &Request<'_>, environ: &Bound<'_, PyDict>) -> PyResult<()> {
+        let method = match request.method {
+            // The template has GET.
+            b"GET" => None,
+            b"POST" => Some(intern!(py, "POST").clone()),
+            b"HEAD" => Some(intern!(py, "HEAD").clone()),
+            other => Some(latin1(py, other)?),
+        };
+        if let Some(method) = method {
+            environ.set_item(intern!(py, "REQUEST_METHOD"), method)?;
+        }
+        let protocol = match request.version {
+            // The template has HTTP/1.1.
+            Version::Http11 => None,
+            Version::Http10 => Some(intern!(py, "HTTP/1.0")),
+            Version::Http2 => Some(intern!(py, "HTTP/2.0")),
+            Version::Http3 => Some(intern!(py, "HTTP/3.0")),
+        };
+        if let Some(protocol) = protocol {
+            environ.set_item(intern!(py, "SERVER_PROTOCOL"), protocol)?;
+        }
+        if request.scheme == Scheme::Https {
+            environ.set_item(intern!(py, "wsgi.url_scheme"), intern!(py, "https"))?;
+            // PEP 3333, "environ Variables": a server of SSL should provide what Apache does.
+            environ.set_item(intern!(py, "HTTPS"), intern!(py, "on"))?;
+        }
+        let target = latin1(py, request.target)?;
+        environ.set_item(intern!(py, "RAW_URI"), &target)?;
+        environ.set_item(intern!(py, "REQUEST_URI"), &target)?;
+        let (path, query) = match memchr::memchr(b'?', request.target) {
+            Some(at) => (
+                request.target.get(..at).unwrap_or_default(),
+                request.target.get(at + 1..).unwrap_or_default(),
+            ),
+            None => (request.target, &[][..]),
+        };
+        if !query.is_empty() {
+            environ.set_item(intern!(py, "QUERY_STRING"), latin1(py, query)?)?;
+        }
+        self.path.clear();
+        match path {
+            // `OPTIONS *` has no path; PEP 3333 wants it empty or with a slash.
+            b"*" => {}
+            path if memchr::memchr(b'%', path).is_some() => percent_decode(path, &mut self.path),
+            path => self.path.extend_from_slice(path),
+        }
+        let mut path_info = self.path.as_slice();
+        if !request.mount.is_empty() {
+            let below = path_info.strip_prefix(request.mount);
+            if let Some(below) = below.filter(|rest| rest.is_empty() || rest.starts_with(b"/")) {
+                path_info = below;
+                environ.set_item(intern!(py, "SCRIPT_NAME"), latin1(py, request.mount)?)?;
+            }
+        }
+        environ.set_item(intern!(py, "PATH_INFO"), latin1(py, path_info)?)
+    }
+
+    fn headers(
+        &mut self,
+        py: Python<'_>,
+        request: &Request<'_>,
+        environ: &Bound<'_, PyDict>,
+    ) -> PyResult<()> {
+        self.request += 1;
+        for (name, value) in request.headers() {
+            let at = match self.index.get(name) {
+                Some(&at) => at,
+                None if name.len() <= LEARNED_NAME_BYTES_MAX
+                    && self.known.len() < USUAL_HEADERS.len() + LEARNED_HEADERS_MAX =>
+                {
+                    self.learn(py, name)
+                }
+                None => {
+                    if let Use::Key { key, separator } = use_of(py, name) {
+                        let repeated = environ.contains(&key)?;
+                        set(py, environ, &key, value, repeated.then_some(separator))?;
+                    }
+                    continue;
+                }
+            };
+            let Some(known) = self.known.get_mut(at) else { continue };
+            let repeated = known.request == self.request;
+            known.request = self.request;
+            match &known.used {
+                Use::Key { key, separator } => {
+                    set(py, environ, key, value, repeated.then_some(separator))?;
+                }
+                // The client said how long nothing is.
+                Use::Drop if known.name.as_ref() == b"content-length" && request.body == Body::None => {
+                    environ.set_item(intern!(py, "CONTENT_LENGTH"), intern!(py, "0"))?;
+                }
+                Use::Drop => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Sets a header, or joins it to the one of the same name before (RFC 9110, 5.3).
+fn set(
+    py: Python<'_>,
+    environ: &Bound<'_, PyDict>,
+    key: &Py<PyString>,
+    value: &[u8],
+    separator: Option<&[u8]>,
+) -> PyResult<()> {
+    let value = latin1(py, value)?;
+    let Some(separator) = separator else { return environ.set_item(key, value) };
+    match environ.get_item(key)? {
+        Some(before) => environ.set_item(key, before.add(latin1(py, separator)?)?.add(value)?),
+        None => environ.set_item(key, value),
+    }
+}
+
+/// Which key a header has, if the app is to see it.
+fn use_of(py: Python<'_>, name: &[u8]) -> Use {
+    // Length and framing are those of the link; the request id is the gateway's; HTTP_PROXY is a setting of many HTTP
+    // clients ("httpoxy").
+    if [&b"content-length"[..], b"transfer-encoding", b"x-request-id", b"proxy"].contains(&name) {
+        return Use::Drop;
+    }
+    if name == b"content-type" {
+        return Use::Key { key: intern!(py, "CONTENT_TYPE").clone().unbind(), separator: b"," };
+    }
+    // `x_real_ip` and `x-real-ip` would share a key: a client could speak for a proxy.
+    if name.is_empty() || !name.iter().all(|&byte| is_token_byte(byte) && byte != b'_') {
+        return Use::Drop;
+    }
+    let mut key = String::with_capacity(5 + name.len());
+    key.push_str("HTTP_");
+    for &byte in name {
+        key.push(if byte == b'-' { '_' } else { char::from(byte.to_ascii_uppercase()) });
+    }
+    // RFC 6265, 5.4 and RFC 9113, 8.2.3: pieces of a cookie are joined with "; ".
+    let separator: &[u8] = if name == b"cookie" { b"; " } else { b"," };
+    Use::Key { key: PyString::intern(py, &key).unbind(), separator }
+}
+
+fn template(py: Python<'_>, multithread: bool) -> PyResult<Bound<'_, PyDict>> {
+    let template = PyDict::new(py);
+    let empty = intern!(py, "");
+    let set = |key: &str, value: &Bound<'_, PyAny>| template.set_item(PyString::intern(py, key), value);
+    set("wsgi.version", PyTuple::new(py, [1, 0])?.as_any())?;
+    set("wsgi.url_scheme", intern!(py, "http"))?;
+    set("wsgi.input", Bound::new(py, EmptyInput)?.as_any())?;
+    set("wsgi.input_terminated", &true.into_pyobject(py)?.to_owned())?;
+    set("wsgi.errors", &py.import("sys")?.getattr("stderr")?)?;
+    set("wsgi.multithread", &multithread.into_pyobject(py)?.to_owned())?;
+    set("wsgi.multiprocess", &true.into_pyobject(py)?.to_owned())?;
+    set("wsgi.run_once", &false.into_pyobject(py)?.to_owned())?;
+    set("wsgi.file_wrapper", py.get_type::<FileWrapper>().as_any())?;
+    set("SERVER_SOFTWARE", PyString::new(py, concat!("quintet/", env!("CARGO_PKG_VERSION"))).as_any())?;
+    set("REQUEST_METHOD", intern!(py, "GET"))?;
+    set("SERVER_PROTOCOL", intern!(py, "HTTP/1.1"))?;
+    for key in [
+        "SCRIPT_NAME",
+        "PATH_INFO",
+        "QUERY_STRING",
+        "RAW_URI",
+        "REQUEST_URI",
+        "SERVER_NAME",
+        "SERVER_PORT",
+        "REMOTE_ADDR",
+        "REMOTE_PORT",
+        "HTTP_X_REQUEST_ID",
+    ] {
+        set(key, empty)?;
+    }
+    Ok(template)
+}

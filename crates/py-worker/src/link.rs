@@ -1,0 +1,368 @@
+//! The stream of one slot: a connected unix socket, what was received and not yet used, and whether anyone listens.
+//!
+//! Blocking on purpose: a slot is a thread. Knows frames, no Python objects; where it has to wait inside a Python call it
+//! is handed the interpreter to let it go.
+
+use std::io::{IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use py_link::{Frame, HEADER_BYTES, Kind, LinkError};
+use pyo3::Python;
+use pyo3::sync::MutexExt as _;
+use rustix::io::Errno;
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, Shutdown, SocketAddrUnix, SocketFlags, SocketType,
+};
+
+/// What the receive buffer has at rest: a request head of usual size with a small body, in one system call.
+const BUFFER_BYTES: usize = 32 * 1024;
+
+/// Up to here a send is first tried without letting the GIL go: copying so much into the socket takes less time than
+/// getting the GIL back from another thread may.
+const SEND_ATTACHED_BYTES_MAX: usize = 64 * 1024;
+
+/// The gateway is gone, or speaks nonsense: this stream is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Gone;
+
+/// What a slot hears while it is idle.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Heard {
+    /// A request lies in the inbox: read it with [`Inbox::request`].
+    Request,
+    /// No more will come.
+    Retire,
+    /// The stream ended without a word.
+    Closed,
+}
+
+/// Received bytes in `buffer[start..end]`, and the descriptor that came with them.
+pub(crate) struct Inbox {
+    buffer: Vec<u8>,
+    start: usize,
+    end: usize,
+    file: Option<OwnedFd>,
+}
+
+/// See the file's head.
+pub(crate) struct Link {
+    socket: OwnedFd,
+    inbox: Mutex<Inbox>,
+    /// An exchange is going on.
+    busy: AtomicBool,
+    broken: AtomicBool,
+    /// The client of the exchange is gone.
+    cancelled: AtomicBool,
+}
+
+impl Link {
+    /// Connects. Fails at once with `AGAIN` when the gateway's backlog is full.
+    pub(crate) fn connect(path: &Path) -> Result<Self, Errno> {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+        rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)?;
+        rustix::io::ioctl_fionbio(&socket, false)?;
+        let inbox = Inbox { buffer: vec![0; BUFFER_BYTES], start: 0, end: 0, file: None };
+        Ok(Self {
+            socket,
+            inbox: Mutex::new(inbox),
+            busy: AtomicBool::new(false),
+            broken: AtomicBool::new(false),
+            cancelled: AtomicBool::new(false),
+        })
+    }
+
+    /// The socket itself, for the child of a fork to let go.
+    pub(crate) fn socket(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+
+    /// Wakes the thread that waits for a request; what has been received already is still read.
+    pub(crate) fn stop_receiving(&self) {
+        let _already_closed = rustix::net::shutdown(&self.socket, Shutdown::Read);
+    }
+
+    pub(crate) fn is_busy(&self) -> bool {
+        self.busy.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn set_busy(&self, busy: bool) {
+        self.busy.store(busy, Ordering::SeqCst);
+    }
+
+    /// Nothing more can be sent.
+    pub(crate) fn is_broken(&self) -> bool {
+        self.broken.load(Ordering::Relaxed)
+    }
+
+    fn break_off(&self) -> Gone {
+        self.broken.store(true, Ordering::Relaxed);
+        Gone
+    }
+
+    /// The inbox, from a thread that holds the GIL.
+    pub(crate) fn inbox(&self, py: Python<'_>) -> MutexGuard<'_, Inbox> {
+        self.inbox.lock_py_attached(py).unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for the next request. Call it without the GIL.
+    pub(crate) fn wait_request(&self) -> Heard {
+        let mut inbox = self.inbox.lock().unwrap_or_else(PoisonError::into_inner);
+        self.cancelled.store(false, Ordering::Relaxed);
+        loop {
+            match inbox.frame().map(|found| found.map(|frame| (frame.header.kind, frame.wire_bytes()))) {
+                Ok(Some((Kind::Request, _))) => return Heard::Request,
+                Ok(Some((Kind::Retire, _))) => return Heard::Retire,
+                // Left over from the exchange before: the app did not read all of the body, or was done before the
+                // client went away.
+                Ok(Some((Kind::RequestBody | Kind::Cancel, bytes))) => inbox.consume(bytes),
+                Ok(None) => match inbox.receive(&self.socket, RecvFlags::empty()) {
+                    Ok(0) => return Heard::Closed,
+                    Ok(_) | Err(Errno::INTR) => {}
+                    Err(_) => return Heard::Closed,
+                },
+                Ok(Some(_)) | Err(_) => {
+                    self.break_off();
+                    return Heard::Closed;
+                }
+            }
+        }
+    }
+
+    /// The hand-shake's answer: the payload of the first frame and its kind.
+    pub(crate) fn wait_answer(&self) -> Result<(Kind, Vec<u8>), Gone> {
+        let mut inbox = self.inbox.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            match inbox.frame() {
+                Ok(Some(frame)) => {
+                    let answer = (frame.header.kind, frame.payload.to_vec());
+                    let bytes = frame.wire_bytes();
+                    inbox.consume(bytes);
+                    return Ok(answer);
+                }
+                Ok(None) => match inbox.receive(&self.socket, RecvFlags::empty()) {
+                    Ok(0) => return Err(Gone),
+                    Ok(_) | Err(Errno::INTR) => {}
+                    Err(_) => return Err(Gone),
+                },
+                Err(_) => return Err(Gone),
+            }
+        }
+    }
+
+    /// Waits for the next piece of the request body and hands it to `take` with its END flag. Holds the inbox, not
+    /// the GIL, while it waits.
+    pub(crate) fn body_piece(&self, py: Python<'_>, take: impl FnOnce(&[u8], bool)) -> Result<(), Gone> {
+        let mut inbox = self.inbox(py);
+        loop {
+            match inbox.frame() {
+                Ok(Some(frame)) if frame.header.kind == Kind::RequestBody => {
+                    take(frame.payload, frame.header.flags.is_end());
+                    let bytes = frame.wire_bytes();
+                    inbox.consume(bytes);
+                    return Ok(());
+                }
+                Ok(Some(frame)) if frame.header.kind == Kind::Cancel => {
+                    let bytes = frame.wire_bytes();
+                    inbox.consume(bytes);
+                    self.cancelled.store(true, Ordering::Relaxed);
+                    return Err(Gone);
+                }
+                Ok(None) if !self.is_cancelled() => {
+                    let inbox = &mut *inbox;
+                    match py.detach(|| inbox.receive(&self.socket, RecvFlags::empty())) {
+                        Ok(0) => return Err(self.break_off()),
+                        Ok(_) | Err(Errno::INTR) => {}
+                        Err(_) => return Err(self.break_off()),
+                    }
+                }
+                Ok(None) => return Err(Gone),
+                Ok(Some(_)) | Err(_) => return Err(self.break_off()),
+            }
+        }
+    }
+
+    /// The client of the exchange is gone.
+    pub(crate) fn is_cancelled(&self) -> bool {
+        self.cancelled.load(Ordering::Relaxed)
+    }
+
+    /// Is the client gone, or the gateway? Looks without waiting.
+    pub(crate) fn poll_gone(&self, py: Python<'_>) -> bool {
+        if self.is_cancelled() || self.is_broken() {
+            return true;
+        }
+        let mut inbox = self.inbox(py);
+        // A streamed request body may lie in front; more of it than one frame is not taken in here.
+        if inbox.end - inbox.start < BUFFER_BYTES {
+            match inbox.receive(&self.socket, RecvFlags::DONTWAIT) {
+                Ok(0) => {
+                    self.break_off();
+                    return true;
+                }
+                Ok(_) | Err(Errno::AGAIN | Errno::INTR) => {}
+                Err(_) => {
+                    self.break_off();
+                    return true;
+                }
+            }
+        }
+        let cancelled = inbox.holds_cancel();
+        self.cancelled.store(cancelled, Ordering::Relaxed);
+        cancelled
+    }
+
+    /// Sends all of `pieces` as one message, with `file` beside them.
+    pub(crate) fn send(
+        &self,
+        py: Python<'_>,
+        pieces: &mut [IoSlice<'_>],
+        file: Option<BorrowedFd<'_>>,
+    ) -> Result<(), Gone> {
+        if self.is_broken() {
+            return Err(Gone);
+        }
+        let bytes: usize = pieces.iter().map(|piece| piece.len()).sum();
+        let mut sent = 0;
+        if bytes <= SEND_ATTACHED_BYTES_MAX {
+            match self.send_once(pieces, file, SendFlags::DONTWAIT) {
+                Ok(count) if count == bytes => return Ok(()),
+                Ok(count) => sent = count,
+                Err(Errno::AGAIN | Errno::INTR) => {}
+                Err(_) => return Err(self.break_off()),
+            }
+        }
+        let file = file.filter(|_| sent == 0);
+        let mut rest = pieces;
+        IoSlice::advance_slices(&mut rest, sent);
+        py.detach(|| self.send_waiting(rest, file)).map_err(|_| self.break_off())
+    }
+
+    fn send_waiting(
+        &self,
+        mut rest: &mut [IoSlice<'_>],
+        mut file: Option<BorrowedFd<'_>>,
+    ) -> Result<(), Errno> {
+        while !rest.is_empty() {
+            match self.send_once(rest, file, SendFlags::empty()) {
+                Ok(count) => {
+                    file = None;
+                    IoSlice::advance_slices(&mut rest, count);
+                }
+                Err(Errno::INTR) => {}
+                Err(errno) => return Err(errno),
+            }
+        }
+        Ok(())
+    }
+
+    fn send_once(
+        &self,
+        pieces: &[IoSlice<'_>],
+        file: Option<BorrowedFd<'_>>,
+        flags: SendFlags,
+    ) -> Result<usize, Errno> {
+        let flags = flags | SendFlags::NOSIGNAL;
+        if let ([piece], None) = (pieces, file) {
+            return rustix::net::send(&self.socket, piece, flags);
+        }
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut beside = SendAncillaryBuffer::new(&mut space);
+        let files = file.as_slice();
+        if !files.is_empty() {
+            beside.push(SendAncillaryMessage::ScmRights(files));
+        }
+        rustix::net::sendmsg(&self.socket, pieces, &mut beside, flags)
+    }
+}
+
+impl Inbox {
+    fn received(&self) -> &[u8] {
+        self.buffer.get(self.start..self.end).unwrap_or_default()
+    }
+
+    fn frame(&self) -> Result<Option<Frame<'_>>, LinkError> {
+        py_link::decode(self.received())
+    }
+
+    /// The payload of the request that [`Link::wait_request`] has found.
+    pub(crate) fn request(&self) -> &[u8] {
+        self.frame().ok().flatten().map(|frame| frame.payload).unwrap_or_default()
+    }
+
+    /// The descriptor that came along.
+    pub(crate) fn take_file(&mut self) -> Option<OwnedFd> {
+        self.file.take()
+    }
+
+    /// The first frame has been used.
+    pub(crate) fn consume_frame(&mut self) {
+        if let Ok(Some(frame)) = self.frame() {
+            let bytes = frame.wire_bytes();
+            self.consume(bytes);
+        }
+    }
+
+    fn consume(&mut self, bytes: usize) {
+        self.start = self.end.min(self.start + bytes);
+        if self.start == self.end {
+            (self.start, self.end) = (0, 0);
+            if self.buffer.len() > BUFFER_BYTES {
+                self.buffer.truncate(BUFFER_BYTES);
+                self.buffer.shrink_to_fit();
+            }
+        }
+    }
+
+    /// Room for the rest of the frame that has begun, or for any.
+    fn make_room(&mut self) {
+        let wanted = match self.received().first_chunk::<4>() {
+            Some(len) => HEADER_BYTES + (u32::from_le_bytes(*len).min(py_link::PAYLOAD_BYTES_MAX)) as usize,
+            None => HEADER_BYTES,
+        };
+        let free = self.buffer.len() - self.end;
+        if self.start > 0 && (free == 0 || self.start + wanted > self.buffer.len()) {
+            self.buffer.copy_within(self.start..self.end, 0);
+            (self.start, self.end) = (0, self.end - self.start);
+        }
+        if wanted > self.buffer.len() {
+            self.buffer.resize(wanted, 0);
+        } else if self.end == self.buffer.len() {
+            // Whole frames fill it all (a body nobody reads yet): room to see what is behind them.
+            self.buffer.resize(self.end + BUFFER_BYTES, 0);
+        }
+    }
+
+    fn receive(&mut self, socket: &OwnedFd, flags: RecvFlags) -> Result<usize, Errno> {
+        self.make_room();
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut beside = RecvAncillaryBuffer::new(&mut space);
+        let room = self.buffer.get_mut(self.end..).unwrap_or_default();
+        let flags = flags | RecvFlags::CMSG_CLOEXEC;
+        let received = rustix::net::recvmsg(socket, &mut [IoSliceMut::new(room)], &mut beside, flags)?.bytes;
+        for message in beside.drain() {
+            if let RecvAncillaryMessage::ScmRights(mut files) = message {
+                self.file = files.next();
+            }
+        }
+        self.end += received;
+        Ok(received)
+    }
+
+    /// Is there a Cancel behind what has not been read yet?
+    fn holds_cancel(&self) -> bool {
+        let mut rest = self.received();
+        while let Ok(Some(frame)) = py_link::decode(rest) {
+            if frame.header.kind == Kind::Cancel {
+                return true;
+            }
+            rest = rest.get(frame.wire_bytes()..).unwrap_or_default();
+        }
+        false
+    }
+}

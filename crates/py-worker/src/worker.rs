@@ -1,0 +1,178 @@
+//! What `quintet.worker` holds in its hands: one object for the process.
+
+use std::io;
+use std::os::fd::AsRawFd as _;
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use py_link::Hello;
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+
+use crate::control;
+use crate::link::Link;
+use crate::slot::Slot;
+
+/// What the slots share.
+pub(crate) struct Core {
+    pub(crate) path: PathBuf,
+    /// The hello of each slot, but for its number.
+    pub(crate) hello: Hello,
+    links: Mutex<Vec<Option<Arc<Link>>>>,
+    stopping: AtomicBool,
+    asleep: Mutex<()>,
+    wake: Condvar,
+    forked: AtomicBool,
+    refusal: Mutex<Option<String>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Core {
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::SeqCst)
+    }
+
+    /// No new requests: idle slots wake up and end, busy ones end after their exchange.
+    fn stop(&self) {
+        self.stopping.store(true, Ordering::SeqCst);
+        drop(lock(&self.asleep));
+        self.wake.notify_all();
+        // A slot says that it is idle before it looks whether to stop, so that one of both sees the other.
+        for link in lock(&self.links).iter().flatten().filter(|link| !link.is_busy()) {
+            link.stop_receiving();
+        }
+    }
+
+    /// Waits, unless the worker stops.
+    pub(crate) fn sleep(&self, time: Duration) {
+        let guard = lock(&self.asleep);
+        let _woken = self.wake.wait_timeout_while(guard, time, |()| !self.is_stopping());
+    }
+
+    pub(crate) fn remember_link(&self, slot: u16, link: &Arc<Link>) {
+        if let Some(place) = lock(&self.links).get_mut(usize::from(slot)) {
+            *place = Some(Arc::clone(link));
+        }
+        if self.is_stopping() {
+            link.stop_receiving();
+        }
+    }
+
+    pub(crate) fn forget_link(&self, slot: u16) {
+        if let Some(place) = lock(&self.links).get_mut(usize::from(slot)) {
+            *place = None;
+        }
+    }
+
+    pub(crate) fn refused(&self, reason: String) {
+        *lock(&self.refusal) = Some(reason);
+        self.stop();
+    }
+
+    /// A view has forked and its child came back here: it is no worker.
+    pub(crate) fn leave_if_forked(&self) {
+        if self.forked.load(Ordering::Relaxed) {
+            control::leave(0);
+        }
+    }
+}
+
+/// The worker process: its control socket and its slots.
+#[pyclass(frozen, module = "quintet._core")]
+pub(crate) struct Worker {
+    core: Arc<Core>,
+    control: UnixStream,
+}
+
+#[pymethods]
+impl Worker {
+    /// Takes over the control socket, and from now on leaves with the supervisor.
+    #[new]
+    #[pyo3(signature = (*, control_fd, link, token, worker, generation, slots))]
+    fn new(
+        control_fd: i32,
+        link: PathBuf,
+        token: String,
+        worker: u32,
+        generation: u32,
+        slots: u16,
+    ) -> PyResult<Self> {
+        if slots == 0 {
+            return Err(PyValueError::new_err("a worker needs at least one thread"));
+        }
+        let control = control::open(control_fd)?;
+        let hello = Hello {
+            version: py_link::VERSION.to_owned(),
+            worker,
+            generation,
+            slot: 0,
+            slots,
+            pid: std::process::id(),
+            token,
+        };
+        let core = Arc::new(Core {
+            path: link,
+            hello,
+            links: Mutex::new(vec![None; usize::from(slots)]),
+            stopping: AtomicBool::new(false),
+            asleep: Mutex::new(()),
+            wake: Condvar::new(),
+            forked: AtomicBool::new(false),
+            refusal: Mutex::new(None),
+        });
+        let watched = Arc::clone(&core);
+        control::watch(&control, move || watched.stop())?;
+        Ok(Self { core, control })
+    }
+
+    /// Sends one line to the supervisor.
+    fn tell(&self, py: Python<'_>, line: &str) -> io::Result<()> {
+        py.detach(|| control::tell(&self.control, line))
+    }
+
+    /// Serves the app on one slot, in the calling thread, until the slot is retired or the worker stops.
+    fn slot<'py>(
+        &self,
+        py: Python<'py>,
+        index: u16,
+        app: &Bound<'py, PyAny>,
+        report: &Bound<'py, PyAny>,
+    ) -> PyResult<()> {
+        Slot::new(&self.core, index, app, report)?.run(py)
+    }
+
+    /// Finish what is in flight, take nothing new.
+    fn stop(&self, py: Python<'_>) {
+        py.detach(|| self.core.stop());
+    }
+
+    /// Was it told to stop?
+    #[getter]
+    fn stopping(&self) -> bool {
+        self.core.is_stopping()
+    }
+
+    /// Why the gateway refused this worker, if it did.
+    #[getter]
+    fn refusal(&self) -> Option<String> {
+        lock(&self.core.refusal).clone()
+    }
+
+    /// In the child of a fork: this is no worker any more. Gives the numbers of its sockets, which the child must put
+    /// to something else: while it holds them, nobody would see the parent die.
+    fn forked(&self) -> Vec<i32> {
+        self.core.forked.store(true, Ordering::Relaxed);
+        let mut numbers = vec![control::number(&self.control)];
+        // Another thread of the parent may have held the lock when it forked; it is not here to let it go.
+        if let Ok(links) = self.core.links.try_lock() {
+            numbers.extend(links.iter().flatten().map(|link| link.socket().as_raw_fd()));
+        }
+        numbers
+    }
+}

@@ -1,0 +1,43 @@
+"""The compiled half of the package. Private: its shape follows what `worker.py` needs."""
+
+from collections.abc import Callable
+from os import PathLike
+from typing import Any
+
+__version__: str
+
+class FileWrapper:
+    """`wsgi.file_wrapper`: a plain file goes to the gateway as a descriptor, anything else in blocks."""
+
+    filelike: Any
+    def __new__(cls, filelike: Any, block_size: int = 8192) -> FileWrapper: ...
+    def __iter__(self) -> FileWrapper: ...
+    def __next__(self) -> bytes: ...
+    def close(self) -> None: ...
+
+class Worker:
+    """This process as the supervisor and the gateway see it."""
+
+    def __new__(
+        cls,
+        *,
+        control_fd: int,
+        link: str | PathLike[str],
+        token: str,
+        worker: int,
+        generation: int,
+        slots: int,
+    ) -> Worker: ...
+    @property
+    def stopping(self) -> bool: ...
+    @property
+    def refusal(self) -> str | None: ...
+    def tell(self, line: str) -> None: ...
+    def slot(
+        self,
+        index: int,
+        app: Callable[..., Any],
+        report: Callable[[str, str, str, str, BaseException | None], None],
+    ) -> None: ...
+    def stop(self) -> None: ...
+    def forked(self) -> list[int]: ...

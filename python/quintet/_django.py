@@ -1,0 +1,112 @@
+"""What a Django project says of itself. Imports Django only where it is there and used."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+
+def is_used() -> bool:
+    """Has the app configured Django?"""
+    conf = sys.modules.get("django.conf")
+    return conf is not None and conf.settings.configured
+
+
+def find_app() -> tuple[str, Callable[..., Any]]:
+    """The app that WSGI_APPLICATION names, or Django's own. With its name."""
+    from django.conf import settings
+    from django.core.wsgi import get_wsgi_application
+
+    name = getattr(settings, "WSGI_APPLICATION", None)
+    if name is None:
+        return "django.core.wsgi:get_wsgi_application", get_wsgi_application()
+    module, _, attribute = name.rpartition(".")
+    return f"{module}:{attribute}", getattr(import_module(module), attribute)
+
+
+def facts() -> dict[str, Any]:
+    """The part of `AppReport` that Django knows. Imports the URLconf: a broken one must be known now."""
+    import django
+    from django.apps import apps
+    from django.conf import settings
+    from django.urls import get_resolver
+
+    if not apps.ready:
+        django.setup()
+    if getattr(settings, "ROOT_URLCONF", None):
+        _ = get_resolver().url_patterns
+    report: dict[str, Any] = {"django": django.get_version(), "debug": bool(settings.DEBUG)}
+    staticfiles = apps.is_installed("django.contrib.staticfiles")
+    if settings.STATIC_URL and (staticfiles or settings.STATIC_ROOT):
+        report["static_url"] = str(settings.STATIC_URL)
+        report["static_root"] = _path(settings.STATIC_ROOT)
+        report["static_hashed"] = staticfiles and _gives_hashed_names()
+        if settings.DEBUG and staticfiles:
+            report["static_finders"] = _finder_directories()
+    # An unset MEDIA_URL reads as the script prefix, "/".
+    if settings.MEDIA_ROOT and settings.MEDIA_URL not in ("", "/"):
+        report["media_url"] = str(settings.MEDIA_URL)
+        report["media_root"] = _path(settings.MEDIA_ROOT)
+        report["media_in_urlconf"] = bool(settings.DEBUG) and _serves_media(report["media_url"])
+    return report
+
+
+def with_static_files(app: Callable[..., Any]) -> Callable[..., Any]:
+    """As runserver does: with DEBUG, files are found without collectstatic."""
+    from django.apps import apps
+    from django.conf import settings
+
+    if not (settings.DEBUG and apps.is_installed("django.contrib.staticfiles")):
+        return app
+    from django.contrib.staticfiles.handlers import StaticFilesHandler
+
+    return StaticFilesHandler(app)
+
+
+def _path(value: Any) -> str | None:
+    return os.path.abspath(os.fspath(value)) if value else None
+
+
+def _gives_hashed_names() -> bool:
+    """ManifestStaticFilesStorage and what derives from it, WhiteNoise's compressed one too."""
+    from django.contrib.staticfiles.storage import HashedFilesMixin, staticfiles_storage
+
+    try:
+        return isinstance(staticfiles_storage, HashedFilesMixin)
+    except Exception:
+        # A storage that cannot be made (a cloud without credentials): the app fails where it uses it, not here.
+        return False
+
+
+def _finder_directories() -> list[tuple[str, str]]:
+    """Directories in the finders' order, up to the first finder that does not look into directories: what comes
+    behind it is Django's to find, or the order would change."""
+    from django.contrib.staticfiles.finders import AppDirectoriesFinder, FileSystemFinder, get_finders
+
+    found: list[tuple[str, str]] = []
+    for finder in get_finders():
+        if type(finder) is FileSystemFinder:
+            found += [(prefix, os.path.abspath(root)) for prefix, root in finder.locations]
+        elif type(finder) is AppDirectoriesFinder:
+            found += [("", os.path.abspath(s.location)) for s in finder.storages.values()]
+        else:
+            break
+    return found
+
+
+def _serves_media(media_url: str) -> bool:
+    """Does the URLconf hand MEDIA_URL to `django.views.static.serve`, from MEDIA_ROOT?"""
+    from django.conf import settings
+    from django.urls import Resolver404, resolve
+    from django.views.static import serve
+
+    if not media_url.startswith("/"):
+        return False
+    try:
+        match = resolve(media_url.rstrip("/") + "/x")
+    except Resolver404:
+        return False
+    return match.func is serve and _path(match.kwargs.get("document_root")) == _path(settings.MEDIA_ROOT)

@@ -1,0 +1,130 @@
+"""`python -m quintet.worker`: a worker process, started by `quintet run`.
+
+Imports the app, tells the supervisor what it found, and serves until it is told to stop. What happens for each request
+is in the compiled half (`quintet._core`); nothing here runs then.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import gc
+import json
+import os
+import signal
+import sys
+import threading
+from typing import Any
+
+from quintet import _app, _core
+from quintet._log import Log
+
+# BSD's sysexits: a configuration error, an internal error.
+EXIT_CONFIG = 78
+EXIT_SOFTWARE = 70
+
+
+def main() -> int:
+    """The whole life of the process; the result is its exit status."""
+    # Ctrl-C goes to the whole foreground group; the supervisor decides what it means.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    start_json = os.environ.pop("QUINTET_WORKER", None)
+    control_fd = os.environ.pop("QUINTET_CONTROL_FD", None)
+    if start_json is None or control_fd is None:
+        print(
+            "error: a worker is started by `quintet run`, not by hand\n"
+            "hint: quintet run [PROJECT_DIR], or quintet check to see whether the project would run",
+            file=sys.stderr,
+        )
+        return EXIT_CONFIG
+    start = json.loads(start_json)
+    worker = _core.Worker(
+        control_fd=int(control_fd),
+        link=start["link"],
+        token=start["token"],
+        worker=start["worker"],
+        generation=start["generation"],
+        slots=start["threads"],
+    )
+    if start["version"] != _core.__version__:
+        return fail(worker, version_mismatch(start["version"]))
+    faulthandler.enable()
+    # What a view prints is seen at once, also when a file or a pipe takes it.
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    enter(start["dir"])
+    try:
+        app, report = _app.load(start)
+    except BaseException as error:  # SystemExit at import is a failed import, too
+        return fail(worker, _app.explain(error, start))
+    # What lives by now lives for ever: the garbage collector need not look at it again.
+    gc.collect()
+    gc.freeze()
+    signal.signal(signal.SIGTERM, lambda *_: worker.stop())
+    watch_forks(worker)
+    worker.tell(json.dumps({"type": "ready", "app": report}))
+    return serve(worker, app, Log(start["worker"], start["log_json"]), start["threads"])
+
+
+def enter(directory: str) -> None:
+    """Makes the project the current directory and the first place to import from."""
+    before = os.getcwd()
+    os.chdir(directory)
+    # `python -m` has put the directory it was started in there, unless it was told not to (-P).
+    if sys.path and sys.path[0] in ("", before):
+        sys.path[0] = directory
+    else:
+        sys.path.insert(0, directory)
+
+
+def serve(worker: _core.Worker, app: Any, log: Log, slots: int) -> int:
+    """One thread a slot, until all are retired or told to stop."""
+
+    def slot(index: int) -> None:
+        try:
+            worker.slot(index, app, log.exchange)
+        except BaseException as error:
+            log.write("ERROR", "a slot of the worker failed", {"slot": str(index)}, error)
+            worker.stop()
+
+    threads = [
+        threading.Thread(target=slot, args=(index,), name=f"quintet-slot-{index}", daemon=True)
+        for index in range(slots)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if worker.refusal is not None:
+        log.write("ERROR", "the gateway refused this worker", {"detail": worker.refusal})
+        return EXIT_SOFTWARE
+    return 0
+
+
+def watch_forks(worker: _core.Worker) -> None:
+    """A child that the app forks must not hold the worker's sockets: nobody would see the worker die."""
+
+    def in_child() -> None:
+        nothing = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        for number in worker.forked():
+            os.dup2(nothing, number, inheritable=False)
+        os.close(nothing)
+
+    os.register_at_fork(after_in_child=in_child)
+
+
+def version_mismatch(binary: str) -> dict[str, str]:
+    """The binary and this package must be of one build."""
+    return {
+        "message": f"the quintet program is {binary}, the Python package is {_core.__version__}",
+        "traceback": "",
+        "hint": f"install both together: {sys.executable} -m pip install --force-reinstall quintet=={binary}",
+    }
+
+
+def fail(worker: _core.Worker, failure: dict[str, str]) -> int:
+    """Tells the supervisor why this worker cannot serve."""
+    worker.tell(json.dumps({"type": "failed", **failure}))
+    return EXIT_CONFIG
+
+
+if __name__ == "__main__":
+    sys.exit(main())
