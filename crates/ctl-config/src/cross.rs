@@ -76,6 +76,11 @@ pub(crate) fn check_prefix(text: &str) -> Result<(), Fault> {
     Err(Fault::new(format!("\"{text}\" is not a path of this site")).hint("for example /static/"))
 }
 
+/// A path of this site, or empty for none.
+pub(crate) fn check_optional_path(text: &str) -> Result<(), Fault> {
+    if text.is_empty() { Ok(()) } else { check_prefix(text) }
+}
+
 fn is_path(text: &str) -> bool {
     text.bytes().all(|b| b.is_ascii_graphic() && !matches!(b, b'?' | b'#' | b'\\')) && !text.contains("/../")
 }
@@ -95,6 +100,7 @@ pub(crate) fn check(loaded: &Loaded, problems: &mut Vec<Problem>) {
     admin(loaded, problems);
     listeners(loaded, problems);
     frame(loaded, problems);
+    health(loaded, problems);
     let config = &loaded.config;
     if config.proxy.protocol && config.proxy.trusted.is_empty() {
         let problem = Problem::new(
@@ -107,6 +113,16 @@ pub(crate) fn check(loaded: &Loaded, problems: &mut Vec<Problem>) {
         let problem = Problem::new("files.media_url: it is the same as files.static_url")
             .hint("an upload could then pass for a file of the site; give them two prefixes");
         problems.push(problem.at(loaded.place("files.media_url")));
+    }
+}
+
+fn health(loaded: &Loaded, problems: &mut Vec<Problem>) {
+    let server = &loaded.config.server;
+    if !server.healthz.is_empty() && server.healthz == server.readyz {
+        let problem = Problem::new("server.readyz: it is the same path as server.healthz")
+            .detail("an instance that drains is alive but not ready: one path cannot say both")
+            .hint("give them two paths, or leave one of them empty");
+        problems.push(problem.at(loaded.place("server.readyz").or_else(|| loaded.place("server.healthz"))));
     }
 }
 

@@ -33,4 +33,4 @@ pub use load::{FlagValues, Loaded, Origin, Sources, TextFile, load};
 pub use problem::{Problem, Problems, Style, nearest};
 pub use settings::*;
 pub use size::{parse_size, size_text};
-pub use value::{Choice, Kind};
+pub use value::{Choice, Kind, Program};

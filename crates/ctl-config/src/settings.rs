@@ -5,9 +5,12 @@ use std::time::Duration;
 
 use crate::address::{BindAddress, DEFAULT_PORT, check_network};
 use crate::choice::choice;
-use crate::cross::{check_accel, check_callable, check_module, check_mount, check_prefix};
+use crate::cross::{
+    check_accel, check_callable, check_module, check_mount, check_optional_path, check_prefix,
+};
 use crate::define::settings;
 pub use crate::define::{all, find};
+use crate::value::Program;
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
@@ -76,8 +79,9 @@ settings! {
         settings: Option<String> = None,
             flag("settings", "MODULE"), otherwise("DJANGO_SETTINGS_MODULE of the environment, then of manage.py"),
             example("\"shop.settings.production\""), checked(check_module), live();
-        /// The Python interpreter that runs the app; the `quintet` package must be installed for it.
-        python: Option<PathBuf> = None,
+        /// The Python interpreter that runs the app; the `quintet` package must be installed for it. A name without a
+        /// slash is looked for in PATH.
+        python: Option<Program> = None,
             flag("python", "PATH"),
             otherwise("the active environment, .venv or venv in the project, the one quintet is installed in, python3 of PATH"),
             example("\".venv/bin/python\"");
@@ -98,7 +102,7 @@ settings! {
             between("1", "65535", "the kernel keeps this number in 16 bits");
         /// Threads that move bytes between clients and workers.
         reactors: Option<u32> = None,
-            flag("reactors", "N"), otherwise("one for every four cores, at least one"),
+            flag("reactors", "N"), otherwise("one for every two cores, at least one"),
             between("1", "256", "more threads than cores only take turns");
         /// Where the sockets of the running instance are. `quintet status`, `reload` and `stop` look there.
         runtime_dir: Option<PathBuf> = None,
@@ -114,11 +118,11 @@ settings! {
             between("0s", "1d", "a stop has to end");
         /// Path of the liveness check on every listener: 200 while the gateway runs. Empty: the app gets it.
         healthz: String = "/healthz".to_owned(),
-            example("\"\"");
+            example("\"\""), checked(check_optional_path);
         /// Path of the readiness check on every listener: 200 while requests can be served, 503 otherwise and from the
         /// first moment of a stop. Empty: the app gets it.
         readyz: String = "/readyz".to_owned(),
-            example("\"\"");
+            example("\"\""), checked(check_optional_path);
     }
 
     /// The Python processes.
@@ -296,7 +300,7 @@ settings! {
 
     /// The admin HTTP: /metrics, /status, /healthz, /readyz. Never on the addresses that clients use.
     [admin] Admin {
-        /// Its address. TCP must be a loopback address and needs a token.
+        /// Where the admin HTTP listens. TCP must be a loopback address and needs a token.
         bind: Option<BindAddress> = None,
             flag("admin-bind", "ADDRESS"), otherwise("admin.sock in the runtime directory"),
             example("\"127.0.0.1:9800\"");

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
 use crate::duration::{self, duration_text, parse_duration};
@@ -213,6 +214,26 @@ impl Value for PathBuf {
 
     fn json(&self) -> Json {
         path_text(self).into()
+    }
+}
+
+/// A program: a path, or a name that PATH is searched for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Program(pub PathBuf);
+
+impl Value for Program {
+    const KIND: Kind = Kind::Path;
+
+    fn read(input: Input<'_>) -> Result<Self, Fault> {
+        match read_text(input)? {
+            name if !name.is_empty() && !name.contains('/') => Ok(Self(name.into())),
+            _ => PathBuf::read(input).map(Self),
+        }
+    }
+
+    fn json(&self) -> Json {
+        self.0.json()
     }
 }
 

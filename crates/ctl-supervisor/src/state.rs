@@ -147,10 +147,10 @@ impl State {
             Event::Tick => {}
             Event::Spawned { who: Who::Gateway, pid } => self.gateway.spawned(pid),
             Event::Spawned { who: Who::Worker(worker), pid } => {
-                if let Some(worker) = self.workers.get_mut(&worker) {
-                    worker.pid = Some(pid);
+                if let Some(spawned) = self.workers.get_mut(&worker) {
+                    spawned.pid = Some(pid);
                 }
-                self.worker_event("started");
+                self.worker_event("started", worker);
             }
             Event::SpawnFailed { who: Who::Gateway, problem } => self.gateway_not_spawned(problem, now),
             Event::SpawnFailed { who: Who::Worker(worker), problem } => {
@@ -317,9 +317,9 @@ impl State {
         }
     }
 
-    fn worker_event(&mut self, event: &str) {
+    fn worker_event(&mut self, event: &str, worker: u32) {
         if self.gateway.runs() {
-            self.out.push(Action::TellGateway(ToGateway::WorkerEvent { event: event.to_owned() }));
+            self.out.push(Action::TellGateway(ToGateway::WorkerEvent { event: event.to_owned(), worker }));
         }
     }
 

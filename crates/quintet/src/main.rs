@@ -1,3 +1,7 @@
 //! The `quintet` binary: nothing but the door to `cli`.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cli::main()
+}

@@ -115,7 +115,7 @@ impl State {
         let generation = worker.generation;
         // It says so and exits by itself; should it not, it is helped.
         self.send_off(number, Step::Asked, EXIT_GRACE, now);
-        self.worker_event("died");
+        self.worker_event("died", number);
         if self.stop.is_some() {
             return;
         }
@@ -162,7 +162,7 @@ impl State {
         let served = now.saturating_duration_since(worker.started);
         let steady = worker.ready.is_some_and(|ready| now.saturating_duration_since(ready) >= STABLE_AFTER);
         self.workers.remove(&number);
-        self.worker_event("died");
+        self.worker_event("died", number);
         if self.stop.is_some() {
             self.log(Level::Warn, format!("worker {number} (pid {pid}) died while draining: {exit}"));
             return;

@@ -1,0 +1,206 @@
+//! The command line: commands and their help. The flags of settings come from the table in `ctl-config`.
+
+use std::path::PathBuf;
+
+use clap::builder::styling::{AnsiColor, Styles};
+use clap::{Arg, ArgAction, Command, value_parser};
+use ctl_config::settings::all;
+use ctl_config::{Kind, Setting};
+
+/// Width of help: reads well, and does not depend on the terminal where the reference is made from it.
+pub(crate) const HELP_WIDTH: usize = 100;
+
+const STYLES: Styles = Styles::styled()
+    .header(AnsiColor::Green.on_default().bold())
+    .usage(AnsiColor::Green.on_default().bold())
+    .literal(AnsiColor::Cyan.on_default().bold())
+    .placeholder(AnsiColor::Cyan.on_default());
+
+const ABOUT: &str = "Runs a Django project: TLS, HTTP, static files, workers, in one program";
+
+const AFTER: &str = "\
+Start here:
+  quintet run                     serve this directory on http://127.0.0.1:8000
+  quintet check                   would this project run here, and run well?
+  quintet config show             every setting, its value, and where it came from
+
+`quintet help exit-codes` and `quintet help configuration` tell more.";
+
+/// The whole command line.
+pub(crate) fn command() -> Command {
+    Command::new("quintet")
+        .version(env!("CARGO_PKG_VERSION"))
+        .about(ABOUT)
+        .after_help(AFTER)
+        .styles(STYLES)
+        .max_term_width(HELP_WIDTH)
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .disable_help_subcommand(true)
+        .subcommand(run())
+        .subcommand(check())
+        .subcommand(config())
+        .subcommands(instance_commands())
+        .subcommand(
+            Command::new("version")
+                .about("Print the version")
+                .arg(json("Print an object with name and version")),
+        )
+        .subcommand(
+            Command::new("help")
+                .about("Print the help of a command, or a page: exit-codes, configuration, signals")
+                .arg(Arg::new("topic").num_args(0..).help("A command or a page")),
+        )
+        .subcommand(
+            Command::new("internal-gateway")
+                .hide(true)
+                .about("The gateway process; started by the supervisor"),
+        )
+        .subcommand(
+            Command::new("internal-docs")
+                .hide(true)
+                .about("Write the reference pages that are made from the code")
+                .arg(Arg::new("dir").required(true).value_parser(value_parser!(PathBuf))),
+        )
+}
+
+fn run() -> Command {
+    with_settings(Command::new("run").about("Serve a project until it is told to stop").long_about(
+        "Serve a project until it is told to stop.\n\n\
+         Without configuration it finds manage.py, the settings module and the Python of the project, chooses workers and \
+         threads for this machine (its cores, its memory, the limits of its container), and prints what it decided and \
+         why.",
+    ))
+    .after_help(
+        "Examples:
+  quintet run                                      the Django project in this directory
+  quintet run mysite --bind 0.0.0.0:8000           another directory, every interface
+  quintet run --app hello:app                      a WSGI app without Django
+  quintet run --bind unix:/run/shop.sock           behind another proxy on this machine
+  quintet run --tls-certificate cert.pem --tls-key key.pem --bind :443
+  quintet run --set timeouts.app=2m                any other setting
+
+Signals: TERM and INT stop in order, HUP reloads. See `quintet help signals`.",
+    )
+}
+
+fn check() -> Command {
+    with_settings(Command::new("check").about("Tell whether this project would run here, and run well").long_about(
+        "Tell whether this project would run here, and run well.\n\n\
+         Looks at configuration, Python, the app's import, its databases and migrations, static files, addresses, and the \
+         limits of the system. Starts nothing that stays. Takes the same flags as `quintet run`.",
+    ))
+    .arg(json("Print the findings as an object"))
+    .after_help("Exit code 0: it would run; 1: a finding is a failure; 2: the command line is wrong.")
+}
+
+fn config() -> Command {
+    Command::new("config")
+        .about("Show the effective configuration, or its schema")
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .subcommand(
+            with_settings(Command::new("show").about("Print every setting, its value, and where it came from"))
+                .arg(json("Print an object"))
+                .arg(
+                    Arg::new("changed")
+                        .long("changed")
+                        .action(ArgAction::SetTrue)
+                        .help("Only what is not the default"),
+                )
+                .after_help("Strength, weakest first: default, quintet.toml, environment (QUINTET_SECTION_NAME), command line."),
+        )
+        .subcommand(
+            Command::new("schema").about("Print the JSON Schema of quintet.toml").after_help(
+                "For editors: put `#:schema ./quintet.schema.json` on the first line of quintet.toml after\n  \
+                 quintet config schema > quintet.schema.json",
+            ),
+        )
+}
+
+fn instance_commands() -> [Command; 3] {
+    let found = "The instance is found by its project directory, as it was given to `quintet run`, or by --runtime-dir.";
+    [
+        instance(Command::new("status").about("Show a running instance: addresses, workers, requests"))
+            .arg(json("Print an object"))
+            .after_help(format!("{found}\nExit code 5: nothing is running there.")),
+        instance(Command::new("reload").about("Replace the code of a running instance without losing a request"))
+            .after_help(format!(
+                "New workers import the code as it is now; when they are ready, the old ones finish and go. If the new \
+                 code cannot be imported, the old keeps serving and the traceback is shown (exit code 3).\n\n{found}"
+            )),
+        instance(Command::new("stop").about("Stop a running instance in order")).after_help(format!(
+            "Readiness goes off, requests in flight are finished, within server.drain_timeout.\n\n{found}"
+        )),
+    ]
+}
+
+fn instance(command: Command) -> Command {
+    let runtime_dir = all().find(|setting| setting.key == "server.runtime_dir");
+    command.arg(project_dir()).args(runtime_dir.and_then(setting_flag)).arg(config_file())
+}
+
+/// PROJECT_DIR, --config, --set, and a flag for each setting that has one.
+fn with_settings(command: Command) -> Command {
+    command.arg(project_dir()).args(all().filter_map(setting_flag)).arg(config_file()).arg(
+        Arg::new("set")
+            .long("set")
+            .value_name("KEY=VALUE")
+            .action(ArgAction::Append)
+            .help_heading("Configuration")
+            .help("Any other setting, for example timeouts.app=2m; `quintet config show` lists them"),
+    )
+}
+
+fn project_dir() -> Arg {
+    Arg::new("project_dir")
+        .value_name("PROJECT_DIR")
+        .value_parser(value_parser!(PathBuf))
+        .help("The directory with manage.py and quintet.toml [default: the current one]")
+}
+
+fn config_file() -> Arg {
+    Arg::new("config")
+        .long("config")
+        .value_name("FILE")
+        .value_parser(value_parser!(PathBuf))
+        .help_heading("Configuration")
+        .help("The configuration file [default: quintet.toml in PROJECT_DIR, if there] [env: QUINTET_CONFIG]")
+}
+
+fn json(help: &'static str) -> Arg {
+    Arg::new("json").long("json").action(ArgAction::SetTrue).help(help)
+}
+
+fn setting_flag(setting: &'static Setting) -> Option<Arg> {
+    let (flag, value_name) = setting.flag?;
+    let mut help = setting.summary().replace('`', "");
+    if let Kind::Choice(choices) = setting.kind {
+        let words: Vec<_> = choices.iter().map(|choice| choice.word).collect();
+        help.push_str(&format!(": {}", words.join(", ")));
+    }
+    let default = ctl_config::reference::default_text(setting).replace(['`', '"', '[', ']'], "");
+    if default != "none" {
+        help.push_str(&format!(" [default: {default}]"));
+    }
+    let heading = match setting.section {
+        "app" => "Project",
+        "workers" => "Workers",
+        "log" => "Logs",
+        "tls" => "HTTPS",
+        _ => "Listening",
+    };
+    let action = if setting.kind.is_list() { ArgAction::Append } else { ArgAction::Set };
+    let help = if setting.kind.is_list() { format!("{help} (may be repeated)") } else { help };
+    Some(Arg::new(flag).long(flag).value_name(value_name).action(action).help_heading(heading).help(help))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        command().debug_assert();
+    }
+}

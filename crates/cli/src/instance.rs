@@ -1,0 +1,116 @@
+//! `quintet reload` and `quintet stop`, and how every command finds a running instance.
+
+use std::env;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::ArgMatches;
+use ctl_admin::client::{self, ClientError};
+use ctl_config::{Config, Style};
+
+use crate::exit::Exit;
+use crate::failure::{Failure, Result};
+use crate::place;
+use crate::setup::Request;
+
+/// A running instance, or the place where it would be.
+#[derive(Debug)]
+pub(crate) struct Instance {
+    /// Its runtime directory.
+    pub(crate) runtime_dir: PathBuf,
+    /// Its configuration as it would be read now; what it runs with may differ.
+    pub(crate) config: Config,
+}
+
+/// Finds the instance that the command line means.
+pub(crate) fn find(matches: &ArgMatches) -> Result<Instance> {
+    let request = Request::from_matches(matches)?;
+    let config = match request.load() {
+        Ok(loaded) => loaded.config,
+        // A quintet.toml that was broken after the start must not keep anybody from asking or stopping.
+        Err(failure @ Failure::Config(_)) => {
+            anstream::eprint!("{}", failure.render(Style::COLOUR));
+            anstream::eprintln!("note: going on with defaults");
+            let mut config = Config::default();
+            let dir = |key: &str| {
+                request.flags.iter().find(|flag| flag.key == key).and_then(|flag| flag.values.last())
+            };
+            config.server.runtime_dir = dir("server.runtime_dir").map(PathBuf::from);
+            config.app.dir = request.project_dir.clone().unwrap_or_else(|| ".".into());
+            config
+        }
+        Err(failure) => return Err(failure),
+    };
+    let project = env::current_dir().unwrap_or_default().join(&config.app.dir);
+    Ok(Instance { runtime_dir: place::runtime_dir(&config, &project)?, config })
+}
+
+/// Beyond the time that requests in flight may take: new processes, answers over the socket.
+const MARGIN: Duration = Duration::from_secs(15);
+
+/// The command.
+pub(crate) fn reload(matches: &ArgMatches) -> Result<Exit> {
+    let instance = find(matches)?;
+    let config = &instance.config;
+    // Workers are replaced one after another; each may take its start and its drain.
+    let workers = config.workers.count.unwrap_or(1).max(status_workers(&instance));
+    let each = config.workers.start_timeout + config.server.drain_timeout;
+    let end = client::reload(&instance.runtime_dir, each * workers + MARGIN, progress);
+    match end {
+        Ok(text) => done(&text),
+        // What it says is the traceback of the new code, or why the configuration was not taken.
+        Err(ClientError::Failed(text)) => {
+            anstream::eprintln!("{text}");
+            let failure = Failure::new(Exit::App, "the reload failed; the old code is still serving");
+            Err(failure.hint("mend what is shown above, then run `quintet reload` again"))
+        }
+        Err(error) => Err(not_reached(error, &instance)),
+    }
+}
+
+/// The command.
+pub(crate) fn stop(matches: &ArgMatches) -> Result<Exit> {
+    let instance = find(matches)?;
+    let server = &instance.config.server;
+    let patience = server.drain_delay + server.drain_timeout + MARGIN;
+    match client::stop(&instance.runtime_dir, patience, progress) {
+        Ok(text) => done(&text),
+        Err(error) => Err(not_reached(error, &instance)),
+    }
+}
+
+fn status_workers(instance: &Instance) -> u32 {
+    client::status(&instance.runtime_dir).map_or(1, |status| status.workers.len().try_into().unwrap_or(1))
+}
+
+fn progress(text: &str) {
+    anstream::eprintln!("{}·{} {text}", Style::COLOUR.hint, Style::COLOUR.reset);
+}
+
+fn done(text: &str) -> Result<Exit> {
+    crate::print(&format!("{text}\n"))
+}
+
+/// A conversation that did not happen.
+pub(crate) fn not_reached(error: ClientError, instance: &Instance) -> Failure {
+    let at = instance.runtime_dir.display();
+    match error {
+        ClientError::NotRunning { .. } => Failure::new(
+            Exit::NotRunning,
+            "no instance of this project is running",
+        )
+        .detail(format!("nobody answers at {at}"))
+        .hint(
+            "name the project directory it was started with, or its --runtime-dir; `quintet run` starts one",
+        ),
+        ClientError::NotAllowed { .. } => Failure::new(Exit::Failure, "the instance belongs to another user")
+            .detail(format!("its sockets are at {at}"))
+            .hint("run the command as that user, or with sudo"),
+        ClientError::Timeout { waited } => {
+            Failure::new(Exit::Failure, "the instance has not finished in time")
+                .detail(format!("waited {} s; it goes on by itself", waited.as_secs()))
+                .hint("quintet status shows how far it is")
+        }
+        error => Failure::new(Exit::Failure, error.to_string()).detail(format!("its sockets are at {at}")),
+    }
+}

@@ -1,0 +1,174 @@
+//! `quintet run`: everything that is decided before the first process starts.
+
+use std::env;
+use std::path::PathBuf;
+
+use clap::ArgMatches;
+use ctl_config::{Config, Loaded, LogFormat, LogLevel, Style};
+use ctl_supervisor::{Outcome, ReloadConfig, RunPlan};
+use ctl_telemetry::logging::{self, Format, LevelFilter};
+
+use crate::exit::Exit;
+use crate::failure::{Failure, Result};
+use crate::project::{self, Project};
+use crate::python::{self, Python, Surroundings};
+use crate::setup::Request;
+use crate::sizing::{self, Asked, Sizing};
+use crate::{machine, place};
+
+/// What will be run, and with what. Shared by `run` and `check`.
+#[derive(Debug)]
+pub(crate) struct Decided {
+    /// The configuration and its origins.
+    pub(crate) loaded: Loaded,
+    /// The project.
+    pub(crate) project: Project,
+    /// The interpreter.
+    pub(crate) python: Python,
+    /// Workers, threads, reactors.
+    pub(crate) sizing: Sizing,
+    /// Where the sockets go.
+    pub(crate) runtime_dir: PathBuf,
+}
+
+/// The command.
+pub(crate) fn run(matches: &ArgMatches) -> Result<Exit> {
+    let request = Request::from_matches(matches)?;
+    let loaded = request.load()?;
+    start_log(&loaded.config);
+    let decided = decide(loaded)?;
+    for text in notes(&decided) {
+        anstream::eprintln!("{}note{}: {text}", Style::COLOUR.hint, Style::COLOUR.reset);
+    }
+    let banner = banner(&decided);
+    let mut config = decided.loaded.config;
+    fill_in(&mut config, &decided.sizing);
+    let outcome = ctl_supervisor::run(RunPlan {
+        version: env!("CARGO_PKG_VERSION").into(),
+        dir: decided.project.dir,
+        python: decided.python.path,
+        wsgi: decided.project.wsgi,
+        settings: decided.project.settings,
+        workers: decided.sizing.workers,
+        threads: decided.sizing.threads,
+        runtime_dir: decided.runtime_dir,
+        worker_env: Vec::new(),
+        banner,
+        gateway_command: None,
+        worker_command: None,
+        reload_config: Some(reload_config(request)),
+        config,
+    });
+    end(outcome)
+}
+
+/// Everything from the configuration to the plan, without starting anything that stays.
+pub(crate) fn decide(loaded: Loaded) -> Result<Decided> {
+    let config = &loaded.config;
+    let project = project::discover(config, env::var("DJANGO_SETTINGS_MODULE").ok())?;
+    let runtime_dir = place::runtime_dir(config, &project.dir)?;
+    let named = config.app.python.as_ref().map(|program| program.0.as_path());
+    let python = python::find(&Surroundings::real(), named, &project.dir, project.is_django())?;
+    let sizing = size(config);
+    Ok(Decided { project, python, sizing, runtime_dir, loaded })
+}
+
+fn size(config: &Config) -> Sizing {
+    let asked = Asked {
+        workers: config.workers.count,
+        threads: config.workers.threads,
+        reactors: config.server.reactors,
+    };
+    sizing::choose(&machine::look(), asked)
+}
+
+/// What was left to us is now decided; the other processes need not decide it again.
+fn fill_in(config: &mut Config, sizing: &Sizing) {
+    config.workers.count = Some(sizing.workers);
+    config.workers.threads = Some(sizing.threads);
+    config.server.reactors = Some(sizing.reactors);
+}
+
+/// The configuration as it is at a reload, decided like at the start.
+fn reload_config(request: Request) -> ReloadConfig {
+    Box::new(move || {
+        let loaded = request.load().map_err(|failure| failure.render(Style::default()))?;
+        let mut config = loaded.config;
+        let sizing = size(&config);
+        fill_in(&mut config, &sizing);
+        Ok(config)
+    })
+}
+
+fn start_log(config: &Config) {
+    // Only a second call fails, and this is the only one.
+    let _ = logging::init(log_format(config), log_level(config));
+}
+
+/// The form of log lines.
+pub(crate) fn log_format(config: &Config) -> Format {
+    match config.log.format {
+        LogFormat::Text => Format::Text,
+        LogFormat::Json => Format::Json,
+    }
+}
+
+/// How much is logged.
+pub(crate) fn log_level(config: &Config) -> LevelFilter {
+    match config.log.level {
+        LogLevel::Error => LevelFilter::ERROR,
+        LogLevel::Warn => LevelFilter::WARN,
+        LogLevel::Info => LevelFilter::INFO,
+        LogLevel::Debug => LevelFilter::DEBUG,
+    }
+}
+
+/// What should be known before the app is imported, since it may explain why it is not.
+fn notes(decided: &Decided) -> Vec<String> {
+    let passed = decided.python.passed_over.iter().map(|text| format!("passed over {text}"));
+    let warnings = decided.loaded.warnings.iter().map(|warning| match &warning.hint {
+        Some(hint) => format!("{}; {hint}", warning.message),
+        None => warning.message.clone(),
+    });
+    passed.chain(warnings).collect()
+}
+
+/// What was decided and why, a line each.
+pub(crate) fn banner(decided: &Decided) -> Vec<String> {
+    let Decided { project, python, sizing, loaded, .. } = decided;
+    let app = match (&project.wsgi, &project.settings) {
+        (Some(wsgi), None) => wsgi.clone(),
+        (Some(wsgi), Some(settings)) => {
+            format!("{wsgi}, settings {settings} (from {})", project.settings_from)
+        }
+        (None, Some(settings)) => format!("settings {settings} (from {})", project.settings_from),
+        (None, None) => String::new(),
+    };
+    let file = loaded.file.as_ref().map(|path| path.display().to_string());
+    let [workers_why, threads_why, _] = &sizing.reasons;
+    vec![
+        format!("project   {}", project.dir.display()),
+        format!("app       {app}"),
+        format!("python    {} {} ({})", python.version, python.path.display(), python.origin),
+        format!("workers   {}: {workers_why}", sizing.workers),
+        format!("threads   {} each: {threads_why}", sizing.threads),
+        format!(
+            "config    {}",
+            file.as_deref().unwrap_or("no quintet.toml; defaults, environment and flags")
+        ),
+    ]
+}
+
+fn end(outcome: Outcome) -> Result<Exit> {
+    match outcome {
+        Outcome::Stopped => Ok(Exit::Success),
+        Outcome::AppFailed => Err(Failure::Shown(Exit::App)),
+        Outcome::Failed(problem) => {
+            let mut failure = Failure::new(Exit::Failure, problem.message);
+            if !problem.detail.is_empty() {
+                failure = failure.detail(problem.detail);
+            }
+            Err(if problem.hint.is_empty() { failure } else { failure.hint(problem.hint) })
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! How many workers, threads and reactors: a decision from what the machine has and what was asked for.
+//!
+//! Pure; [`crate::machine`] does the looking.
+
+/// What the machine offers to us, container limits included.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Machine {
+    /// Cores we may use; a quota of a container makes fractions.
+    pub(crate) cores: f64,
+    /// What the cores were read from: "2 cores", "a quota of 0.5 of 64 cores".
+    pub(crate) cores_text: String,
+    /// Bytes we may use.
+    pub(crate) memory: Option<u64>,
+    /// The memory limit comes from a container, not from the machine.
+    pub(crate) memory_limited: bool,
+}
+
+/// What the configuration fixes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Asked {
+    /// `workers.count`.
+    pub(crate) workers: Option<u32>,
+    /// `workers.threads`.
+    pub(crate) threads: Option<u32>,
+    /// `server.reactors`.
+    pub(crate) reactors: Option<u32>,
+}
+
+/// The decision.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Sizing {
+    /// Worker processes.
+    pub(crate) workers: u32,
+    /// Threads of each.
+    pub(crate) threads: u32,
+    /// Reactor threads of the gateway.
+    pub(crate) reactors: u32,
+    /// Why, in words: workers, threads, reactors.
+    pub(crate) reasons: [String; 3],
+}
+
+const MIB: u64 = 1 << 20;
+
+/// A Django project with its packages takes 60 to 150 MiB in each process; forms, images and query results come on
+/// top while requests run.
+const WORKER_BYTES: u64 = 160 * MIB;
+
+/// Supervisor and gateway with full buffers and the memory of small files.
+const OURSELVES_BYTES: u64 = 192 * MIB;
+
+/// Threads that one interpreter can feed while most of them wait for a database.
+const THREADS: u32 = 4;
+
+/// Requests that should be able to wait for a database at once, even where one core allows only one worker.
+const SLOTS_MIN: u32 = 8;
+
+/// `auto` never goes above this; more must be asked for.
+const WORKERS_MAX: u32 = 256;
+
+/// One reactor moves tens of thousands of requests a second; more of them only contend.
+const REACTORS_MAX: u32 = 16;
+
+/// Chooses what the configuration leaves open.
+pub(crate) fn choose(machine: &Machine, asked: Asked) -> Sizing {
+    let (workers, workers_why) = workers(machine, asked);
+    let (threads, threads_why) = match asked.threads {
+        Some(threads) => (threads, "as configured".to_owned()),
+        None => threads(workers),
+    };
+    let (reactors, reactors_why) = match asked.reactors {
+        Some(reactors) => (reactors, "as configured".to_owned()),
+        None => {
+            let reactors = ((machine.cores / 2.0).ceil() as u32).clamp(1, REACTORS_MAX);
+            (
+                reactors,
+                if reactors == 1 { "enough for this machine" } else { "one for every two cores" }.to_owned(),
+            )
+        }
+    };
+    Sizing { workers, threads, reactors, reasons: [workers_why, threads_why, reactors_why] }
+}
+
+fn workers(machine: &Machine, asked: Asked) -> (u32, String) {
+    let fitting = machine.memory.map(|memory| {
+        let fitting = memory.saturating_sub(OURSELVES_BYTES) / WORKER_BYTES;
+        u32::try_from(fitting).unwrap_or(u32::MAX).max(1)
+    });
+    if let Some(workers) = asked.workers {
+        let warning = match fitting {
+            Some(fitting) if fitting < workers => format!(
+                "; memory may become short, {} hold about {fitting} of {}",
+                memory_text(machine),
+                mib(WORKER_BYTES)
+            ),
+            _ => String::new(),
+        };
+        return (workers, format!("as configured{warning}"));
+    }
+    let by_cores = (machine.cores.ceil() as u32).clamp(1, WORKERS_MAX);
+    match fitting {
+        Some(fitting) if fitting < by_cores => (
+            fitting,
+            format!(
+                "{} hold {fitting} of about {} ({})",
+                memory_text(machine),
+                mib(WORKER_BYTES),
+                machine.cores_text
+            ),
+        ),
+        _ => (by_cores, format!("one for each core ({})", machine.cores_text)),
+    }
+}
+
+fn threads(workers: u32) -> (u32, String) {
+    let threads = SLOTS_MIN.div_ceil(workers).max(THREADS);
+    let why = if threads > THREADS {
+        format!("few workers, and {SLOTS_MIN} requests should be able to wait for the database at once")
+    } else {
+        "while one waits for the database, others compute".to_owned()
+    };
+    (threads, why)
+}
+
+fn memory_text(machine: &Machine) -> String {
+    let whose = if machine.memory_limited { "the container's " } else { "" };
+    format!("{whose}{} of memory", mib(machine.memory.unwrap_or_default()))
+}
+
+/// `512 MiB`, `2.0 GiB`.
+pub(crate) fn mib(bytes: u64) -> String {
+    if bytes >= 1024 * MIB {
+        format!("{:.1} GiB", bytes as f64 / (1024 * MIB) as f64)
+    } else {
+        format!("{} MiB", bytes / MIB)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn machine(cores: f64, memory_mib: u64) -> Machine {
+        let memory = (memory_mib > 0).then_some(memory_mib * MIB);
+        Machine { cores, cores_text: format!("{cores} cores"), memory, memory_limited: true }
+    }
+
+    #[test]
+    fn the_table() {
+        for (cores, memory_mib, workers, threads, reactors) in [
+            (2.0, 8_192, 2, 4, 1),
+            (4.0, 8_192, 4, 4, 2),
+            (1.0, 4_096, 1, 8, 1),
+            // A container with half a core.
+            (0.5, 512, 1, 8, 1),
+            (1.5, 2_048, 2, 4, 1),
+            // A large machine with a small memory limit.
+            (64.0, 2_048, 11, 4, 16),
+            (64.0, 65_536, 64, 4, 16),
+            // Less memory than we need for ourselves: one worker and hope.
+            (8.0, 128, 1, 8, 4),
+            (1_000.0, 0, 256, 4, 16),
+            (3.0, 0, 3, 4, 2),
+        ] {
+            let sizing = choose(&machine(cores, memory_mib), Asked::default());
+            assert_eq!(
+                (sizing.workers, sizing.threads, sizing.reactors),
+                (workers, threads, reactors),
+                "{cores} cores, {memory_mib} MiB"
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_asked_for_is_done() {
+        let asked = Asked { workers: Some(12), threads: Some(1), reactors: Some(3) };
+        let sizing = choose(&machine(2.0, 1_024), asked);
+        assert_eq!((sizing.workers, sizing.threads, sizing.reactors), (12, 1, 3));
+        assert!(sizing.reasons[0].contains("memory may become short"), "{}", sizing.reasons[0]);
+        assert_eq!(sizing.reasons[1], "as configured");
+    }
+
+    #[test]
+    fn threads_follow_the_workers_that_are_asked_for() {
+        let sizing = choose(&machine(16.0, 0), Asked { workers: Some(1), ..Asked::default() });
+        assert_eq!(sizing.threads, 8);
+    }
+
+    #[test]
+    fn the_reasons_name_the_limit() {
+        let sizing = choose(&machine(64.0, 2_048), Asked::default());
+        assert_eq!(
+            sizing.reasons[0],
+            "the container's 2.0 GiB of memory hold 11 of about 160 MiB (64 cores)"
+        );
+        let sizing = choose(&machine(2.0, 8_192), Asked::default());
+        assert_eq!(sizing.reasons[0], "one for each core (2 cores)");
+    }
+}

@@ -1,0 +1,151 @@
+//! `quintet status`: what a running instance is doing, for people or as JSON.
+
+use std::fmt::Write as _;
+
+use clap::ArgMatches;
+use ctl_admin::client;
+use ctl_admin::words::{GatewayStatus, Status, WorkerStatus};
+use ctl_config::Style;
+
+use crate::exit::Exit;
+use crate::failure::{Failure, Result};
+use crate::{instance, print, print_json};
+
+/// The command.
+pub(crate) fn run(matches: &ArgMatches) -> Result<Exit> {
+    let instance = instance::find(matches)?;
+    let status =
+        client::status(&instance.runtime_dir).map_err(|error| instance::not_reached(error, &instance))?;
+    if matches.get_flag("json") {
+        let json = serde_json::to_value(&status).map_err(|error| {
+            Failure::new(Exit::Failure, "the status cannot be written").detail(error.to_string())
+        })?;
+        return print_json(&json);
+    }
+    print(&text(&status, Style::COLOUR))
+}
+
+fn text(status: &Status, style: Style) -> String {
+    let Style { strong, quiet, hint, reset } = style;
+    let state_style = if status.state == "serving" { hint } else { strong };
+    let mut out = String::new();
+    let _ = writeln!(out, "{state_style}{}{reset} {}", status.state, status.project.display());
+    let mut row = |name: &str, value: &str| {
+        let _ = writeln!(out, "  {quiet}{name:<10}{reset} {value}");
+    };
+    for (index, address) in status.addresses.iter().enumerate() {
+        row(if index == 0 { "addresses" } else { "" }, address);
+    }
+    row("up", &age(status.uptime_s));
+    row("code", &format!("generation {}", status.generation));
+    row("processes", &processes(status));
+    if let Some(gateway) = &status.gateway {
+        row("clients", &clients(gateway));
+        row("slots", &slots(gateway));
+    }
+    row("version", &status.version);
+    if !status.workers.is_empty() {
+        let _ = writeln!(out, "\n{quiet}  worker      pid  state     code   memory  age{reset}");
+    }
+    for worker in &status.workers {
+        out.push_str(&worker_row(worker));
+    }
+    out
+}
+
+fn processes(status: &Status) -> String {
+    let gateway = match (status.gateway_pid, status.gateway_restarts) {
+        (None, _) => "gateway is being started".to_owned(),
+        (Some(pid), 0) => format!("gateway {pid}"),
+        (Some(pid), 1) => format!("gateway {pid} (started again once)"),
+        (Some(pid), restarts) => format!("gateway {pid} (started again {restarts} times)"),
+    };
+    format!("supervisor {}, {gateway}", status.pid)
+}
+
+fn clients(gateway: &GatewayStatus) -> String {
+    let GatewayStatus { connections, requests_total, errors_total, .. } = gateway;
+    format!(
+        "{connections} connected, {requests_total} requests answered, {errors_total} of them with an error (5xx)"
+    )
+}
+
+fn slots(gateway: &GatewayStatus) -> String {
+    let GatewayStatus { slots, slots_busy, queue_depth, .. } = gateway;
+    format!("{slots_busy} of {slots} busy, {queue_depth} requests waiting")
+}
+
+fn worker_row(worker: &WorkerStatus) -> String {
+    let memory = worker.memory_mib.map_or_else(|| "?".into(), |mib| format!("{mib} MiB"));
+    format!(
+        "  {:>6} {:>8}  {:<8} {:>5} {memory:>8}  {}\n",
+        worker.worker,
+        worker.pid,
+        worker.state,
+        worker.generation,
+        age(worker.uptime_s)
+    )
+}
+
+/// `5 s`, `12 min`, `3 h 05 min`, `2 d 4 h`.
+fn age(seconds: u64) -> String {
+    const MINUTE: u64 = 60;
+    const HOUR: u64 = 60 * MINUTE;
+    const DAY: u64 = 24 * HOUR;
+    match seconds {
+        0..MINUTE => format!("{seconds} s"),
+        MINUTE..HOUR => format!("{} min", seconds / MINUTE),
+        HOUR..DAY => format!("{} h {:02} min", seconds / HOUR, seconds % HOUR / MINUTE),
+        _ => format!("{} d {} h", seconds / DAY, seconds % DAY / HOUR),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn worker(worker: u32, state: &str, memory_mib: Option<u64>) -> WorkerStatus {
+        WorkerStatus {
+            worker,
+            pid: 4000 + worker,
+            generation: 2,
+            state: state.into(),
+            uptime_s: 754,
+            memory_mib,
+        }
+    }
+
+    #[test]
+    fn a_serving_instance() {
+        let status = Status {
+            version: "0.1.0".into(),
+            pid: 3999,
+            project: "/srv/shop".into(),
+            addresses: vec!["http://127.0.0.1:8000".into(), "unix:/run/shop.sock".into()],
+            uptime_s: 100_000,
+            generation: 2,
+            state: "serving".into(),
+            gateway_pid: Some(4000),
+            gateway_restarts: 1,
+            workers: vec![worker(1, "ready", Some(84)), worker(12, "starting", None)],
+            gateway: Some(GatewayStatus {
+                connections: 17,
+                requests_total: 120_034,
+                errors_total: 3,
+                slots: 8,
+                slots_busy: 2,
+                queue_depth: 0,
+            }),
+        };
+        insta::assert_snapshot!(text(&status, Style::default()));
+    }
+
+    #[test]
+    fn ages() {
+        for (seconds, want) in
+            [(0, "0 s"), (59, "59 s"), (60, "1 min"), (3_900, "1 h 05 min"), (187_200, "2 d 4 h")]
+        {
+            assert_eq!(age(seconds), want);
+        }
+    }
+}
