@@ -20,7 +20,7 @@
 mod body;
 pub mod chunked;
 mod connection;
-mod date;
+pub(crate) mod date;
 pub mod encode;
 mod field;
 mod file;
@@ -32,6 +32,7 @@ mod transport;
 
 pub use connection::serve;
 pub use field::is_ambiguous_name;
+pub(crate) use target::{is_host, parse_method, parse_target};
 pub use transport::Transport;
 
 #[cfg(test)]

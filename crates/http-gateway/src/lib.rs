@@ -5,11 +5,15 @@ pub mod drain;
 pub mod error_page;
 pub mod file_read;
 pub mod h1;
+pub mod h2;
 pub mod link;
+pub mod listen;
 pub mod message;
 pub mod queue;
 pub mod reactor;
 pub mod request_body;
 pub mod request_id;
 pub mod spool;
+#[cfg(test)]
+mod testing;
 pub mod tls;

@@ -12,7 +12,7 @@ thread_local! {
 }
 
 /// The current date as it stands in a response.
-pub(super) fn now() -> [u8; DATE_BYTES] {
+pub(crate) fn now() -> [u8; DATE_BYTES] {
     at(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs())
 }
 

@@ -22,7 +22,7 @@ pub struct Refusal {
 
 impl Refusal {
     /// 400
-    pub(super) const fn bad(why: &'static str) -> Self {
+    pub(crate) const fn bad(why: &'static str) -> Self {
         Self { status: 400, why }
     }
 }

@@ -6,11 +6,11 @@ use crate::message::Method;
 
 /// A request target in the form that the app sees.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Target<'a> {
+pub(crate) struct Target<'a> {
     /// Path and query, or `*`. Empty: the root path (of an absolute target that has none).
-    pub(super) origin: &'a [u8],
+    pub(crate) origin: &'a [u8],
     /// From an absolute-form target: it overrules Host.
-    pub(super) authority: Option<&'a [u8]>,
+    pub(crate) authority: Option<&'a [u8]>,
 }
 
 /// Visible ASCII only: what is outside of it must come percent-encoded (RFC 3986, 2). A fragment is never sent
@@ -21,7 +21,7 @@ fn has_only_target_bytes(bytes: &[u8]) -> bool {
 
 /// Reads a method (RFC 9110, 9). Lower-case letters are refused, as nginx and gunicorn do: no method has them, and
 /// an app that compares in one case with a proxy that compares in the other is a hole.
-pub(super) fn parse_method(bytes: &[u8]) -> Result<Method, Refusal> {
+pub(crate) fn parse_method(bytes: &[u8]) -> Result<Method, Refusal> {
     /// Longer than every registered method (the longest has 17 letters).
     const METHOD_BYTES_MAX: usize = 32;
 
@@ -42,7 +42,7 @@ pub(super) fn parse_method(bytes: &[u8]) -> Result<Method, Refusal> {
 }
 
 /// Reads a target in origin, absolute or asterisk form.
-pub(super) fn parse_target<'a>(bytes: &'a [u8], method: &Method) -> Result<Target<'a>, Refusal> {
+pub(crate) fn parse_target<'a>(bytes: &'a [u8], method: &Method) -> Result<Target<'a>, Refusal> {
     if !has_only_target_bytes(bytes) {
         return Err(Refusal::bad("the request target holds a character it may not"));
     }
@@ -80,7 +80,7 @@ fn parse_absolute<'a>(bytes: &'a [u8], method: &Method) -> Result<Target<'a>, Re
 }
 
 /// Is this `uri-host [ ":" port ]` (RFC 9110, 7.2)? Empty is: a target without authority has an empty Host.
-pub(super) fn is_host(bytes: &[u8]) -> bool {
+pub(crate) fn is_host(bytes: &[u8]) -> bool {
     let (host, port) = match bytes {
         [b'[', rest @ ..] => {
             let Some(end) = memchr::memchr(b']', rest) else { return false };

@@ -1,0 +1,295 @@
+//! One stream: its request body in, the service, its response out.
+
+use std::future::poll_fn;
+use std::task::Poll;
+use std::time::Duration;
+
+use bytes::Bytes;
+use ctl_config::Config;
+use h2::server::SendResponse;
+use h2::{Reason, RecvStream, SendStream};
+use http::request::Parts;
+use tokio::time::timeout;
+
+use super::request;
+use super::response::{self, BadResponse, Follows};
+use crate::file_read::read_piece;
+use crate::h1::parse::HeadLimits;
+use crate::message::{
+    Body, BodyError, BodyLength, Connection, Exchange, FileBody, RequestBody, RequestHead, Response, Service,
+    Trail,
+};
+use crate::spool::{BodyStream, Piece};
+
+/// A body in memory up to this is handed to the `h2` crate whole: it is in memory anyway, and waiting for the client's
+/// window would cost more than it saves. Larger ones go as the window allows, so that what is stuck is noticed.
+const WHOLE_BYTES_MAX: usize = 16 << 10;
+
+/// Asked of the window at once.
+const WINDOW_BYTES: usize = 64 << 10;
+
+/// What the streams of a connection share.
+pub(super) struct Exchanges<'a, S> {
+    pub(super) service: &'a S,
+    pub(super) config: &'a Config,
+    pub(super) limits: HeadLimits,
+    pub(super) connection: Connection,
+}
+
+/// The client is gone, or must be told by a reset that the response is not whole.
+enum Broken {
+    Gone,
+    Reset(Reason),
+}
+
+impl<S: Service> Exchanges<'_, S> {
+    /// From the request's head to the response's last byte.
+    pub(super) async fn run(&self, request: http::Request<RecvStream>, respond: SendResponse<Bytes>) {
+        let (parts, incoming) = request.into_parts();
+        let head_only = parts.method == http::Method::HEAD;
+        let (head, expects_continue) = match request::convert(&parts, &self.limits) {
+            Ok(converted) => converted,
+            Err(refusal) => {
+                let response = self.service.refuse(&self.connection, refusal.status, refusal.why);
+                self.answer(respond, None, head_only, response).await;
+                return;
+            }
+        };
+        let mut body = StreamBody {
+            length: length(&parts, &incoming),
+            incoming,
+            respond,
+            patience: self.config.timeouts.body,
+            continue_due: expects_continue,
+        };
+        drop(parts);
+        let response = self.service.call(&self.connection, &head, &mut body).await;
+        // What the client still sends of its body is nobody's business any more: dropping it lets the window go, and
+        // after the response resets the stream with NO_ERROR (RFC 9113, 8.1).
+        let StreamBody { respond, incoming, .. } = body;
+        self.answer(respond, Some(&head), head_only, response).await;
+        drop(incoming);
+    }
+
+    async fn answer(
+        &self,
+        mut respond: SendResponse<Bytes>,
+        request: Option<&RequestHead>,
+        head_only: bool,
+        response: Response,
+    ) {
+        let (response, head, follows) = match response::convert(&response, head_only, &crate::h1::date::now())
+        {
+            Ok((head, follows)) => (response, head, follows),
+            Err(BadResponse(why)) => {
+                let request_id = &*response.trail.request_id;
+                tracing::error!(request_id, why, "the app's response cannot be sent: answered 502");
+                let instead =
+                    Response { trail: response.trail, ..self.service.refuse(&self.connection, 502, why) };
+                match response::convert(&instead, head_only, &crate::h1::date::now()) {
+                    Ok((head, follows)) => (instead, head, follows),
+                    Err(_) => return respond.send_reset(Reason::INTERNAL_ERROR),
+                }
+            }
+        };
+        let mut told = Told {
+            exchanges: self,
+            request,
+            response: Outcome { status: response.status, trail: response.trail, sent: 0, complete: false },
+        };
+        let ends = follows == Follows::Nothing;
+        // Fails when the client is gone or has reset the stream.
+        let Ok(mut send) = respond.send_response(head, ends) else { return };
+        let Follows::Body(announced) = follows else {
+            told.response.complete = true;
+            return;
+        };
+        let mut out = Out { send: &mut send, patience: self.config.timeouts.write, announced, sent: 0 };
+        let outcome = out.body(response.body).await;
+        told.response.sent = out.sent;
+        match outcome {
+            Ok(()) => told.response.complete = true,
+            Err(Broken::Gone) => {}
+            Err(Broken::Reset(reason)) => send.send_reset(reason),
+        }
+    }
+}
+
+/// What is told to the service, whatever the end.
+struct Told<'a, S: Service> {
+    exchanges: &'a Exchanges<'a, S>,
+    request: Option<&'a RequestHead>,
+    response: Outcome,
+}
+
+struct Outcome {
+    status: u16,
+    trail: Trail,
+    sent: u64,
+    complete: bool,
+}
+
+impl<S: Service> Drop for Told<'_, S> {
+    fn drop(&mut self) {
+        let Outcome { status, trail, sent, complete } = &self.response;
+        self.exchanges.service.finished(&Exchange {
+            connection: &self.exchanges.connection,
+            head: self.request,
+            status: *status,
+            body_bytes_sent: *sent,
+            complete: *complete,
+            trail,
+        });
+    }
+}
+
+/// A response body on its way into the stream.
+struct Out<'a> {
+    send: &'a mut SendStream<Bytes>,
+    patience: Duration,
+    announced: Option<u64>,
+    sent: u64,
+}
+
+impl Out<'_> {
+    async fn body(&mut self, body: Body) -> Result<(), Broken> {
+        match body {
+            Body::Empty => self.end(),
+            Body::Bytes(bytes) => self.bytes(bytes, true).await,
+            Body::File(file) => self.file(file, true).await,
+            Body::Stream(stream) => self.stream(stream).await,
+        }
+    }
+
+    /// Sends `bytes`; `last`: they end the stream.
+    async fn bytes(&mut self, mut bytes: Bytes, last: bool) -> Result<(), Broken> {
+        if self.announced.is_some_and(|announced| self.sent + bytes.len() as u64 > announced) {
+            // More than Content-Length said: the client could not tell.
+            return Err(Broken::Reset(Reason::INTERNAL_ERROR));
+        }
+        if last && bytes.len() <= WHOLE_BYTES_MAX {
+            self.sent += bytes.len() as u64;
+            return self.send.send_data(bytes, true).map_err(|_| Broken::Gone);
+        }
+        while !bytes.is_empty() {
+            let room = self.room(bytes.len()).await?;
+            let piece = bytes.split_to(room.min(bytes.len()));
+            self.sent += piece.len() as u64;
+            self.send.send_data(piece, last && bytes.is_empty()).map_err(|_| Broken::Gone)?;
+        }
+        Ok(())
+    }
+
+    /// Waits for the client's window.
+    async fn room(&mut self, wanted: usize) -> Result<usize, Broken> {
+        self.send.reserve_capacity(wanted.min(WINDOW_BYTES));
+        if self.send.capacity() > 0 {
+            return Ok(self.send.capacity());
+        }
+        match timeout(self.patience, poll_fn(|cx| self.send.poll_capacity(cx))).await {
+            Ok(Some(Ok(room))) => Ok(room),
+            Ok(Some(Err(_)) | None) => Err(Broken::Gone),
+            // The client takes nothing: `timeouts.write`.
+            Err(_) => Err(Broken::Reset(Reason::CANCEL)),
+        }
+    }
+
+    async fn file(&mut self, file: FileBody, last: bool) -> Result<(), Broken> {
+        let FileBody { file, mut offset, mut len } = file;
+        while len > 0 {
+            let piece = match read_piece(&file, offset, len).await {
+                Ok(piece) => piece,
+                Err(error) => {
+                    tracing::warn!(%error, "a file broke off while it was sent");
+                    return Err(Broken::Reset(Reason::INTERNAL_ERROR));
+                }
+            };
+            offset += piece.len() as u64;
+            len -= piece.len() as u64;
+            self.bytes(piece, last && len == 0).await?;
+        }
+        Ok(())
+    }
+
+    async fn stream(&mut self, mut stream: BodyStream) -> Result<(), Broken> {
+        loop {
+            // While the app is silent only a reset tells that the client is gone.
+            let piece = tokio::select! {
+                biased;
+                piece = stream.next() => piece,
+                _reason = poll_fn(|cx| self.send.poll_reset(cx)) => return Err(Broken::Gone),
+            };
+            match piece {
+                Some(Ok(Piece::Bytes(bytes))) => self.bytes(bytes, false).await?,
+                Some(Ok(Piece::File(file))) => self.file(file, false).await?,
+                Some(Err(_aborted)) => return Err(Broken::Reset(Reason::INTERNAL_ERROR)),
+                None => return self.end(),
+            }
+        }
+    }
+
+    /// An empty frame ends the stream, if all that was announced has been sent.
+    fn end(&mut self) -> Result<(), Broken> {
+        if self.announced.is_some_and(|announced| announced != self.sent) {
+            return Err(Broken::Reset(Reason::INTERNAL_ERROR));
+        }
+        self.send.send_data(Bytes::new(), true).map_err(|_| Broken::Gone)
+    }
+}
+
+/// RFC 9113, 8.1.1: the `h2` crate compares what comes with what was announced and resets the stream where they differ.
+fn length(parts: &Parts, incoming: &RecvStream) -> BodyLength {
+    if incoming.is_end_stream() {
+        return BodyLength::None;
+    }
+    let announced = parts.headers.get(http::header::CONTENT_LENGTH);
+    match announced.and_then(|value| value.to_str().ok()).and_then(|digits| digits.parse().ok()) {
+        Some(length) => BodyLength::Known(length),
+        None => BodyLength::Unknown,
+    }
+}
+
+/// A request body as the service pulls it.
+struct StreamBody {
+    incoming: RecvStream,
+    respond: SendResponse<Bytes>,
+    length: BodyLength,
+    patience: Duration,
+    continue_due: bool,
+}
+
+impl RequestBody for StreamBody {
+    fn length(&self) -> BodyLength {
+        self.length
+    }
+
+    async fn chunk(&mut self) -> Result<Option<Bytes>, BodyError> {
+        if self.length == BodyLength::None {
+            return Ok(None);
+        }
+        if std::mem::take(&mut self.continue_due) {
+            let mut head = http::Response::new(());
+            *head.status_mut() = http::StatusCode::CONTINUE;
+            self.respond.send_informational(head).map_err(|_| BodyError::Gone)?;
+        }
+        match timeout(self.patience, self.incoming.data()).await {
+            Ok(Some(Ok(bytes))) => {
+                // The window opens again as the service takes: how much it keeps is its own bound.
+                let _fails_when_reset = self.incoming.flow_control().release_capacity(bytes.len());
+                Ok(Some(bytes))
+            }
+            // Trailers, if any, are ignored.
+            Ok(None) => Ok(None),
+            Ok(Some(Err(_))) => Err(BodyError::Gone),
+            Err(_) => Err(BodyError::Timeout),
+        }
+    }
+
+    async fn closed(&mut self) {
+        poll_fn(|cx| match self.respond.poll_reset(cx) {
+            Poll::Ready(_) => Poll::Ready(()),
+            Poll::Pending => Poll::Pending,
+        })
+        .await;
+    }
+}
