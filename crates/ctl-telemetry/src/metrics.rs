@@ -108,6 +108,12 @@ metrics! {
     Gauge SLOTS_STREAMING = "quintet_slots_streaming";
     /// Lines of the access log dropped because its reader is too slow.
     Counter ACCESS_LOG_DROPPED_TOTAL = "quintet_access_log_dropped_total";
+    /// Memory that small files and compressed variants take.
+    Gauge FILES_MEMORY_BYTES = "quintet_files_memory_bytes";
+    /// Large files kept open.
+    Gauge FILES_OPEN = "quintet_files_open";
+    /// Files compressed on the fly.
+    Counter FILES_COMPRESSED_TOTAL = "quintet_files_compressed_total";
     /// Workers started.
     Counter WORKERS_STARTED_TOTAL = "quintet_workers_started_total";
     /// Workers that ended without being asked to.

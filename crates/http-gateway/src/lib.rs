@@ -2,8 +2,10 @@
 
 pub mod dispatch;
 pub mod drain;
+pub mod encoding;
 pub mod error_page;
 pub mod file_read;
+pub mod files;
 pub mod h1;
 pub mod h2;
 pub mod link;
