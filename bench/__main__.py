@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 
-from bench import places, results, setup
+from bench import places, report, results, setup
 from bench.context import Context
 from bench.errors import BenchError
 from bench.scenarios import NAMES
@@ -34,6 +34,8 @@ def main() -> int:
     try:
         if not options.render:
             _run(options.scenario or list(NAMES), quick=options.quick, rivals_only=options.rivals_only)
+        for file in report.write():
+            print(f"written: {file.relative_to(places.ROOT)}")
     except BenchError as error:
         print(error, file=sys.stderr)
         return 1
