@@ -1,5 +1,6 @@
 //! http-gateway: see ARCHITECTURE.md.
 
+pub mod client;
 pub mod dispatch;
 pub mod drain;
 pub mod encoding;
@@ -11,6 +12,7 @@ pub mod h2;
 pub mod link;
 pub mod listen;
 pub mod message;
+pub mod proxy_protocol;
 pub mod queue;
 pub mod reactor;
 pub mod request_body;
