@@ -30,14 +30,9 @@ impl Backoff {
         self.failures = self.failures.saturating_add(1);
         self.last = Some(now);
         // Down to three quarters, so that hosts that failed together do not come back together.
-        let delay = delay - delay.mul_f64(self.random() / 4.0);
+        let delay = delay.mul_f64(1.0 - self.random() / 4.0);
         self.until = Some(now + delay);
         delay
-    }
-
-    /// Failures in a row.
-    pub(crate) fn failures(&self) -> u32 {
-        self.failures
     }
 
     pub(crate) fn forget(&mut self) {
@@ -88,8 +83,9 @@ mod tests {
     #[test]
     fn jitter_depends_on_the_seed() {
         let now = Instant::now();
-        let delays: std::collections::HashSet<_> =
-            (0..50).map(|seed| Backoff::new(FIRST, MAX, seed * 0x9e37_79b9_7f4a_7c15).failed(now)).collect();
+        let delays: std::collections::HashSet<_> = (0..50_u64)
+            .map(|seed| Backoff::new(FIRST, MAX, seed.wrapping_mul(0x9e37_79b9_7f4a_7c15)).failed(now))
+            .collect();
         assert!(delays.len() > 20, "{delays:?}");
     }
 }

@@ -1,14 +1,54 @@
 //! The supervisor: binds the listening sockets, starts the gateway and the workers, and starts them again.
+//!
+//! A tiny process that does nothing else: one thread, no runtime, no Python, no HTTP. Everything else may crash and
+//! come back while the sockets live on here. It is process 1 in a container, and reaps what processes 1 reap.
+//!
+//! The way through: [`run`] builds the house (`house.rs`: runtime directory, sockets, secret) and gives it to the
+//! driver (`driver.rs`: `poll`, children, control sockets), which asks the state machine (`state.rs`: pure) what to
+//! do about each thing that happens.
+//!
+//! Promises: children never outlive it (they see the end of their control socket; what is left is killed at the end);
+//! everything it waits for has a deadline; a child's file descriptors are exactly those it needs.
 
 mod backoff;
+mod driver;
 mod event;
+mod house;
 pub mod inherit;
+mod limits;
+mod listen;
+mod peer;
 mod plan;
+mod proc;
+mod report;
+mod runtime_dir;
 mod state;
+mod systemd;
+mod user;
 
 pub use plan::{Outcome, Problem, ReloadConfig, RunPlan};
 
-/// Runs an instance until it is told to stop.
+use driver::Driver;
+use house::House;
+
+/// Runs an instance until it is told to stop, and returns when all its processes are gone.
+///
+/// Call it from a process with a single thread, and once: it takes over the signals SIGTERM, SIGINT, SIGHUP and
+/// SIGCHLD and waits for every child process there is.
+///
+/// SIGTERM and SIGINT drain and stop (a second one hurries, a third kills); SIGHUP and [`ctl_admin::words::Command::Reload`]
+/// replace the workers one after another and have the certificates read again. Of a configuration that
+/// [`RunPlan::reload_config`] returns, these take effect at a reload: `app.wsgi`, `app.settings`, `workers.count`,
+/// `workers.threads`, `workers.start_timeout`. The rest needs a new start.
 pub fn run(plan: RunPlan) -> Outcome {
-    Outcome::Failed(Problem::new("the supervisor is not built yet").detail(format!("{plan:?}")))
+    limits::raise_open_files();
+    limits::adopt_orphans();
+    let build = || {
+        let (house, control) = House::build(plan)?;
+        Driver::new(house, control, limits::seed())
+    };
+    match build() {
+        Ok(driver) => driver.run(),
+        Err(problem) => Outcome::Failed(problem),
+    }
 }

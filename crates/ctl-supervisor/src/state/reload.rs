@@ -146,11 +146,11 @@ impl State {
         if new >= wanted as usize && old == 0 {
             let began = self.reload.as_ref().map_or(now, |reload| reload.began);
             let after = now.saturating_duration_since(began).as_secs_f64();
-            let mut text = format!("generation {} serves, after {after:.1} s", self.target);
-            if draining > 0 {
-                text.push_str(&format!("; {draining} old workers finish their requests"));
-            }
-            self.end_reload(Ok(text));
+            let finishing = match draining {
+                0 => String::new(),
+                count => format!("; {count} old workers finish their requests"),
+            };
+            self.end_reload(Ok(format!("generation {} serves, after {after:.1} s{finishing}", self.target)));
         }
     }
 

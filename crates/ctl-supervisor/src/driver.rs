@@ -1,0 +1,343 @@
+//! The thin part: waits for something to happen, hands it to [`State`], does what it says. Decides nothing.
+//!
+//! One thread, one `poll`, nothing blocks. A child's last words are read before its end is reported.
+
+mod children;
+mod clients;
+mod signals;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixListener;
+use std::time::{Duration, Instant};
+
+use ctl_admin::words::{FromGateway, FromWorker, GatewayStatus, Reply, Status, ToWorker, WorkerStatus};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, Signal};
+
+use crate::event::{Action, ClientId, Event, Exit, Level, Who};
+use crate::house::House;
+use crate::plan::{Outcome, Problem};
+use crate::state::{State, phase_name};
+use crate::systemd::Notifier;
+use crate::{proc, report};
+
+pub(crate) use children::Program;
+
+use children::Child;
+use clients::Clients;
+use signals::{Asks, SignalPipe};
+
+/// Longest sleep: a lost wake-up would cost this much, not the instance.
+const SLEEP_MAX: Duration = Duration::from_secs(60);
+
+/// What a readable descriptor belongs to.
+#[derive(Debug, Clone, Copy)]
+enum Source {
+    Signal(usize),
+    Listener,
+    Client(ClientId),
+    Gateway,
+    Worker(u32),
+}
+
+pub(crate) struct Driver {
+    state: State,
+    house: House,
+    signals: Vec<SignalPipe>,
+    clients: Clients,
+    gateway: Option<Child>,
+    workers: BTreeMap<u32, Child>,
+    notifier: Notifier,
+    began: Instant,
+    next_alive: Option<Instant>,
+    /// Standard error was a terminal at start: a SIGHUP may mean that it was closed.
+    on_terminal: bool,
+    outcome: Option<Outcome>,
+}
+
+impl Driver {
+    pub(crate) fn new(house: House, control: UnixListener, seed: u64) -> Result<Self, Problem> {
+        let problem = |error: io::Error| {
+            Problem::new("the supervisor cannot listen to signals and commands").detail(error.to_string())
+        };
+        let now = Instant::now();
+        let notifier = Notifier::from_env();
+        Ok(Self {
+            state: State::new(house.settings(), seed, now),
+            signals: signals::register().map_err(problem)?,
+            clients: Clients::new(control).map_err(problem)?,
+            gateway: None,
+            workers: BTreeMap::new(),
+            next_alive: notifier.watchdog().map(|every| now + every),
+            notifier,
+            began: now,
+            on_terminal: is_terminal(),
+            outcome: None,
+            house,
+        })
+    }
+
+    /// Until everything has ended.
+    pub(crate) fn run(mut self) -> Outcome {
+        self.feed(Event::Begin);
+        loop {
+            if let Some(outcome) = self.outcome.take() {
+                self.farewell();
+                return outcome;
+            }
+            match self.wait() {
+                Ok(ready) => ready.into_iter().for_each(|(source, flags)| self.attend(source, flags)),
+                Err(error) => {
+                    // Only a lack of kernel memory is left as a reason; a busy loop would make it worse.
+                    tracing::error!(%error, "poll failed");
+                    std::thread::sleep(Duration::from_millis(100));
+                }
+            }
+            self.feed(Event::Tick);
+            self.clients.tidy(Instant::now());
+        }
+    }
+
+    /// Hands an event in and does what comes out, and what comes out of that.
+    fn feed(&mut self, event: Event) {
+        let mut events = VecDeque::from([event]);
+        while let Some(event) = events.pop_front() {
+            for action in self.state.handle(event, Instant::now()) {
+                events.extend(self.perform(action));
+            }
+        }
+    }
+
+    fn feed_all(&mut self, events: impl Iterator<Item = Event>) {
+        for event in events {
+            self.feed(event);
+        }
+    }
+
+    fn wait(&mut self) -> io::Result<Vec<(Source, PollFlags)>> {
+        let now = Instant::now();
+        if let (Some(at), Some(every)) = (self.next_alive, self.notifier.watchdog())
+            && at <= now
+        {
+            self.notifier.alive();
+            self.next_alive = Some(now + every);
+        }
+        let due = [self.state.next_deadline(now), self.clients.deadline(), self.next_alive];
+        let sleep = due.into_iter().flatten().min().map_or(SLEEP_MAX, |at| at.saturating_duration_since(now));
+        // A timer that fires a hair too early would make us turn round for nothing.
+        let sleep = sleep.min(SLEEP_MAX) + Duration::from_millis(1);
+
+        let mut sources = Vec::new();
+        let mut fds = Vec::new();
+        for (index, signal) in self.signals.iter().enumerate() {
+            sources.push(Source::Signal(index));
+            fds.push(PollFd::new(signal, PollFlags::IN));
+        }
+        if let Some(listener) = self.clients.listener() {
+            sources.push(Source::Listener);
+            fds.push(PollFd::new(listener, PollFlags::IN));
+        }
+        let clients = self.clients.iter().map(|(id, peer)| (Source::Client(id), peer));
+        let gateway = self.gateway.iter().map(|child| (Source::Gateway, &child.peer));
+        let workers = self.workers.iter().map(|(number, child)| (Source::Worker(*number), &child.peer));
+        for (source, peer) in clients.chain(gateway).chain(workers) {
+            if peer.has_ended() {
+                continue;
+            }
+            let write = if peer.wants_write() { PollFlags::OUT } else { PollFlags::empty() };
+            sources.push(source);
+            fds.push(PollFd::from_borrowed_fd(peer.as_fd(), PollFlags::IN | write));
+        }
+        let timeout = Timespec { tv_sec: sleep.as_secs() as i64, tv_nsec: i64::from(sleep.subsec_nanos()) };
+        match poll(&mut fds, Some(&timeout)) {
+            Ok(_) => {}
+            Err(rustix::io::Errno::INTR) => return Ok(Vec::new()),
+            Err(error) => return Err(error.into()),
+        }
+        let ready = sources.into_iter().zip(&fds).map(|(source, fd)| (source, fd.revents()));
+        Ok(ready.filter(|(_, flags)| !flags.is_empty()).collect())
+    }
+
+    fn attend(&mut self, source: Source, flags: PollFlags) {
+        let writable = flags.contains(PollFlags::OUT);
+        match source {
+            Source::Signal(index) => match self.signals[index].take() {
+                Some(Asks::Stop) => self.feed(Event::StopSignal),
+                // The terminal was closed: nobody is left who could stop us with Ctrl-C.
+                Some(Asks::Reload) if self.on_terminal && !is_terminal() => self.feed(Event::StopSignal),
+                Some(Asks::Reload) => self.feed(Event::ReloadSignal),
+                Some(Asks::Reap) => self.reap(),
+                None => {}
+            },
+            Source::Listener => self.clients.accept(Instant::now()),
+            Source::Client(id) => {
+                if writable {
+                    self.clients.flush(id);
+                }
+                if let Some(command) = self.clients.read(id) {
+                    self.feed(Event::Asked { client: id, command });
+                }
+            }
+            Source::Gateway => {
+                let Some(child) = &mut self.gateway else { return };
+                if writable {
+                    child.peer.flush();
+                }
+                let said: Vec<FromGateway> = child.peer.read("the gateway");
+                self.feed_all(said.into_iter().map(Event::Gateway));
+            }
+            Source::Worker(worker) => {
+                let Some(child) = self.workers.get_mut(&worker) else { return };
+                if writable {
+                    child.peer.flush();
+                }
+                let said: Vec<FromWorker> = child.peer.read("a worker");
+                self.feed_all(said.into_iter().map(|said| Event::Worker { worker, said }));
+            }
+        }
+    }
+
+    fn reap(&mut self) {
+        while let Some((pid, exit)) = children::reap() {
+            self.ended(pid, exit);
+        }
+    }
+
+    fn ended(&mut self, pid: Pid, exit: Exit) {
+        if let Some(mut child) = self.gateway.take_if(|child| child.pid == pid) {
+            let said: Vec<FromGateway> = child.peer.read_rest("the gateway");
+            self.feed_all(said.into_iter().map(Event::Gateway));
+            self.feed(Event::Exited { who: Who::Gateway, exit });
+            return;
+        }
+        let worker = self.workers.iter().find(|(_, child)| child.pid == pid).map(|(number, _)| *number);
+        let Some(worker) = worker else {
+            tracing::debug!(pid = pid.as_raw_nonzero().get(), %exit, "an orphan was reaped");
+            return;
+        };
+        if let Some(mut child) = self.workers.remove(&worker) {
+            let said: Vec<FromWorker> = child.peer.read_rest("a worker");
+            self.feed_all(said.into_iter().map(|said| Event::Worker { worker, said }));
+        }
+        self.feed(Event::Exited { who: Who::Worker(worker), exit });
+    }
+
+    fn signal(&self, who: Who, signal: Signal) {
+        let child = match who {
+            Who::Gateway => self.gateway.as_ref(),
+            Who::Worker(worker) => self.workers.get(&worker),
+        };
+        if let Some(child) = child {
+            child.signal(signal);
+        }
+    }
+
+    fn perform(&mut self, action: Action) -> Option<Event> {
+        match action {
+            Action::SpawnGateway { active } => {
+                let start = self.house.gateway_start(active);
+                return Some(match Child::start(self.house.gateway_program()) {
+                    Ok(mut child) => {
+                        let pid = child.pid.as_raw_nonzero().get().unsigned_abs();
+                        child.peer.send(&start, "the gateway");
+                        self.gateway = Some(child);
+                        Event::Spawned { who: Who::Gateway, pid }
+                    }
+                    Err(error) => {
+                        Event::SpawnFailed { who: Who::Gateway, problem: self.house.gateway_problem(&error) }
+                    }
+                });
+            }
+            Action::SpawnWorker { worker, generation } => {
+                let who = Who::Worker(worker);
+                return Some(match Child::start(self.house.worker_program(worker, generation)) {
+                    Ok(child) => {
+                        let pid = child.pid.as_raw_nonzero().get().unsigned_abs();
+                        self.workers.insert(worker, child);
+                        Event::Spawned { who, pid }
+                    }
+                    Err(error) => Event::SpawnFailed { who, problem: self.house.worker_problem(&error) },
+                });
+            }
+            Action::TellGateway(message) => {
+                if let Some(child) = &mut self.gateway {
+                    child.peer.send(&message, "the gateway");
+                }
+            }
+            Action::TellWorkerExit { worker } => {
+                if let Some(child) = self.workers.get_mut(&worker) {
+                    child.peer.send(&ToWorker::Exit, "a worker");
+                }
+            }
+            Action::Terminate(who) => self.signal(who, Signal::TERM),
+            Action::Kill(who) => self.signal(who, Signal::KILL),
+            Action::ReadConfig => return Some(Event::ConfigRead(self.house.read_config())),
+            Action::Exit(outcome) => self.outcome = Some(outcome),
+            told => self.tell(told),
+        }
+        None
+    }
+
+    /// The actions that are words to somebody outside.
+    fn tell(&mut self, action: Action) {
+        match action {
+            Action::Reply { client, reply } => self.clients.reply(client, &reply, Instant::now()),
+            Action::AnswerStatus { clients, gateway } => {
+                let status = self.status(gateway);
+                let reply = Reply::Status(Box::new(status));
+                for client in clients {
+                    self.clients.reply(client, &reply, Instant::now());
+                }
+            }
+            Action::Serving { app, after } => self.house.show_banner(&app, after),
+            Action::ShowFailure(failure) => report::show(&report::failure(&failure)),
+            Action::Log(Level::Debug, text) => tracing::debug!("{text}"),
+            Action::Log(Level::Info, text) => tracing::info!("{text}"),
+            Action::Log(Level::Warn, text) => tracing::warn!("{text}"),
+            Action::Log(Level::Error, text) => tracing::error!("{text}"),
+            Action::Notify(news) => self.notifier.tell(news),
+            _ => {}
+        }
+    }
+
+    fn status(&self, gateway: Option<GatewayStatus>) -> Status {
+        let now = Instant::now();
+        let workers = self.state.workers().map(|(worker, known)| WorkerStatus {
+            worker,
+            pid: known.pid.unwrap_or_default(),
+            generation: known.generation,
+            state: known.phase_name().to_owned(),
+            uptime_s: now.saturating_duration_since(known.started).as_secs(),
+            memory_mib: known.pid.and_then(proc::memory_mib),
+        });
+        Status {
+            version: self.house.version().to_owned(),
+            pid: std::process::id(),
+            project: self.house.dir().to_path_buf(),
+            addresses: self.house.urls().map(str::to_owned).collect(),
+            uptime_s: now.saturating_duration_since(self.began).as_secs(),
+            generation: self.state.generation(),
+            state: phase_name(&self.state).to_owned(),
+            gateway_pid: self.state.gateway_pid(),
+            gateway_restarts: self.state.gateway_restarts(),
+            workers: workers.collect(),
+            gateway,
+        }
+    }
+
+    /// Last replies out, last children gone. The sockets and the lock go when `house` is dropped.
+    fn farewell(&mut self) {
+        let ids: Vec<ClientId> = self.clients.iter().map(|(id, _)| id).collect();
+        for id in ids {
+            self.clients.flush(id);
+        }
+        children::kill_the_rest();
+    }
+}
+
+fn is_terminal() -> bool {
+    use std::io::IsTerminal as _;
+    io::stderr().is_terminal()
+}

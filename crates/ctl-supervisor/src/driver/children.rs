@@ -1,0 +1,122 @@
+//! The child processes: started with the descriptors they need and no others, signalled, waited for.
+
+use std::ffi::OsString;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+
+use rustix::process::{Pid, Signal, WaitOptions, WaitStatus};
+
+use crate::event::Exit;
+use crate::inherit::{self, Identity};
+use crate::peer::Peer;
+use crate::proc;
+
+/// Where a child finds its control socket.
+const CONTROL_FD: &str = "QUINTET_CONTROL_FD";
+
+/// Ours alone; a child that believed them would think that systemd speaks to it.
+const NOT_INHERITED: [&str; 6] =
+    ["LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"];
+
+/// A program to run.
+pub(crate) struct Program<'a> {
+    pub(crate) command: &'a [OsString],
+    pub(crate) env: Vec<(OsString, OsString)>,
+    pub(crate) dir: Option<&'a std::path::Path>,
+    /// Kept open under their present numbers.
+    pub(crate) fds: Vec<Arc<OwnedFd>>,
+    pub(crate) identity: Option<Identity>,
+    pub(crate) arg0: Option<String>,
+}
+
+/// A running child. It is not reaped on drop: [`reap`] does that.
+#[derive(Debug)]
+pub(super) struct Child {
+    pub(super) pid: Pid,
+    pub(super) peer: Peer,
+}
+
+impl Child {
+    /// Starts it in a process group of its own, so that Ctrl-C in the terminal reaches the supervisor alone.
+    pub(super) fn start(program: Program<'_>) -> io::Result<Self> {
+        let (first, args) = program.command.split_first().ok_or(io::ErrorKind::InvalidInput)?;
+        let (ours, theirs) = UnixStream::pair()?;
+        let theirs = Arc::new(OwnedFd::from(theirs));
+        let mut command = Command::new(first);
+        command.args(args).envs(program.env).stdin(Stdio::null()).process_group(0);
+        for name in NOT_INHERITED {
+            command.env_remove(name);
+        }
+        command.env(CONTROL_FD, inherit::number(&theirs).to_string());
+        if let Some(dir) = program.dir {
+            command.current_dir(dir);
+        }
+        if let Some(arg0) = program.arg0 {
+            command.arg0(arg0);
+        }
+        let mut fds = program.fds;
+        fds.push(theirs);
+        inherit::pass_on(&mut command, fds, program.identity);
+        let peer = Peer::new(ours)?;
+        let child = command.spawn()?;
+        let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw).ok_or(io::ErrorKind::InvalidData)?;
+        Ok(Self { pid, peer })
+    }
+
+    /// It has not been reaped, so the number is still its own. With its group: what it started dies with it.
+    pub(super) fn signal(&self, signal: Signal) {
+        let sent = rustix::process::kill_process(self.pid, signal);
+        if signal == Signal::KILL {
+            // Its helpers have had their chance at SIGTERM.
+            let _ = rustix::process::kill_process_group(self.pid, signal);
+        }
+        if let Err(error) = sent {
+            tracing::debug!(%error, pid = self.pid.as_raw_nonzero().get(), "a signal was not sent");
+        }
+    }
+}
+
+/// The next child that has ended, our own or one that we have adopted (we are the subreaper, or process 1).
+pub(super) fn reap() -> Option<(Pid, Exit)> {
+    loop {
+        match rustix::process::wait(WaitOptions::NOHANG) {
+            Ok(Some((pid, status))) => return Some((pid, exit_of(status))),
+            Err(rustix::io::Errno::INTR) => {}
+            // None that has ended, or none at all (ECHILD).
+            Ok(None) | Err(_) => return None,
+        }
+    }
+}
+
+fn exit_of(status: WaitStatus) -> Exit {
+    match (status.exit_status(), status.terminating_signal()) {
+        (Some(code), _) => Exit::Code(code),
+        (None, Some(signal)) => Exit::Signal(signal),
+        // Stops and continues are not asked for.
+        (None, None) => Exit::Code(0),
+    }
+}
+
+/// Kills whatever is still there at the end: helpers of the app that have outlived their worker and were adopted.
+pub(super) fn kill_the_rest() {
+    /// A killed process hands its own children to us, so there may be more than one turn.
+    const TURNS_MAX: u32 = 16;
+    while reap().is_some() {}
+    for _ in 0..TURNS_MAX {
+        let rest = proc::children_of(std::process::id());
+        if rest.is_empty() {
+            return;
+        }
+        for pid in rest.into_iter().filter_map(|pid| Pid::from_raw(i32::try_from(pid).ok()?)) {
+            // Our own unreaped child: the number cannot have passed to somebody else.
+            let _ = rustix::process::kill_process(pid, Signal::KILL);
+            let _ = rustix::process::waitpid(Some(pid), WaitOptions::NOHANG);
+        }
+        std::thread::sleep(std::time::Duration::from_millis(5));
+        while reap().is_some() {}
+    }
+}

@@ -1,0 +1,61 @@
+//! Signals as readable descriptors, a pipe a signal: nothing of ours runs inside a handler.
+
+use std::io::{self, Read};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+
+use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM};
+
+/// What a signal asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Asks {
+    Stop,
+    Reload,
+    /// A child has ended.
+    Reap,
+}
+
+/// One signal's pipe. Signals that come while it is unread are one signal, as the kernel's own are.
+#[derive(Debug)]
+pub(super) struct SignalPipe {
+    read: UnixStream,
+    asks: Asks,
+    id: signal_hook::SigId,
+}
+
+impl SignalPipe {
+    fn register(signal: i32, asks: Asks) -> io::Result<Self> {
+        let (read, write) = UnixStream::pair()?;
+        read.set_nonblocking(true)?;
+        let id = signal_hook::low_level::pipe::register(signal, write)?;
+        Ok(Self { read, asks, id })
+    }
+
+    /// Empties the pipe; what the signal asks for, if it came.
+    pub(super) fn take(&mut self) -> Option<Asks> {
+        let mut bytes = [0; 64];
+        let mut came = false;
+        while let Ok(1..) = self.read.read(&mut bytes) {
+            came = true;
+        }
+        came.then_some(self.asks)
+    }
+}
+
+impl AsFd for SignalPipe {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.read.as_fd()
+    }
+}
+
+impl Drop for SignalPipe {
+    fn drop(&mut self) {
+        signal_hook::low_level::unregister(self.id);
+    }
+}
+
+pub(super) fn register() -> io::Result<Vec<SignalPipe>> {
+    // Two pipes for stop, so that SIGTERM and SIGINT together still are two: the second says that it is urgent.
+    let wanted = [(SIGTERM, Asks::Stop), (SIGINT, Asks::Stop), (SIGHUP, Asks::Reload), (SIGCHLD, Asks::Reap)];
+    wanted.into_iter().map(|(signal, asks)| SignalPipe::register(signal, asks)).collect()
+}

@@ -1,0 +1,249 @@
+//! What an instance owns: the runtime directory, the sockets, the secret; and how its programs are started.
+
+use std::env;
+use std::ffi::OsString;
+use std::fs;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use ctl_admin::place::{ADMIN_SOCKET, CONTROL_SOCKET, LINK_SOCKET};
+use ctl_admin::words::{AppReport, GatewayStart, ToGateway, WorkerStart};
+use ctl_config::LogFormat;
+
+use crate::driver::Program;
+use crate::event::Settings;
+use crate::inherit;
+use crate::listen::{self, Bound, Reach, SocketFile};
+use crate::plan::{Problem, RunPlan};
+use crate::report;
+use crate::runtime_dir::RuntimeDir;
+use crate::user::{self, WorkerUser};
+
+/// The hidden subcommand of our own binary.
+const GATEWAY_SUBCOMMAND: &str = "internal-gateway";
+
+/// Slots and commands that connect at the same moment: all workers' slots after the gateway came back.
+const PRIVATE_BACKLOG: u32 = 1024;
+
+/// Bytes of the secret: nobody guesses 256 bits.
+const TOKEN_BYTES: usize = 32;
+
+/// Fields are dropped in this order: the sockets' names go before the directory and its lock do.
+pub(crate) struct House {
+    plan: RunPlan,
+    listeners: Vec<Bound>,
+    admin: Bound,
+    link: Arc<OwnedFd>,
+    link_path: PathBuf,
+    _link_file: SocketFile,
+    _control_file: SocketFile,
+    token: String,
+    user: Option<WorkerUser>,
+    gateway_command: Vec<OsString>,
+    worker_command: Vec<OsString>,
+    config_json: serde_json::Value,
+    _runtime_dir: RuntimeDir,
+}
+
+impl House {
+    /// Makes and binds everything; the second is the listening control socket. Nothing is left behind when it fails.
+    pub(crate) fn build(plan: RunPlan) -> Result<(Self, UnixListener), Problem> {
+        let user = user::resolve(&plan.config.workers)?;
+        let runtime_dir = RuntimeDir::open(&plan.runtime_dir, user.is_some())?;
+        let backlog = plan.config.server.backlog;
+        let listeners = listen::bind_all(&plan.config)?;
+        let admin_path = runtime_dir.join(ADMIN_SOCKET);
+        let admin = listen::bind_admin(plan.config.admin.bind.as_ref(), &admin_path, backlog)?;
+        let link_path = runtime_dir.join(LINK_SOCKET);
+        let (link, link_file) = listen::bind_unix(&link_path, PRIVATE_BACKLOG, Reach::Ourselves)?;
+        if let Some(user) = &user {
+            give_to(&link_path, user)?;
+        }
+        let control_path = runtime_dir.join(CONTROL_SOCKET);
+        let (control, control_file) = listen::bind_unix(&control_path, PRIVATE_BACKLOG, Reach::Ourselves)?;
+        let config_json = serde_json::to_value(&plan.config).map_err(|error| {
+            Problem::new("the configuration cannot be passed on").detail(error.to_string())
+        })?;
+        let house = Self {
+            gateway_command: plan.gateway_command.clone().unwrap_or_else(own_gateway),
+            worker_command: plan.worker_command.clone().unwrap_or_else(|| {
+                vec![plan.python.clone().into_os_string(), "-m".into(), "quintet.worker".into()]
+            }),
+            listeners,
+            admin,
+            link: Arc::new(link),
+            link_path,
+            _link_file: link_file,
+            _control_file: control_file,
+            token: token()?,
+            user,
+            config_json,
+            _runtime_dir: runtime_dir,
+            plan,
+        };
+        Ok((house, UnixListener::from(control)))
+    }
+
+    pub(crate) fn version(&self) -> &str {
+        &self.plan.version
+    }
+
+    pub(crate) fn dir(&self) -> &Path {
+        &self.plan.dir
+    }
+
+    pub(crate) fn urls(&self) -> impl Iterator<Item = &str> {
+        self.listeners.iter().map(|bound| bound.url.as_str())
+    }
+
+    pub(crate) fn show_banner(&self, app: &AppReport, after: Duration) {
+        let urls: Vec<&str> = self.urls().collect();
+        if self.plan.config.log.format == LogFormat::Json {
+            let seconds = after.as_secs_f64();
+            tracing::info!(app = app.app, addresses = urls.join(" "), seconds, "requests are served");
+        } else {
+            report::show(&report::banner(&self.plan.version, app, &urls, &self.plan.banner, after));
+        }
+    }
+
+    /// What the state machine needs of the plan.
+    pub(crate) fn settings(&self) -> Settings {
+        let server = &self.plan.config.server;
+        let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get() as u32);
+        Settings {
+            workers: self.plan.workers.max(1),
+            starting_max: cores,
+            start_timeout: self.plan.config.workers.start_timeout,
+            drain_delay: server.drain_delay,
+            drain_timeout: server.drain_timeout,
+        }
+    }
+
+    /// Reads the configuration again, and takes over what may change while running.
+    pub(crate) fn read_config(&mut self) -> Result<Settings, String> {
+        if let Some(reload_config) = &mut self.plan.reload_config {
+            let new = reload_config()?;
+            self.plan.workers = new.workers.count.unwrap_or(self.plan.workers);
+            self.plan.threads = new.workers.threads.unwrap_or(self.plan.threads);
+            self.plan.config.workers.start_timeout = new.workers.start_timeout;
+            self.plan.wsgi = new.app.wsgi;
+            self.plan.settings = new.app.settings;
+        }
+        Ok(self.settings())
+    }
+
+    pub(crate) fn gateway_start(&self, active: Option<(u32, Box<AppReport>)>) -> ToGateway {
+        ToGateway::Start(Box::new(GatewayStart {
+            config: self.config_json.clone(),
+            listeners: self.listeners.iter().map(Bound::listener).collect(),
+            link_fd: inherit::number(&self.link),
+            admin: Some(self.admin.listener()),
+            token: self.token.clone(),
+            worker_uid: self.user.as_ref().map(|user| user.identity.uid),
+            active,
+        }))
+    }
+
+    pub(crate) fn gateway_program(&self) -> Program<'_> {
+        let listeners = self.listeners.iter().map(|bound| Arc::clone(&bound.fd));
+        Program {
+            command: &self.gateway_command,
+            env: Vec::new(),
+            dir: None,
+            fds: listeners.chain([Arc::clone(&self.admin.fd), Arc::clone(&self.link)]).collect(),
+            identity: None,
+            // What `ps` shows, where the path would be /proc/self/exe.
+            arg0: self.plan.gateway_command.is_none().then(|| "quintet".to_owned()),
+        }
+    }
+
+    pub(crate) fn worker_program(&self, worker: u32, generation: u32) -> Program<'_> {
+        let start = WorkerStart {
+            version: self.plan.version.clone(),
+            worker,
+            generation,
+            threads: self.plan.threads,
+            link: self.link_path.clone(),
+            token: self.token.clone(),
+            dir: self.plan.dir.clone(),
+            wsgi: self.plan.wsgi.clone(),
+            settings: self.plan.settings.clone(),
+            log_json: self.plan.config.log.format == LogFormat::Json,
+            debug_static: self.plan.config.files.enabled,
+        };
+        let mut env = self.user.as_ref().map(|user| user.env.clone()).unwrap_or_default();
+        env.extend(self.plan.worker_env.iter().cloned());
+        // Plain structs of strings and numbers are always JSON; should that change, the worker says what it lacks.
+        env.push(("QUINTET_WORKER".into(), serde_json::to_string(&start).unwrap_or_default().into()));
+        Program {
+            command: &self.worker_command,
+            env,
+            dir: Some(&self.plan.dir),
+            fds: Vec::new(),
+            identity: self.user.as_ref().map(|user| user.identity.clone()),
+            arg0: None,
+        }
+    }
+
+    pub(crate) fn gateway_problem(&self, error: &io::Error) -> Problem {
+        Problem::new("the gateway cannot be started")
+            .detail(format!("{}: {error}", program(&self.gateway_command)))
+    }
+
+    pub(crate) fn worker_problem(&self, error: &io::Error) -> Problem {
+        let problem = Problem::new("a worker cannot be started");
+        let name = program(&self.worker_command);
+        match error.kind() {
+            io::ErrorKind::NotFound if !self.plan.dir.is_dir() => problem
+                .detail(format!("there is no directory {}", self.plan.dir.display()))
+                .hint("app.dir names the project directory"),
+            io::ErrorKind::NotFound => {
+                problem.detail(format!("there is no {name}")).hint("app.python names the Python interpreter")
+            }
+            io::ErrorKind::PermissionDenied => problem
+                .detail(format!("{name} in {}: {error}", self.plan.dir.display()))
+                .hint("the user that workers run as must be able to run Python and to enter the project directory"),
+            _ => problem.detail(format!("{name}: {error}")),
+        }
+    }
+}
+
+fn program(command: &[OsString]) -> String {
+    command.first().map(|first| first.to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+/// The very binary that runs now: its file may have been replaced by another version meanwhile.
+fn own_gateway() -> Vec<OsString> {
+    let own = Path::new("/proc/self/exe");
+    let own = if own.exists() {
+        own.to_path_buf()
+    } else {
+        env::current_exe().unwrap_or_else(|_| "quintet".into())
+    };
+    vec![own.into_os_string(), GATEWAY_SUBCOMMAND.into()]
+}
+
+/// To connect is to write: the link becomes the workers' own.
+fn give_to(link: &Path, user: &WorkerUser) -> Result<(), Problem> {
+    let given = chown(link, Some(user.identity.uid), Some(user.identity.gid))
+        .and_then(|()| fs::set_permissions(link, fs::Permissions::from_mode(0o600)));
+    given.map_err(|error| {
+        Problem::new("the workers' socket cannot be given to their user")
+            .detail(format!("{}: {error}", link.display()))
+    })
+}
+
+fn token() -> Result<String, Problem> {
+    let mut bytes = [0; TOKEN_BYTES];
+    let got = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
+    // Up to 256 bytes come whole, see getrandom(2).
+    if got != Ok(TOKEN_BYTES) {
+        return Err(Problem::new("the system gives no random numbers"));
+    }
+    Ok(bytes.iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}")))
+}

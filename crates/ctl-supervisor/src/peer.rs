@@ -1,0 +1,126 @@
+//! A conversation in lines over a unix socket that never blocks us.
+
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+
+use ctl_admin::lines::{LineError, LineReader, line};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// What a peer may leave unread: a few of the longest messages. Beyond it, it is not reading at all.
+const OUT_BYTES_MAX: usize = 4 << 20;
+
+/// Read at a time; fairness between the peers, since each is read once a turn.
+const READ_BYTES: usize = 16 << 10;
+
+#[derive(Debug)]
+pub(crate) struct Peer {
+    stream: UnixStream,
+    lines: LineReader,
+    out: Vec<u8>,
+    /// Nothing more comes: end of file, an error, or a fault of the peer.
+    ended: bool,
+    /// Nothing more can be sent. What it said before can still be read.
+    deaf: bool,
+}
+
+impl Peer {
+    pub(crate) fn new(stream: UnixStream) -> io::Result<Self> {
+        stream.set_nonblocking(true)?;
+        Ok(Self { stream, lines: LineReader::default(), out: Vec::new(), ended: false, deaf: false })
+    }
+
+    pub(crate) fn has_ended(&self) -> bool {
+        self.ended
+    }
+
+    pub(crate) fn wants_write(&self) -> bool {
+        !self.out.is_empty() && !self.ended && !self.deaf
+    }
+
+    /// Reads once and gives out the messages that are whole. A line that is not understood is passed over with a
+    /// warning; one that is too long ends the conversation.
+    pub(crate) fn read<T: DeserializeOwned>(&mut self, who: &str) -> Vec<T> {
+        let mut messages = Vec::new();
+        let mut bytes = [0; READ_BYTES];
+        if self.ended {
+            return messages;
+        }
+        match self.stream.read(&mut bytes) {
+            Ok(0) => self.ended = true,
+            Ok(count) => self.lines.push(&bytes[..count]),
+            Err(error) if is_later(&error) => return messages,
+            Err(_) => self.ended = true,
+        }
+        loop {
+            match self.lines.next_message() {
+                Ok(Some(message)) => messages.push(message),
+                Ok(None) => return messages,
+                Err(error @ LineError::NotUnderstood(_)) => {
+                    tracing::warn!(%error, "a message of {who} was not understood");
+                }
+                Err(error @ LineError::TooLong) => {
+                    tracing::warn!(%error, "the conversation with {who} is ended");
+                    self.ended = true;
+                    return messages;
+                }
+            }
+        }
+    }
+
+    /// Everything that is there to be read, from a peer that is gone: at most what its socket can hold.
+    pub(crate) fn read_rest<T: DeserializeOwned>(&mut self, who: &str) -> Vec<T> {
+        /// A unix socket holds some 200 KiB; this is a bound, not an estimate.
+        const TURNS_MAX: usize = 256;
+        let mut messages = Vec::new();
+        for _ in 0..TURNS_MAX {
+            let before = messages.len();
+            messages.extend(self.read(who));
+            if self.ended || (messages.len() == before && !self.readable_now()) {
+                break;
+            }
+        }
+        messages
+    }
+
+    fn readable_now(&self) -> bool {
+        let mut fds = [rustix::event::PollFd::new(&self.stream, rustix::event::PollFlags::IN)];
+        let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
+        matches!(rustix::event::poll(&mut fds, Some(&now)), Ok(1..))
+    }
+
+    /// Queues a message and sends what can be sent.
+    pub(crate) fn send<T: Serialize>(&mut self, message: &T, who: &str) {
+        match line(message) {
+            Ok(line) if self.out.len() + line.len() <= OUT_BYTES_MAX => self.out.extend_from_slice(&line),
+            Ok(_) => {
+                tracing::warn!("{who} does not read what it is told");
+                self.ended = true;
+            }
+            Err(error) => tracing::error!(%error, "a message for {who} cannot be written"),
+        }
+        self.flush();
+    }
+
+    pub(crate) fn flush(&mut self) {
+        while !self.out.is_empty() && !self.deaf {
+            match self.stream.write(&self.out) {
+                Ok(count) => drop(self.out.drain(..count)),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if is_later(&error) => return,
+                Err(_) => self.deaf = true,
+            }
+        }
+    }
+}
+
+impl AsFd for Peer {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.stream.as_fd()
+    }
+}
+
+fn is_later(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
+}

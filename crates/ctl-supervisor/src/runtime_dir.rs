@@ -1,0 +1,210 @@
+//! The runtime directory: made private, locked for one instance, emptied at the end.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Seek, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use ctl_admin::place::LOCK_FILE;
+use rustix::fs::FlockOperation;
+
+use crate::plan::Problem;
+
+/// In the lock file after the process id: the directory was not there before, and goes with the instance.
+const MADE: &str = ", which made this directory";
+
+/// Held for as long as the instance lives. On drop the directory goes, if it was made here and is empty.
+#[derive(Debug)]
+pub(crate) struct RuntimeDir {
+    path: PathBuf,
+    made: bool,
+    _lock: File,
+}
+
+impl RuntimeDir {
+    /// Makes the directory, or checks that it may be trusted, and locks it. `shared`: workers that run as another
+    /// user must be able to reach the link socket in it, by its name.
+    pub(crate) fn open(path: &Path, shared: bool) -> Result<Self, Problem> {
+        let made = make(path, shared)?;
+        check_trusted(path)?;
+        let (lock, made) = lock(path, made)?;
+        Ok(Self { path: path.to_path_buf(), made, _lock: lock })
+    }
+
+    pub(crate) fn join(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+}
+
+impl Drop for RuntimeDir {
+    fn drop(&mut self) {
+        // While the lock is held: nobody else has it open as theirs (see `lock`).
+        let _ = fs::remove_file(self.path.join(LOCK_FILE));
+        if self.made {
+            // Fails if something else is in it, as it should.
+            let _ = fs::remove_dir(&self.path);
+        }
+    }
+}
+
+fn make(path: &Path, shared: bool) -> Result<bool, Problem> {
+    let problem = |error: io::Error| {
+        Problem::new(format!("cannot make the runtime directory {}", path.display()))
+            .detail(error.to_string())
+            .hint("server.runtime_dir names another one")
+    };
+    if let Some(parent) = path.parent() {
+        // Others may look for their own instance's directory in it.
+        fs::DirBuilder::new().recursive(true).mode(0o755).create(parent).map_err(problem)?;
+    }
+    match fs::DirBuilder::new().mode(0o700).create(path) {
+        Ok(()) => {
+            // 0711: the name of the link can be reached, the directory cannot be listed.
+            let mode = if shared { 0o711 } else { 0o700 };
+            fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(problem)?;
+            Ok(true)
+        }
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+        Err(error) => Err(problem(error)),
+    }
+}
+
+/// Nobody but root and ourselves may be able to put another directory (and so another socket) in its place.
+fn check_trusted(path: &Path) -> Result<(), Problem> {
+    const STICKY: u32 = 0o1000;
+    const WRITABLE_BY_OTHERS: u32 = 0o022;
+    let ours = rustix::process::geteuid().as_raw();
+    let path = path.canonicalize().map_err(|error| untrusted(path, &error.to_string()))?;
+    for (depth, dir) in path.ancestors().enumerate() {
+        let file = fs::metadata(dir).map_err(|error| untrusted(dir, &error.to_string()))?;
+        if !file.is_dir() {
+            return Err(untrusted(dir, "it is not a directory"));
+        }
+        if file.uid() != ours && (file.uid() != 0 || depth == 0) {
+            return Err(untrusted(dir, &format!("it belongs to another user (uid {})", file.uid())));
+        }
+        // In a sticky directory (/tmp) others cannot rename what is ours.
+        let kept = depth > 0 && file.mode() & STICKY != 0;
+        if file.mode() & WRITABLE_BY_OTHERS != 0 && !kept {
+            return Err(untrusted(dir, &format!("others may write to it (mode {:o})", file.mode() & 0o7777)));
+        }
+    }
+    Ok(())
+}
+
+fn untrusted(path: &Path, why: &str) -> Problem {
+    Problem::new(format!("the runtime directory cannot be trusted: {}", path.display()))
+        .detail(why)
+        .hint("name a private directory in server.runtime_dir, or correct the permissions of this one")
+}
+
+/// Locks, and writes who holds the lock. The second value tells whether the directory is an instance's own: made now,
+/// or by one that was killed.
+fn lock(dir: &Path, made: bool) -> Result<(File, bool), Problem> {
+    /// Each turn means that another instance ended just now; they do not come in crowds.
+    const TURNS_MAX: u32 = 8;
+    let path = dir.join(LOCK_FILE);
+    let problem =
+        |error: io::Error| Problem::new(format!("cannot lock {}", path.display())).detail(error.to_string());
+    for _ in 0..TURNS_MAX {
+        let mut options = OpenOptions::new();
+        let mut file = options
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&path)
+            .map_err(problem)?;
+        if let Err(error) = rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            if error == rustix::io::Errno::WOULDBLOCK {
+                return Err(already_running(dir, &mut file));
+            }
+            return Err(problem(error.into()));
+        }
+        // The instance before removes its lock file when it ends: what we have locked may have no name any more.
+        let named = fs::metadata(&path).ok().map(|file| (file.dev(), file.ino()));
+        let locked = file.metadata().map_err(problem)?;
+        if named == Some((locked.dev(), locked.ino())) {
+            let made = made || read_lock(&mut file).1;
+            let write = |file: &mut File| -> io::Result<()> {
+                file.set_len(0)?;
+                file.rewind()?;
+                writeln!(file, "{}{}", std::process::id(), if made { MADE } else { "" })
+            };
+            write(&mut file).map_err(problem)?;
+            return Ok((file, made));
+        }
+    }
+    Err(Problem::new(format!("cannot lock {}", path.display())).detail("it is removed again and again"))
+}
+
+/// The process id in the lock file, and whether the directory was made by that process.
+fn read_lock(lock: &mut File) -> (String, bool) {
+    /// A process id, [`MADE`] and a newline.
+    const BYTES_MAX: u64 = 64;
+    let mut text = String::new();
+    // What cannot be read is not known, and nothing that must be right depends on it.
+    let _ = lock.take(BYTES_MAX).read_to_string(&mut text);
+    let text = text.trim();
+    let pid = text.strip_suffix(MADE).unwrap_or(text);
+    (pid.to_owned(), pid.len() < text.len())
+}
+
+fn already_running(dir: &Path, lock: &mut File) -> Problem {
+    let who = match read_lock(lock).0.as_str() {
+        "" => String::new(),
+        pid => format!(" (pid {pid})"),
+    };
+    Problem::new(format!("quintet is already running for this project{who}"))
+        .detail(format!("it holds the runtime directory {}", dir.display()))
+        .hint("`quintet stop` ends it, `quintet reload` gives it new code; a second instance needs another --runtime-dir and address")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_instance_is_refused_and_told_about_the_first() {
+        let base = tempfile::tempdir().unwrap();
+        let path = base.path().join("shop");
+        let first = RuntimeDir::open(&path, false).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o700);
+        let second = RuntimeDir::open(&path, false).unwrap_err();
+        assert!(second.message.contains(&format!("pid {}", std::process::id())), "{second:?}");
+        drop(first);
+        assert!(!path.exists(), "an empty directory of our own is removed");
+        drop(RuntimeDir::open(&path, false).unwrap());
+    }
+
+    #[test]
+    fn a_lock_that_was_left_behind_is_no_obstacle() {
+        let base = tempfile::tempdir().unwrap();
+        fs::write(base.path().join(LOCK_FILE), "123456789\n").unwrap();
+        let dir = RuntimeDir::open(base.path(), false).unwrap();
+        assert_eq!(fs::read_to_string(dir.join(LOCK_FILE)).unwrap().trim(), std::process::id().to_string());
+        drop(dir);
+        assert!(base.path().exists(), "a directory that was there before stays");
+    }
+
+    #[test]
+    fn a_directory_that_others_may_write_to_is_refused() {
+        let base = tempfile::tempdir().unwrap();
+        let path = base.path().join("open");
+        fs::create_dir(&path).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o777)).unwrap();
+        let problem = RuntimeDir::open(&path, false).unwrap_err();
+        assert!(problem.detail.contains("mode 777"), "{problem:?}");
+        let problem = RuntimeDir::open(&path.join("inside"), false).unwrap_err();
+        assert!(problem.detail.contains("mode 777"), "{problem:?}");
+    }
+
+    #[test]
+    fn workers_of_another_user_can_reach_into_a_shared_one() {
+        let base = tempfile::tempdir().unwrap();
+        let path = base.path().join("shop");
+        let _dir = RuntimeDir::open(&path, true).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o711);
+    }
+}
