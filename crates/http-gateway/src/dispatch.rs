@@ -14,6 +14,7 @@ use ctl_telemetry::metrics::{APP_TIMEOUT_TOTAL, RETRIES_TOTAL, WORKER_LOST_TOTAL
 use py_link::{RequestStart, RequestWriter, Scheme};
 use tracing::warn;
 
+use crate::client::is_for_the_app;
 use crate::link::{Received, RequestBodySource, SlotError};
 use crate::message::{BodyError, RequestBody, RequestHead, Response, Trail};
 use crate::queue::{CheckedOut, NoSlot, Queue};
@@ -34,11 +35,15 @@ pub struct Origin<'a> {
     /// Its port, 0 when unknown.
     pub remote_port: u16,
     /// True scheme.
-    pub https: bool,
-    /// True host, without port.
+    pub scheme: Scheme,
+    /// True host with its port, as the app shall see it; empty when unknown.
+    pub host: &'a [u8],
+    /// The host part of it.
     pub server_name: &'a [u8],
     /// True port.
     pub server_port: u16,
+    /// Forwarded headers come from a trusted proxy; otherwise the app does not see them.
+    pub headers_heard: bool,
 }
 
 /// A request that is ready for a worker.
@@ -49,8 +54,6 @@ pub struct Ready<'a> {
     pub origin: Origin<'a>,
     /// The body.
     pub payload: &'a Payload,
-    /// Hidden from the app: names of forwarded headers that were not heard.
-    pub hide: fn(&[u8]) -> bool,
 }
 
 /// Why a request has no answer of the app's.
@@ -214,7 +217,7 @@ impl Dispatcher {
                 method: head.method.as_bytes(),
                 target: &head.target,
                 mount: self.mount.as_bytes(),
-                scheme: if origin.https { Scheme::Https } else { Scheme::Http },
+                scheme: origin.scheme,
                 version: head.version,
                 server_name: origin.server_name,
                 server_port: origin.server_port,
@@ -222,8 +225,11 @@ impl Dispatcher {
                 remote_port: origin.remote_port,
             },
         );
+        if !origin.host.is_empty() {
+            writer.header(b"host", origin.host);
+        }
         for (name, value) in head.headers.iter() {
-            if !is_for_us_alone(name) && !(request.hide)(name) {
+            if !is_settled(name) && is_for_the_app(name, origin.headers_heard) {
                 writer.header(name, value);
             }
         }
@@ -242,23 +248,9 @@ impl Dispatcher {
     }
 }
 
-/// Headers about the connection between the client and us (RFC 9110, 7.6.1), the expectation that we have met, and
-/// `Proxy`, which CGI would turn into a setting of HTTP libraries (`HTTP_PROXY`).
-fn is_for_us_alone(name: &[u8]) -> bool {
-    matches!(
-        name,
-        b"connection"
-            | b"expect"
-            | b"keep-alive"
-            | b"proxy"
-            | b"proxy-connection"
-            | b"te"
-            | b"trailer"
-            | b"transfer-encoding"
-            | b"upgrade"
-            | b"http2-settings"
-            | b"x-request-id"
-    )
+/// What has been dealt with here: the host and the request id go along in their true form, the expectation is met.
+fn is_settled(name: &[u8]) -> bool {
+    matches!(name, b"host" | b"expect" | b"x-request-id" | b"http2-settings")
 }
 
 #[cfg(test)]

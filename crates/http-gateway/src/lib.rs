@@ -1,4 +1,17 @@
-//! http-gateway: see ARCHITECTURE.md.
+//! The gateway: everything between a client's connection and a worker's slot.
+//!
+//! In the order a request travels: [`listen`] accepts, [`tls`] and the protocols [`h1`] and [`h2`] turn bytes into a
+//! [`message::RequestHead`]; [`service`] asks [`client`] who is there, [`files`] whether it is a file, [`request_body`] for all of the
+//! body, and [`dispatch`] for an answer: [`queue`] for a slot, [`link`] for the exchange, [`spool`] for an answer that is larger
+//! than its client is fast. [`gateway`] is the process around it.
+//!
+//! # Promises
+//! - Dropping any future of this crate gives back what it holds: a place in the queue, a slot (after its exchange has
+//!   been ended in order), memory and files.
+//! - Nothing here panics on a client's or a worker's bytes; nothing grows without a bound from the configuration.
+//! - No reactor thread blocks: what may touch a disk runs on blocking threads.
+//!
+//! Called by `cli` only. Knows no other player.
 
 pub mod client;
 pub mod dispatch;
@@ -7,6 +20,7 @@ pub mod encoding;
 pub mod error_page;
 pub mod file_read;
 pub mod files;
+pub mod gateway;
 pub mod h1;
 pub mod h2;
 pub mod link;
@@ -17,6 +31,7 @@ pub mod queue;
 pub mod reactor;
 pub mod request_body;
 pub mod request_id;
+pub mod service;
 pub mod spool;
 #[cfg(test)]
 mod testing;

@@ -138,7 +138,7 @@ mod tests {
         }
 
         async fn closed(&mut self) {
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     }
 

@@ -1,0 +1,256 @@
+//! The gateway process: starts everything, then obeys the supervisor.
+//!
+//! One thread runs this file, the link's hand-shakes and the admin HTTP; the reactors run on threads of their own.
+//! End of file on the control socket means that the supervisor is gone: the process ends at once, so that it never
+//! outlives it.
+
+mod control;
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream as StdUnixStream;
+use std::sync::Arc;
+
+use ctl_admin::words::{FromGateway, GatewayStart, ToGateway};
+use ctl_config::Config;
+use ctl_telemetry::metrics as m;
+use tokio::sync::{mpsc, watch};
+use tracing::{error, info, warn};
+
+use crate::client::TrustedProxies;
+use crate::drain::{Drain, Phase};
+use crate::link::accept::{Credentials, accept};
+use crate::listen::{Edge, Listening, Reactors, run_reactors};
+use crate::queue::{Queue, WorkerNews};
+use crate::service::Gateway;
+use crate::tls::Identity;
+use control::Control;
+
+/// Takes possession of an inherited descriptor; the caller knows how.
+pub type Take<'a> = &'a dyn Fn(i32) -> io::Result<OwnedFd>;
+
+/// Runs a gateway process to its end; returns its exit code. `control` is the socket to the supervisor, `on_start` is called
+/// with the configuration before anything runs (it sets up logging).
+pub fn run(control: StdUnixStream, take: Take<'_>, on_start: impl FnOnce(&Config)) -> u8 {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            error!("could not start the gateway: {error}");
+            return 1;
+        }
+    };
+    let code = runtime.block_on(async {
+        let mut control = match Control::new(control) {
+            Ok(control) => control,
+            Err(error) => {
+                error!("could not use the control socket: {error}");
+                return 1;
+            }
+        };
+        let Some(ToGateway::Start(start)) = control.next().await else { return 1 };
+        match Running::begin(*start, take, on_start) {
+            Ok((running, ears)) => running.obey(control, ears).await,
+            Err(text) => {
+                control.send(&FromGateway::Failed { text }).await;
+                1
+            }
+        }
+    });
+    // Blocking threads that write to a slow disk are not waited for.
+    runtime.shutdown_background();
+    code
+}
+
+/// The process while it serves.
+struct Running {
+    config: Arc<Config>,
+    queue: Arc<Queue>,
+    gateway: Arc<Gateway>,
+    tls: Option<Arc<Identity>>,
+    reactors: Reactors,
+    gate: watch::Sender<bool>,
+    drain: watch::Sender<Phase>,
+}
+
+/// What the process listens to besides the supervisor.
+struct Ears {
+    news: mpsc::UnboundedReceiver<WorkerNews>,
+    asked: mpsc::Receiver<ctl_admin::words::Command>,
+}
+
+impl Running {
+    /// Builds everything; nothing is accepted yet. The error is for the operator.
+    fn begin(
+        start: GatewayStart,
+        take: Take<'_>,
+        on_start: impl FnOnce(&Config),
+    ) -> Result<(Self, Ears), String> {
+        let config: Config =
+            serde_json::from_value(start.config).map_err(|error| format!("configuration: {error}"))?;
+        on_start(&config);
+        let config = Arc::new(config);
+        let tls = match (&config.tls.certificate, &config.tls.key) {
+            (Some(certificate), Some(key)) => {
+                Some(Arc::new(Identity::load(certificate, key).map_err(|error| error.to_string())?))
+            }
+            _ => None,
+        };
+        let trusted = Arc::new(
+            TrustedProxies::parse(&config.proxy.trusted)
+                .map_err(|error| format!("proxy.trusted: {error}\nhint: {}", error.hint))?,
+        );
+        let (queue, news) = Queue::new(config.queue.depth_max);
+        let gateway =
+            Arc::new(Gateway::new(Arc::clone(&config), Arc::clone(&trusted), Arc::clone(&queue), None));
+        let mut listeners = Vec::new();
+        for listener in start.listeners {
+            let socket = take(listener.fd).map_err(|error| format!("{}: {error}", listener.name))?;
+            listeners.push(Listening { socket, name: listener.name, tls: listener.tls });
+        }
+        let (gate, gate_ear) = watch::channel(false);
+        let (drain, drain_ear) = Drain::channel();
+        let edge = Edge {
+            service: Arc::clone(&gateway),
+            config: Arc::clone(&config),
+            tls: tls.clone(),
+            trusted: Arc::new(move |peer| trusted.trusts(peer)),
+            gate: gate_ear,
+            drain: drain_ear,
+        };
+        let reactors = run_reactors(listeners, edge)
+            .map_err(|error| format!("could not start the reactors: {error}"))?;
+        let link = take(start.link_fd).map_err(|error| format!("link: {error}"))?;
+        accept_workers(link, start.token, start.worker_uid, &reactors, &queue)?;
+        let (_asks, asked) = mpsc::channel(8);
+        let running = Self { config, queue, gateway, tls, reactors, gate, drain };
+        if let Some((generation, app)) = start.active {
+            running.activate(generation, &app);
+        }
+        Ok((running, Ears { news, asked }))
+    }
+
+    fn activate(&self, generation: u32, app: &ctl_admin::words::AppReport) {
+        self.gateway.activate(generation, app);
+        self.gate.send_replace(true);
+    }
+
+    /// Until the supervisor says stop, or is gone.
+    async fn obey(self, mut control: Control, mut ears: Ears) -> u8 {
+        control.send(&FromGateway::Ready).await;
+        loop {
+            tokio::select! {
+                message = control.next() => match message {
+                    None => return 0,
+                    Some(ToGateway::Drain) => break,
+                    Some(message) => self.act(message, &mut control).await,
+                },
+                Some(news) = ears.news.recv() => control.send(&told(news)).await,
+                Some(command) = ears.asked.recv() => control.send(&FromGateway::Asked(command)).await,
+            }
+        }
+        let drained = self.drain();
+        tokio::pin!(drained);
+        loop {
+            tokio::select! {
+                in_time = &mut drained => {
+                    if !in_time {
+                        warn!("connections were cut: `server.drain_timeout` is over");
+                    }
+                    break;
+                }
+                message = control.next() => match message {
+                    None => return 0,
+                    Some(message) => self.act(message, &mut control).await,
+                },
+                Some(news) = ears.news.recv() => control.send(&told(news)).await,
+            }
+        }
+        control.send(&FromGateway::Drained).await;
+        0
+    }
+
+    /// Not ready at once; no new connections after the delay; then until every connection has ended, or the timeout.
+    async fn drain(&self) -> bool {
+        self.gateway.not_ready();
+        tokio::time::sleep(self.config.server.drain_delay).await;
+        self.drain.send_replace(Phase::Draining);
+        self.reactors.drained(self.config.server.drain_timeout).await
+    }
+
+    async fn act(&self, message: ToGateway, control: &mut Control) {
+        match message {
+            ToGateway::Start(_) | ToGateway::Drain => {}
+            ToGateway::Activate { generation, app } => self.activate(generation, &app),
+            ToGateway::Retire { workers } => {
+                for worker in workers {
+                    self.queue.retire(worker);
+                }
+            }
+            ToGateway::ReloadTls => self.reload_tls(),
+            ToGateway::Status => control.send(&FromGateway::Status(self.status())).await,
+            ToGateway::WorkerEvent { event, worker } => match event.as_str() {
+                "started" => m::WORKERS_STARTED_TOTAL.inc(),
+                "died" => {
+                    m::WORKERS_DIED_TOTAL.inc();
+                    self.queue.buried(worker);
+                }
+                _ => {}
+            },
+        }
+    }
+
+    fn reload_tls(&self) {
+        let Some(tls) = &self.tls else { return };
+        match tls.reload() {
+            Ok(()) => info!("certificate and key were read again"),
+            Err(error) => error!("the old certificate stays in service: {error}"),
+        }
+    }
+
+    fn status(&self) -> ctl_admin::words::GatewayStatus {
+        ctl_admin::words::GatewayStatus { connections: self.reactors.connections() as u64, ..status() }
+    }
+}
+
+/// What the metrics count, as the supervisor passes it on.
+fn status() -> ctl_admin::words::GatewayStatus {
+    let unsigned = |n: i64| u64::try_from(n).unwrap_or(0);
+    ctl_admin::words::GatewayStatus {
+        connections: unsigned(m::CONNECTIONS.get()),
+        requests_total: [&m::REQUESTS_APP_TOTAL, &m::REQUESTS_FILE_TOTAL, &m::REQUESTS_GATEWAY_TOTAL]
+            .iter()
+            .map(|counter| counter.get())
+            .sum(),
+        errors_total: m::RESPONSES_5XX_TOTAL.get(),
+        slots: unsigned(m::SLOTS.get()),
+        slots_busy: unsigned(m::SLOTS_BUSY.get()),
+        queue_depth: unsigned(m::QUEUE_DEPTH.get()),
+    }
+}
+
+fn told(news: WorkerNews) -> FromGateway {
+    match news {
+        WorkerNews::Online(worker) => FromGateway::WorkerOnline { worker },
+        WorkerNews::Retired(worker) => FromGateway::WorkerRetired { worker },
+        WorkerNews::Stuck(worker) => FromGateway::WorkerStuck { worker },
+    }
+}
+
+fn accept_workers(
+    link: OwnedFd,
+    token: String,
+    worker_uid: Option<u32>,
+    reactors: &Reactors,
+    queue: &Arc<Queue>,
+) -> Result<(), String> {
+    let listener = std::os::unix::net::UnixListener::from(link);
+    listener
+        .set_nonblocking(true)
+        .and_then(|()| tokio::net::UnixListener::from_std(listener))
+        .map(|listener| {
+            let own = rustix::process::getuid().as_raw();
+            let credentials = Credentials { token, uids: std::iter::once(own).chain(worker_uid).collect() };
+            tokio::spawn(accept(listener, credentials, reactors.handles().to_vec(), Arc::clone(queue)));
+        })
+        .map_err(|error| format!("link: {error}"))
+}

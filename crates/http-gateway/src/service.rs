@@ -1,0 +1,297 @@
+//! The way of one request: identity, health, file, body, queue, worker, answer. Read [`Gateway::call`] first.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Instant;
+
+use ctl_admin::words::AppReport;
+use ctl_config::Config;
+use ctl_telemetry::metrics as m;
+use tracing::error;
+
+use crate::client::{self, Identity, TrustedProxies};
+use crate::dispatch::{Dispatcher, Failure, Origin, Ready};
+use crate::error_page;
+use crate::files::{FileResponse, Files};
+use crate::message::{
+    AnsweredBy, BodyError, BodyLength, Connection, Exchange, RequestBody, RequestHead, Response, Service,
+    Trail,
+};
+use crate::queue::{NoSlot, Queue};
+use crate::request_body::{GatherError, GatherLimits, Payload, gather};
+use crate::request_id::RequestIds;
+use crate::spool::{PumpLimits, SpoolLimits};
+
+/// Told of every response.
+pub type AccessLog = Box<dyn Fn(&Exchange<'_>) + Send + Sync>;
+
+/// Everything a request meets between its protocol and its worker.
+pub struct Gateway {
+    dispatcher: Dispatcher,
+    trusted: Arc<TrustedProxies>,
+    ids: RequestIds,
+    config: Arc<Config>,
+    spool_dir: PathBuf,
+    /// Turned off first when the process is to end, so that load balancers look elsewhere.
+    ready: AtomicBool,
+    files: RwLock<Option<Files>>,
+    access: Option<AccessLog>,
+}
+
+impl Gateway {
+    /// A gateway that serves nothing until [`Gateway::activate`].
+    pub fn new(
+        config: Arc<Config>,
+        trusted: Arc<TrustedProxies>,
+        queue: Arc<Queue>,
+        access: Option<AccessLog>,
+    ) -> Self {
+        let spool_dir = config.buffers.dir.clone().unwrap_or_else(std::env::temp_dir);
+        let dispatcher = Dispatcher {
+            queue,
+            mount: config.app.mount.clone(),
+            queue_patience: config.timeouts.queue,
+            app_timeout: config.timeouts.app,
+            spool: SpoolLimits {
+                memory_bytes: config.buffers.response_memory,
+                disk_bytes: config.buffers.response_disk,
+                dir: spool_dir.clone(),
+            },
+            pump: PumpLimits {
+                app: config.timeouts.app,
+                held: config.buffers.streaming_timeout,
+                held_max: config.buffers.streaming_max.map_or(i64::MAX, i64::from),
+            },
+        };
+        Self {
+            dispatcher,
+            trusted,
+            ids: RequestIds::default(),
+            config,
+            spool_dir,
+            ready: AtomicBool::new(false),
+            files: RwLock::new(None),
+            access,
+        }
+    }
+
+    /// A generation serves from now on: its files, and requests to its workers.
+    pub fn activate(&self, generation: u32, app: &AppReport) {
+        match Files::new(&self.config, app) {
+            Ok(files) => *self.files.write().unwrap_or_else(PoisonError::into_inner) = Some(files),
+            // The configuration was checked before we were started, so this is an app that reports nonsense.
+            Err(error) => error!("files are not served: {error}"),
+        }
+        self.dispatcher.queue.activate(generation);
+        self.ready.store(true, Relaxed);
+    }
+
+    /// `/readyz` says no from now on; requests are still served.
+    pub fn not_ready(&self) {
+        self.ready.store(false, Relaxed);
+    }
+
+    /// Would a request be served now?
+    pub fn is_ready(&self) -> bool {
+        self.ready.load(Relaxed) && self.dispatcher.queue.has_slots()
+    }
+
+    fn files(&self) -> Option<Files> {
+        self.files.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn health(&self, path: &[u8], trail: &Trail) -> Option<Response> {
+        let server = &self.config.server;
+        let is = |at: &str| !at.is_empty() && path == at.as_bytes();
+        if is(&server.healthz) {
+            return Some(error_page::plain(200, "ok\n", trail.clone()));
+        }
+        if is(&server.readyz) {
+            let (status, text) = if self.is_ready() { (200, "ready\n") } else { (503, "not ready\n") };
+            return Some(error_page::plain(status, text, trail.clone()));
+        }
+        None
+    }
+
+    /// To the app and back.
+    async fn ask_app<B: RequestBody>(
+        &self,
+        identity: &Identity<'_>,
+        head: &RequestHead,
+        body: &mut B,
+        trail: &mut Trail,
+    ) -> Response {
+        let payload = match self.payload(head, body).await {
+            Ok(payload) => payload,
+            Err(error) => return Self::body_failed(&error, head, trail),
+        };
+        let request_id = trail.request_id.clone();
+        let client = trail.client.clone();
+        let request = Ready {
+            head,
+            origin: Origin {
+                request_id: &request_id,
+                remote_addr: &client,
+                remote_port: identity.port,
+                scheme: identity.scheme,
+                host: &identity.host,
+                server_name: &identity.server_name,
+                server_port: identity.server_port,
+                headers_heard: identity.headers_heard,
+            },
+            payload: &payload,
+        };
+        let broken_off = matches!(payload, Payload::Stream(_));
+        let mut response = match self.dispatcher.dispatch(&request, body, trail).await {
+            Ok(response) => response,
+            Err(failure) => {
+                let mut response = self.failed(failure, head, trail);
+                response.close |= broken_off;
+                return response;
+            }
+        };
+        if let Some(files) = self.files()
+            && let Some(file) = files.accel(head, response.status, &mut response.headers).await
+        {
+            response = from_file(file, response.trail);
+        }
+        if !response.headers.contains("x-request-id") {
+            response.headers.push(b"x-request-id", request_id.as_bytes());
+        }
+        response
+    }
+
+    async fn payload<B: RequestBody>(
+        &self,
+        head: &RequestHead,
+        body: &mut B,
+    ) -> Result<Payload, GatherError> {
+        let length = body.length();
+        let streamed = |prefix: &String| !prefix.is_empty() && head.path().starts_with(prefix.as_bytes());
+        if length != BodyLength::None && self.config.buffers.request_stream.iter().any(streamed) {
+            let len = if let BodyLength::Known(len) = length { Some(len) } else { None };
+            if len.is_some_and(|len| len > self.config.limits.body_max) {
+                return Err(BodyError::TooLarge.into());
+            }
+            return Ok(Payload::Stream(len));
+        }
+        let limits = GatherLimits {
+            body_bytes_max: self.config.limits.body_max,
+            memory_bytes: self.config.buffers.request_memory,
+            dir: &self.spool_dir,
+        };
+        gather(body, limits).await
+    }
+
+    fn body_failed(error: &GatherError, head: &RequestHead, trail: &Trail) -> Response {
+        let status = match error {
+            GatherError::Client(error) => body_status(*error),
+            GatherError::Disk { .. } => {
+                error!(request_id = &*trail.request_id, "{error}");
+                500
+            }
+        };
+        let mut response = error_for(head, status, trail);
+        response.close = true;
+        response
+    }
+
+    fn failed(&self, failure: Failure, head: &RequestHead, trail: &Trail) -> Response {
+        let status = match failure {
+            Failure::NoSlot(_) => 503,
+            Failure::ClientGone => 499,
+            Failure::Body(error) => body_status(error),
+            Failure::WorkerLost => 502,
+            Failure::TimedOut => 504,
+        };
+        let mut response = error_for(head, status, trail);
+        if let Failure::NoSlot(NoSlot::Full | NoSlot::TimedOut) = failure {
+            let seconds = self.config.queue.retry_after.as_secs().max(1);
+            response.headers.push(b"retry-after", itoa::Buffer::new().format(seconds).as_bytes());
+        }
+        response.close = matches!(failure, Failure::ClientGone | Failure::Body(_));
+        response
+    }
+}
+
+/// A file as a response.
+fn from_file(file: FileResponse, mut trail: Trail) -> Response {
+    trail.by = AnsweredBy::File;
+    let FileResponse { status, headers, body } = file;
+    Response { status, reason: Box::default(), headers, body, close: false, trail }
+}
+
+/// The status that tells a client what was wrong with its body.
+fn body_status(error: BodyError) -> u16 {
+    match error {
+        BodyError::Gone => 499,
+        BodyError::Malformed => 400,
+        BodyError::Timeout => 408,
+        BodyError::TooLarge => 413,
+    }
+}
+
+/// An error as the client can read it best.
+fn error_for(head: &RequestHead, status: u16, trail: &Trail) -> Response {
+    let html = head.headers.get("accept").is_some_and(|accept| {
+        accept.windows(b"text/html".len()).any(|window| window.eq_ignore_ascii_case(b"text/html"))
+    });
+    let mut trail = trail.clone();
+    trail.by = AnsweredBy::Gateway;
+    error_page::error(status, html, "", trail)
+}
+
+impl Service for Gateway {
+    async fn call<B: RequestBody>(
+        &self,
+        connection: &Connection,
+        head: &RequestHead,
+        body: &mut B,
+    ) -> Response {
+        let started = Instant::now();
+        let identity = client::identify(connection, &head.headers, &self.trusted);
+        let given = identity.headers_heard.then(|| head.headers.get("x-request-id")).flatten();
+        let request_id = self.ids.keep_or_make(given);
+        let client = identity.addr.map_or_else(String::new, |addr| addr.to_string());
+        let mut trail = error_page::own_trail(started, request_id, client.into());
+        if let Some(response) = self.health(head.path(), &trail) {
+            return response;
+        }
+        if let Some(files) = self.files()
+            && let Some(file) = files.answer(head).await
+        {
+            return from_file(file, trail);
+        }
+        self.ask_app(&identity, head, body, &mut trail).await
+    }
+
+    fn refuse(&self, connection: &Connection, status: u16, why: &'static str) -> Response {
+        let client = connection.peer.map_or_else(String::new, |peer| peer.ip().to_string());
+        let trail = error_page::own_trail(Instant::now(), self.ids.make(), client.into());
+        let mut response = error_page::error(status, false, why, trail);
+        response.close = true;
+        response
+    }
+
+    fn finished(&self, exchange: &Exchange<'_>) {
+        let class = match exchange.status {
+            100..=199 => &m::RESPONSES_1XX_TOTAL,
+            200..=299 => &m::RESPONSES_2XX_TOTAL,
+            300..=399 => &m::RESPONSES_3XX_TOTAL,
+            400..=499 => &m::RESPONSES_4XX_TOTAL,
+            _ => &m::RESPONSES_5XX_TOTAL,
+        };
+        class.inc();
+        let by = match exchange.trail.by {
+            AnsweredBy::Worker(_) => &m::REQUESTS_APP_TOTAL,
+            AnsweredBy::File => &m::REQUESTS_FILE_TOTAL,
+            AnsweredBy::Gateway => &m::REQUESTS_GATEWAY_TOTAL,
+        };
+        by.inc();
+        m::REQUEST_SECONDS.observe(exchange.trail.started.elapsed());
+        if let Some(access) = &self.access {
+            access(exchange);
+        }
+    }
+}
