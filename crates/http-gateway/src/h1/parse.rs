@@ -106,63 +106,55 @@ impl HeadParser {
     /// its bytes when it is complete. After a refusal the parser is spent.
     pub fn advance(&mut self, input: &[u8], limits: &HeadLimits) -> Result<Option<(Parsed, usize)>, Refusal> {
         loop {
+            if self.draft.is_none() {
+                self.check_first_byte(input)?;
+            }
             let Some(found) = memchr(b'\n', input.get(self.scanned..).unwrap_or_default()) else {
                 self.scanned = input.len();
-                self.check_unfinished(input, limits)?;
+                self.check_length(input.len(), limits)?;
                 return Ok(None);
             };
             let end = self.scanned + found;
+            self.check_length(end + 1, limits)?;
             let line = input.get(self.line_start..end).unwrap_or_default();
             self.line_start = end + 1;
             self.scanned = end + 1;
             let Some((b'\r', line)) = line.split_last() else {
                 return Err(Refusal::bad("a line ends without a carriage return"));
             };
-            let Some(draft) = &mut self.draft else {
-                self.start(line, input.len(), limits)?;
-                continue;
-            };
-            if self.line_start - self.fields_start > limits.fields_bytes_max {
-                return Err(FIELDS_TOO_LARGE);
-            }
-            if !line.is_empty() {
-                draft.field(line, limits)?;
-            } else if let Some(draft) = self.draft.take() {
-                return Ok(Some((draft.finish()?, self.line_start)));
+            match &mut self.draft {
+                // RFC 9112, 2.2: one empty line before the request line is skipped.
+                None if line.is_empty() && !self.skipped => self.skipped = true,
+                None => {
+                    self.fields_start = self.line_start;
+                    self.draft = Some(Draft::new(line, input.len())?);
+                }
+                Some(draft) if !line.is_empty() => draft.field(line, limits)?,
+                Some(_) => {
+                    let parsed = self.draft.take().map(Draft::finish).transpose()?;
+                    return Ok(parsed.map(|parsed| (parsed, self.line_start)));
+                }
             }
         }
     }
 
-    /// The first line, or one empty line before it (RFC 9112, 2.2).
-    fn start(&mut self, line: &[u8], input_bytes: usize, limits: &HeadLimits) -> Result<(), Refusal> {
-        if line.is_empty() && !self.skipped {
-            self.skipped = true;
-            return Ok(());
-        }
-        if line.len() > limits.line_bytes_max {
-            return Err(LINE_TOO_LONG);
-        }
-        self.fields_start = self.line_start;
-        self.draft = Some(Draft::new(line, input_bytes)?);
-        Ok(())
-    }
+    /// Bounds the line that is being read, which is known up to `end`.
+    fn check_length(&self, end: usize, limits: &HeadLimits) -> Result<(), Refusal> {
+        /// Carriage return and line feed.
+        const LINE_END_BYTES: usize = 2;
 
-    /// Bounds a line that is still coming, and sees early that this is no HTTP (TLS on a plain port, say).
-    fn check_unfinished(&self, input: &[u8], limits: &HeadLimits) -> Result<(), Refusal> {
         if self.draft.is_some() {
-            return if input.len() - self.fields_start > limits.fields_bytes_max {
-                Err(FIELDS_TOO_LARGE)
-            } else {
-                Ok(())
-            };
+            let bytes = end - self.fields_start;
+            return if bytes > limits.fields_bytes_max { Err(FIELDS_TOO_LARGE) } else { Ok(()) };
         }
-        let line = input.get(self.line_start..).unwrap_or_default();
-        // One more for the carriage return.
-        if line.len() > limits.line_bytes_max + 1 {
-            return Err(LINE_TOO_LONG);
-        }
-        match line.first() {
-            Some(&byte) if byte != b'\r' && !super::field::is_token(&[byte]) => {
+        let bytes = end - self.line_start;
+        if bytes > limits.line_bytes_max + LINE_END_BYTES { Err(LINE_TOO_LONG) } else { Ok(()) }
+    }
+
+    /// Sees early that this is no HTTP: TLS on a plain port, say, would never end its line.
+    fn check_first_byte(&self, input: &[u8]) -> Result<(), Refusal> {
+        match input.get(self.line_start) {
+            Some(byte) if !matches!(byte, b'\r' | b'\n') && !super::field::is_token(&[*byte]) => {
                 Err(Refusal::bad("this is not HTTP"))
             }
             _ => Ok(()),
@@ -338,3 +330,6 @@ fn check_transfer_encoding(value: &[u8]) -> Result<(), Refusal> {
     }
     Err(Refusal { status: 501, why: "no Transfer-Encoding but chunked is spoken here" })
 }
+
+#[cfg(test)]
+mod tests;
