@@ -13,6 +13,7 @@
 //!
 //! Called by `cli` only. Knows no other player.
 
+pub mod access_log;
 pub mod client;
 pub mod dispatch;
 pub mod drain;

@@ -15,6 +15,9 @@ use crate::testing::{Answers, LARGE_BYTES};
 /// Far more than anything here takes.
 const SOON: Duration = Duration::from_secs(5);
 
+/// What the client's connection ends with.
+type Client = JoinHandle<Result<(), h2::Error>>;
+
 struct Server {
     phase: watch::Sender<Phase>,
     over: JoinHandle<()>,
@@ -32,14 +35,12 @@ fn serve_on(stream: DuplexStream, change: impl FnOnce(&mut Config)) -> Server {
 }
 
 impl Server {
-    async fn is_over(self) {
+    async fn ends(self) {
         timeout(SOON, self.over).await.expect("the connection stays").unwrap();
     }
 }
 
-async fn connect(
-    change: impl FnOnce(&mut Config),
-) -> (SendRequest<Bytes>, Server, JoinHandle<Result<(), h2::Error>>) {
+async fn connect(change: impl FnOnce(&mut Config)) -> (SendRequest<Bytes>, Server, Client) {
     let (ours, theirs) = duplex(1 << 16);
     let server = serve_on(ours, change);
     let (send, connection) = client::handshake(theirs).await.unwrap();
@@ -174,7 +175,7 @@ async fn an_idle_connection_is_closed_with_a_goaway() {
     let (send, server, client) =
         connect(|config| config.timeouts.keep_alive = Duration::from_millis(50)).await;
     assert_eq!(ask(&send, request("GET", "/"), b"").await.unwrap().0, 200);
-    server.is_over().await;
+    server.ends().await;
     drop(send);
     timeout(SOON, client).await.unwrap().unwrap().expect("the end is in order");
 }
@@ -189,7 +190,7 @@ async fn draining_finishes_what_is_in_flight() {
     tokio::time::sleep(Duration::from_millis(50)).await;
     server.phase.send_replace(Phase::Draining);
     assert_eq!(slow.await.unwrap().unwrap().0, 200);
-    server.is_over().await;
+    server.ends().await;
     timeout(SOON, client).await.unwrap().unwrap().expect("the end is in order");
 }
 
@@ -200,7 +201,7 @@ async fn when_the_client_goes_its_exchanges_go() {
     let (_response, _up) = send.send_request(request("GET", "/never"), true).unwrap();
     tokio::time::sleep(Duration::from_millis(20)).await;
     client.abort();
-    server.is_over().await;
+    server.ends().await;
 }
 
 #[tokio::test]
@@ -269,7 +270,7 @@ async fn goaway_comes_in_two_steps() {
     let answered: Vec<u32> =
         frames.iter().filter(|(kind, ..)| *kind == 1).map(|(_, stream, _)| *stream).collect();
     assert_eq!(answered, [1, 3]);
-    server.is_over().await;
+    server.ends().await;
 }
 
 #[tokio::test]
@@ -284,7 +285,7 @@ async fn rapid_resets_end_the_connection() {
     let frames = frames(theirs).await;
     let (_, _, payload) = frames.iter().find(|(kind, ..)| *kind == 7).expect("no GOAWAY");
     assert_eq!(payload[4..8], 11_u32.to_be_bytes(), "ENHANCE_YOUR_CALM");
-    server.is_over().await;
+    server.ends().await;
 }
 
 #[tokio::test]
@@ -319,7 +320,7 @@ async fn bytes_that_are_no_http2_end_the_connection() {
     let server = serve_on(ours, |_| {});
     theirs.write_all(PREFACE).await.unwrap();
     theirs.write_all(&[0xff; 64]).await.unwrap();
-    server.is_over().await;
+    server.ends().await;
 }
 
 #[test]
