@@ -28,6 +28,7 @@ use ctl_config::Config;
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::watch;
 
+use crate::client::TrustedProxies;
 use crate::drain::Drain;
 use crate::message::Service;
 use crate::reactor;
@@ -51,10 +52,8 @@ pub struct Listening {
     pub tls: bool,
 }
 
-/// Says whether a peer is trusted; `None` is a unix socket.
-pub type Trust = Arc<dyn Fn(Option<SocketAddr>) -> bool + Send + Sync>;
-
 /// All that a connection needs to know.
+#[derive(Debug)]
 pub struct Edge<S> {
     /// Who answers.
     pub service: Arc<S>,
@@ -63,7 +62,7 @@ pub struct Edge<S> {
     /// Certificate and key, where a listener speaks TLS.
     pub tls: Option<Arc<Identity>>,
     /// Whose forwarded headers and PROXY protocol are heard.
-    pub trusted: Trust,
+    pub trusted: Arc<TrustedProxies>,
     /// Connections are accepted while it is true.
     pub gate: watch::Receiver<bool>,
     /// See [`Drain`].
@@ -142,6 +141,9 @@ fn reactors_for_this_machine() -> usize {
 
 /// Starts the reactors: `server.reactors` threads, each accepting from every listener once the gate is open.
 pub fn run_reactors<S: Service>(listeners: Vec<Listening>, edge: Edge<S>) -> io::Result<Reactors> {
+    if let Some(bare) = listeners.iter().find(|listener| listener.tls && edge.tls.is_none()) {
+        return Err(io::Error::other(format!("{} speaks TLS but there is no certificate", bare.name)));
+    }
     let count = edge.config.server.reactors.map_or_else(reactors_for_this_machine, |n| n as usize);
     let count = count.clamp(1, REACTORS_MAX);
     let runtimes: Vec<Runtime> = (0..count).map(runtime).collect::<io::Result<_>>()?;

@@ -14,7 +14,7 @@ use crate::message::{
 };
 
 /// Answers by path: `/slow` after 300 ms, `/never`, `/echo` with the request's body, `/large` with 1 MiB, `/lie` with a
-/// length that is wrong, anything else with `hello`.
+/// length that is wrong, `/peer` with who the client is, anything else with `hello`.
 pub(crate) struct Answers;
 
 /// The size of `/large`.
@@ -32,11 +32,23 @@ pub(crate) fn response(status: u16, body: Body) -> Response {
 }
 
 impl Service for Answers {
-    async fn call<B: RequestBody>(&self, _: &Connection, head: &RequestHead, body: &mut B) -> Response {
+    async fn call<B: RequestBody>(
+        &self,
+        connection: &Connection,
+        head: &RequestHead,
+        body: &mut B,
+    ) -> Response {
         match head.path() {
             b"/slow" => tokio::time::sleep(Duration::from_millis(300)).await,
             b"/never" => std::future::pending().await,
             b"/large" => return response(200, Body::Bytes(Bytes::from(vec![b'x'; LARGE_BYTES]))),
+            b"/peer" => {
+                let text =
+                    |address: Option<std::net::SocketAddr>| address.map_or("unix".into(), |a| a.to_string());
+                let trusted = if connection.peer_is_trusted { "trusted" } else { "untrusted" };
+                let (peer, local) = (text(connection.peer), text(connection.local));
+                return response(200, Body::Bytes(format!("{peer} {local} {trusted} hello").into()));
+            }
             b"/lie" => {
                 let mut lie = response(200, Body::Bytes(Bytes::from_static(b"hello")));
                 lie.headers.push(b"content-length", b"6");

@@ -32,11 +32,12 @@ fn start_on(socket: OwnedFd, change: impl FnOnce(&mut Config), tls: Option<Arc<I
     let (gate, open) = watch::channel(true);
     let (phase, drain) = Drain::channel();
     let is_tls = tls.is_some();
+    let trusted = config.proxy.trusted.clone();
     let edge = Edge {
         service: Arc::new(Answers),
         config: Arc::new(config),
         tls,
-        trusted: Arc::new(|_| false),
+        trusted: Arc::new(TrustedProxies::parse(&trusted).unwrap()),
         gate: open,
         drain,
     };
@@ -241,4 +242,41 @@ fn read_response_bytes(stream: &mut TcpStream) -> Vec<u8> {
     let mut got = Vec::new();
     let _ends_with_a_reset = stream.read_to_end(&mut got);
     got
+}
+
+#[test]
+fn a_trusted_proxy_says_who_the_client_is() {
+    let behind_proxy = |config: &mut Config| {
+        config.proxy.protocol = true;
+        config.proxy.trusted = vec!["127.0.0.1".to_owned()];
+        config.timeouts.header = Duration::from_millis(300);
+    };
+    let running = start(behind_proxy, None);
+    let mut stream = running.connect();
+    // In pieces, and with the request in the same breath as the end of the header.
+    for piece in ["PROXY TCP4 192.0.2.7 198.51", ".100.1 4711 443\r\nGET /peer HTTP/1.1\r\nHost: a\r\n\r\n"] {
+        stream.write_all(piece.as_bytes()).unwrap();
+        std::thread::sleep(Duration::from_millis(30));
+    }
+    let told = read_response(&mut stream);
+    assert!(told.ends_with("192.0.2.7:4711 198.51.100.1:443 untrusted hello"), "{told}");
+
+    for bad in ["GET / HTTP/1.1\r\nHost: a\r\n\r\n", "PROXY nonsense\r\n", "PROXY TCP4 192.0.2.7"] {
+        let mut stream = running.connect();
+        stream.write_all(bad.as_bytes()).unwrap();
+        assert_eq!(read_response_bytes(&mut stream), b"", "{bad}");
+    }
+
+    let mut half = running.connect();
+    half.write_all(b"PROXY TCP4 192.0.2.7").unwrap();
+    half.shutdown(std::net::Shutdown::Write).unwrap();
+    assert_eq!(read_response_bytes(&mut half), b"");
+}
+
+#[test]
+fn nobody_else_may_speak_the_proxy_protocol() {
+    let running = start(|config| config.proxy.protocol = true, None);
+    let mut stream = running.connect();
+    stream.write_all(b"PROXY TCP4 192.0.2.7 198.51.100.1 4711 443\r\n\r\n").unwrap();
+    assert!(read_response(&mut stream).starts_with("HTTP/1.1 400 "));
 }
