@@ -1,5 +1,6 @@
 //! The command line: commands and their help. The flags of settings come from the table in `ctl-config`.
 
+use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use clap::builder::styling::{AnsiColor, Styles};
@@ -177,11 +178,11 @@ fn setting_flag(setting: &'static Setting) -> Option<Arg> {
     let mut help = setting.summary().replace('`', "");
     if let Kind::Choice(choices) = setting.kind {
         let words: Vec<_> = choices.iter().map(|choice| choice.word).collect();
-        help.push_str(&format!(": {}", words.join(", ")));
+        let _ = write!(help, ": {}", words.join(", "));
     }
     let default = ctl_config::reference::default_text(setting).replace(['`', '"', '[', ']'], "");
     if default != "none" {
-        help.push_str(&format!(" [default: {default}]"));
+        let _ = write!(help, " [default: {default}]");
     }
     let heading = match setting.section {
         "app" => "Project",

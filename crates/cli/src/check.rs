@@ -1,11 +1,111 @@
-//! `quintet check`
+//! `quintet check`: would this project run here, and run well? A list of findings, each with what to do about it.
+//!
+//! Starts nothing that stays, and changes nothing. Each finding is made by itself: one bad thing does not hide others,
+//! but where the next step has nothing to stand on (no project, no Python).
+
+mod app;
+mod finding;
+mod system;
 
 use clap::ArgMatches;
+use ctl_config::{Loaded, Style};
+use serde_json::json;
 
 use crate::exit::Exit;
-use crate::failure::Result;
+use crate::failure::{Failure, Result};
+use crate::run::{self, Decided};
+use crate::setup::Request;
+use crate::{print, print_json};
+use finding::{Finding, Level};
 
 /// The command.
-pub(crate) fn run(_matches: &ArgMatches) -> Result<Exit> {
-    Ok(Exit::Success)
+pub(crate) fn run(matches: &ArgMatches) -> Result<Exit> {
+    let findings = all(&Request::from_matches(matches)?);
+    let good = findings.iter().all(|finding| finding.level != Level::Fail);
+    if matches.get_flag("json") {
+        print_json(&json!({ "ok": good, "findings": findings }))?;
+    } else {
+        print(&finding::render(&findings, Style::COLOUR))?;
+    }
+    Ok(if good { Exit::Success } else { Exit::Failure })
+}
+
+fn all(request: &Request) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let loaded = match request.load() {
+        Ok(loaded) => loaded,
+        Err(failure) => {
+            findings.push(Finding::of_failure("config", &failure));
+            return findings;
+        }
+    };
+    findings.push(configuration(&loaded));
+    findings.extend(loaded.warnings.iter().map(|warning| {
+        Finding::warn("config", warning.message.clone()).hint(warning.hint.clone().unwrap_or_default())
+    }));
+    findings.extend(system::findings(&loaded.config));
+    match run::decide(loaded) {
+        Ok(decided) => findings.extend(of_project(&decided)),
+        Err(failure) => findings.push(Finding::of_failure("project", &failure)),
+    }
+    findings
+}
+
+fn configuration(loaded: &Loaded) -> Finding {
+    let changed = ctl_config::settings::all()
+        .filter(|setting| *loaded.origin(setting.key) != ctl_config::Origin::Default)
+        .count();
+    let file =
+        loaded.file.as_ref().map_or_else(|| "no quintet.toml".into(), |path| path.display().to_string());
+    let text = match changed {
+        0 => format!("{file}; every setting has its default"),
+        1 => format!("{file}; 1 setting is not the default"),
+        _ => format!("{file}; {changed} settings are not the default"),
+    };
+    Finding::ok("config", text)
+}
+
+fn of_project(decided: &Decided) -> Vec<Finding> {
+    let Decided { project, python, sizing, loaded, runtime_dir } = decided;
+    let mut findings = Vec::new();
+    let settings =
+        project.settings.as_ref().map(|name| format!(", settings {name} from {}", project.settings_from));
+    findings
+        .push(Finding::ok("project", format!("{}{}", project.dir.display(), settings.unwrap_or_default())));
+    let found = format!("{} {} ({})", python.version, python.path.display(), python.origin);
+    findings.push(Finding::ok("python", found));
+    findings
+        .extend(python.passed_over.iter().map(|text| Finding::warn("python", format!("passed over {text}"))));
+    let [workers_why, threads_why, _] = &sizing.reasons;
+    let workers = format!("{}: {workers_why}", sizing.workers);
+    findings.push(if workers_why.contains("memory may become short") {
+        Finding::warn("workers", workers).hint("fewer workers.count, or more memory")
+    } else {
+        Finding::ok("workers", workers)
+    });
+    findings.push(Finding::ok("threads", format!("{} each: {threads_why}", sizing.threads)));
+    findings.push(system::descriptors(&loaded.config, sizing));
+    findings.extend(system::addresses(&loaded.config, runtime_dir));
+    findings.extend(app::findings(decided));
+    findings
+}
+
+impl Finding {
+    /// A failure of a step, as a finding.
+    fn of_failure(about: &'static str, failure: &Failure) -> Self {
+        match failure {
+            Failure::One { message, detail, hint, .. } => {
+                let text = match detail {
+                    Some(detail) => format!("{message}\n{detail}"),
+                    None => message.clone(),
+                };
+                Self::fail(about, text).hint(hint.clone().unwrap_or_default())
+            }
+            Failure::Config(problems) => {
+                let text = problems.render(Style::default());
+                Self::fail(about, text.trim_end().trim_start_matches("error: ").to_owned())
+            }
+            Failure::Shown(_) => Self::fail(about, String::new()),
+        }
+    }
 }

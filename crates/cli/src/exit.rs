@@ -1,5 +1,7 @@
 //! The exit codes of every command: one table for the code, `quintet help exit-codes` and the reference.
 
+use std::fmt::Write as _;
+
 /// How a command ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Exit {
@@ -45,7 +47,7 @@ impl From<Exit> for std::process::ExitCode {
 pub(crate) fn text() -> String {
     let mut text = String::from("Exit codes\n\n");
     for (exit, name, meaning) in TABLE {
-        text.push_str(&format!("  {}  {name:<12} {meaning}\n", exit as u8));
+        let _ = writeln!(text, "  {}  {name:<12} {meaning}", exit as u8);
     }
     text.push_str(
         "\nWith a signal that cannot be caught the shell reports 128 + its number: 137 after SIGKILL.\n",
@@ -60,7 +62,7 @@ pub(crate) fn markdown() -> String {
          The same for every command.\n\n| code | name | meaning |\n|---|---|---|\n",
     );
     for (exit, name, meaning) in TABLE {
-        page.push_str(&format!("| {} | {name} | {meaning} |\n", exit as u8));
+        let _ = writeln!(page, "| {} | {name} | {meaning} |", exit as u8);
     }
     page.push_str(
         "\nAfter a signal that cannot be caught the shell reports 128 + its number: 137 after SIGKILL.\n",

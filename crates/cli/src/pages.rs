@@ -1,5 +1,6 @@
 //! `quintet version`, `quintet help`, and the reference pages that are made from the code.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -122,7 +123,7 @@ fn cli_page() -> String {
     command.build();
     push_command(&mut page, &mut command);
     for (title, text) in [("Configuration", CONFIGURATION), ("Signals", SIGNALS)] {
-        page.push_str(&format!("\n## {title}\n\n```text\n{}\n```\n", text.trim_end()));
+        let _ = write!(page, "\n## {title}\n\n```text\n{}\n```\n", text.trim_end());
     }
     page
 }
@@ -131,7 +132,7 @@ fn push_command(page: &mut String, command: &mut Command) {
     let name = command.get_bin_name().unwrap_or("quintet").to_owned();
     let help = command.render_long_help().to_string();
     let lines: Vec<_> = help.lines().map(str::trim_end).collect();
-    page.push_str(&format!("\n## {name}\n\n```text\n{}\n```\n", lines.join("\n").trim_end()));
+    let _ = write!(page, "\n## {name}\n\n```text\n{}\n```\n", lines.join("\n").trim_end());
     for sub in command.get_subcommands_mut() {
         if !sub.is_hide_set() && sub.get_name() != "help" {
             push_command(page, sub);

@@ -180,7 +180,7 @@ fn ask(path: &Path, django: bool) -> std::result::Result<String, Unfit> {
     command.args(["-c", PROBE]).current_dir("/").stdin(Stdio::null());
     let output = match patience::output(&mut command, PROBE_PATIENCE) {
         Ok(Ended { status, stdout, .. }) if status.success() => stdout,
-        Ok(ended) => return Err(Unfit::Broken(last_line(&ended.stderr))),
+        Ok(ended) => return Err(Unfit::Broken(telling_line(&ended.stderr))),
         Err(error) => return Err(Unfit::Broken(error)),
     };
     let said: Said = serde_json::from_slice(&output)
@@ -201,9 +201,12 @@ fn version_of(text: &str) -> Option<(u32, u32)> {
     Some((parts.next()?.ok()?, parts.next()?.ok()?))
 }
 
-fn last_line(bytes: &[u8]) -> String {
+/// Of a traceback the last line, of anything else (a shell, pyenv) the first.
+fn telling_line(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(bytes);
-    text.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("it says nothing").to_owned()
+    let mut lines = text.lines().filter(|line| !line.trim().is_empty());
+    let line = if text.contains("Traceback") { lines.next_back() } else { lines.next() };
+    line.unwrap_or("it says nothing").to_owned()
 }
 
 impl Unfit {

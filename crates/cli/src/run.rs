@@ -70,7 +70,7 @@ pub(crate) fn decide(loaded: Loaded) -> Result<Decided> {
     let named = config.app.python.as_ref().map(|program| program.0.as_path());
     let python = python::find(&Surroundings::real(), named, &project.dir, project.is_django())?;
     let sizing = size(config);
-    Ok(Decided { project, python, sizing, runtime_dir, loaded })
+    Ok(Decided { loaded, project, python, sizing, runtime_dir })
 }
 
 fn size(config: &Config) -> Sizing {

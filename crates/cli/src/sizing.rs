@@ -63,20 +63,9 @@ const REACTORS_MAX: u32 = 16;
 /// Chooses what the configuration leaves open.
 pub(crate) fn choose(machine: &Machine, asked: Asked) -> Sizing {
     let (workers, workers_why) = workers(machine, asked);
-    let (threads, threads_why) = match asked.threads {
-        Some(threads) => (threads, "as configured".to_owned()),
-        None => threads(workers),
-    };
-    let (reactors, reactors_why) = match asked.reactors {
-        Some(reactors) => (reactors, "as configured".to_owned()),
-        None => {
-            let reactors = ((machine.cores / 2.0).ceil() as u32).clamp(1, REACTORS_MAX);
-            (
-                reactors,
-                if reactors == 1 { "enough for this machine" } else { "one for every two cores" }.to_owned(),
-            )
-        }
-    };
+    let configured = |number| (number, "as configured".to_owned());
+    let (threads, threads_why) = asked.threads.map_or_else(|| threads(workers), configured);
+    let (reactors, reactors_why) = asked.reactors.map_or_else(|| reactors(machine), configured);
     Sizing { workers, threads, reactors, reasons: [workers_why, threads_why, reactors_why] }
 }
 
@@ -119,6 +108,12 @@ fn threads(workers: u32) -> (u32, String) {
         "while one waits for the database, others compute".to_owned()
     };
     (threads, why)
+}
+
+fn reactors(machine: &Machine) -> (u32, String) {
+    let reactors = ((machine.cores / 2.0).ceil() as u32).clamp(1, REACTORS_MAX);
+    let why = if reactors == 1 { "enough for this machine" } else { "one for every two cores" };
+    (reactors, why.to_owned())
 }
 
 fn memory_text(machine: &Machine) -> String {

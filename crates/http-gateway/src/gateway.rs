@@ -113,7 +113,7 @@ impl Running {
             service: Arc::clone(&gateway),
             config: Arc::clone(&config),
             tls: tls.clone(),
-            trusted: Arc::new(move |peer| trusted.trusts(peer)),
+            trusted: Arc::clone(&trusted),
             gate: gate_ear,
             drain: drain_ear,
         };

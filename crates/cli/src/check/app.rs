@@ -1,0 +1,103 @@
+//! The app, looked at by the project's own Python: `python -m quintet._check`.
+
+use std::process::{Command, Stdio};
+
+use ctl_admin::words::AppReport;
+use serde::Deserialize;
+use serde_json::json;
+
+use super::finding::Finding;
+use crate::patience;
+use crate::run::Decided;
+
+/// What `quintet._check` prints.
+#[derive(Debug, Deserialize)]
+struct Answer {
+    app: Option<AppReport>,
+    failure: Option<Failed>,
+    findings: Vec<Finding>,
+}
+
+/// Why the app could not be imported.
+#[derive(Debug, Deserialize)]
+struct Failed {
+    message: String,
+    traceback: String,
+    hint: String,
+}
+
+pub(super) fn findings(decided: &Decided) -> Vec<Finding> {
+    let mut command = Command::new(&decided.python.path);
+    let asked = json!({
+        "dir": decided.project.dir,
+        "wsgi": decided.project.wsgi,
+        "settings": decided.project.settings,
+        "workers": decided.sizing.workers,
+        "threads": decided.sizing.threads,
+    });
+    command.args(["-m", "quintet._check"]).env("QUINTET_CHECK", asked.to_string()).stdin(Stdio::null());
+    let patience = decided.loaded.config.workers.start_timeout;
+    let ended =
+        match patience::output(&mut command, patience) {
+            Ok(ended) => ended,
+            Err(error) => {
+                return vec![Finding::fail("app", format!("its import could not be checked: {error}")).hint(
+                    "what does it wait for while it is imported? workers.start_timeout allows more time",
+                )];
+            }
+        };
+    if let Ok(answer) = serde_json::from_slice::<Answer>(&ended.stdout) {
+        return of_answer(answer);
+    }
+    let said = String::from_utf8_lossy(&ended.stderr);
+    let text = format!("Python ended without an answer ({})\n{}", ended.status, tail(&said));
+    vec![Finding::fail("app", text).hint("does `python -X faulthandler -m quintet._check` say more?")]
+}
+
+fn of_answer(answer: Answer) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    if let Some(failed) = answer.failure {
+        let text = format!("{}\n{}", failed.message, failed.traceback);
+        findings.push(Finding::fail("app", text.trim_end()).hint(failed.hint));
+    }
+    if let Some(app) = answer.app {
+        let django = app.django.map_or_else(String::new, |version| format!(", Django {version}"));
+        findings.push(Finding::ok("app", format!("{} imports{django}", app.app)));
+    }
+    findings.extend(answer.findings);
+    findings
+}
+
+/// The last lines of what a process said.
+fn tail(text: &str) -> String {
+    const LINES: usize = 12;
+    let lines: Vec<_> = text.lines().collect();
+    lines[lines.len().saturating_sub(LINES)..].join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::finding::Level;
+    use super::*;
+
+    #[test]
+    fn a_failed_import_is_a_failure_with_its_traceback() {
+        let answer = serde_json::from_str(
+            r#"{"failure": {"message": "NameError", "traceback": "Traceback\n  x\n", "hint": "mend"}, "findings": []}"#,
+        );
+        let findings = of_answer(answer.unwrap());
+        assert_eq!(findings[0].text, "NameError\nTraceback\n  x");
+        assert_eq!((findings[0].level, findings.len()), (Level::Fail, 1));
+    }
+
+    #[test]
+    fn an_app_comes_with_its_findings() {
+        let answer = serde_json::from_str(
+            r#"{"app": {"app": "shop.wsgi:application", "django": "5.2"},
+                "findings": [{"level": "warn", "about": "settings", "text": "DEBUG", "hint": ""}]}"#,
+        );
+        let findings = of_answer(answer.unwrap());
+        assert_eq!(findings[0].text, "shop.wsgi:application imports, Django 5.2");
+        assert_eq!(findings[1].level, Level::Warn);
+    }
+}
