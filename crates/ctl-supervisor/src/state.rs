@@ -14,7 +14,11 @@
 
 mod gateway;
 mod reload;
+#[cfg(test)]
+mod simulation;
 mod stop;
+#[cfg(test)]
+mod tests;
 mod worker;
 
 use std::collections::BTreeMap;

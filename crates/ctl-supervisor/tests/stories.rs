@@ -259,3 +259,75 @@ fn a_second_instance_is_refused() {
     let expected = format!("already running for this project (pid {})", instance.pid());
     assert!(shown.contains(&expected) && shown.contains("quintet stop"), "{shown}");
 }
+
+#[test]
+fn sockets_of_systemd_are_used_instead_of_addresses() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let dir = stage::stage(&[]);
+    // As systemd does: descriptor 3, and the process id that will be the program's.
+    let mut command = std::process::Command::new("/bin/sh");
+    command.args([
+        "-c",
+        "exec 3<&0 0</dev/null; LISTEN_FDS=1 LISTEN_PID=$$ LISTEN_FDNAMES=web exec \"$@\"",
+        "sh",
+    ]);
+    let supervisor = stage::supervisor_command(dir.path());
+    command.arg(supervisor.get_program()).args(supervisor.get_args());
+    command.envs(supervisor.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    command.stdin(std::os::fd::OwnedFd::from(listener)).stdout(std::process::Stdio::null());
+    let mut process =
+        command.stderr(std::fs::File::create(dir.path().join("stderr")).unwrap()).spawn().unwrap();
+    assert_eq!(get(address).unwrap(), "generation 1");
+    let run_dir = dir.path().join("run");
+    assert_eq!(client::status(&run_dir).unwrap().addresses, [format!("http://{address}")]);
+    client::stop(&run_dir, SOON, |_| {}).unwrap();
+    assert!(process.wait().unwrap().success());
+}
+
+#[test]
+fn a_unit_without_its_sockets_is_told_so() {
+    let mut instance = Instance::launch(&[("bind", "systemd")]);
+    assert_eq!(code(instance.wait()), 1);
+    let shown = instance.stderr();
+    assert!(shown.contains("systemd has passed no sockets") && shown.contains(".socket unit"), "{shown}");
+    assert!(!instance.run_dir().exists());
+}
+
+#[test]
+fn workers_run_as_the_user_that_is_configured() {
+    let who = "echo uid $(id -u), home $HOME, cwd $(pwd) >&2";
+    let mut instance = Instance::launch(&[("user", "nobody"), ("worker_sh", who)]);
+    let root =
+        std::fs::metadata("/proc/self").is_ok_and(|own| std::os::unix::fs::MetadataExt::uid(&own) == 0);
+    if root {
+        assert_eq!(code(instance.wait()), 3, "the worker says no more than that");
+        let shown = instance.stderr();
+        let id = std::process::Command::new("id").args(["-u", "nobody"]).output().unwrap().stdout;
+        let uid = format!("uid {},", String::from_utf8(id).unwrap().trim());
+        assert!(shown.contains(&uid) && !shown.contains("home /root"), "{shown}");
+    } else {
+        assert_eq!(code(instance.wait()), 1);
+        assert!(
+            instance.stderr().contains("only root can start processes as another user"),
+            "{}",
+            instance.stderr()
+        );
+    }
+}
+
+#[test]
+fn what_an_app_leaves_behind_is_reaped_and_goes_with_the_instance() {
+    // A helper that has left its worker's process group, and outlives it.
+    let mut instance = Instance::start(&[("helper", "setsid sleep 600 & echo $! > helper.pid")]);
+    let helper =
+        std::fs::read_to_string(instance.dir.path().join("helper.pid")).unwrap().trim().parse().unwrap();
+    let worker = instance.status().unwrap().workers[0].pid;
+    kill("-KILL", worker);
+    instance.wait_for("a replacement", |status| status.workers.iter().all(|known| known.pid != worker));
+    assert!(is_alive(helper), "a restart of a worker does not end what the app has started");
+    instance.seen.push(helper);
+    instance.signal("-TERM");
+    assert_eq!(code(instance.wait()), 0);
+    instance.assert_nothing_left();
+}

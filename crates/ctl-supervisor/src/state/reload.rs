@@ -119,22 +119,25 @@ impl State {
         }
     }
 
-    /// Tells how far it is, and ends it when it is done.
+    /// Ends a reload that is done, and begins the one that was asked for meanwhile.
     pub(super) fn settle_reload(&mut self, now: Instant) {
+        self.advance_reload(now);
+        if self.reload.is_none()
+            && self.active.is_some()
+            && let Some(clients) = self.queued_reload.take()
+        {
+            self.begin_reload(clients, now);
+        }
+    }
+
+    /// Tells how far it is, and whether it is done.
+    fn advance_reload(&mut self, now: Instant) {
         let wanted = self.settings.workers;
         let new = self.workers.values().filter(|worker| worker.serves() && self.is_fresh(worker)).count();
         let old =
             self.workers.values().filter(|worker| worker.leaving.is_none() && !self.is_fresh(worker)).count();
         let draining = self.workers.values().filter(|worker| worker.leaving.is_some()).count();
-        let Some(reload) = &mut self.reload else {
-            if let Some(clients) = self.queued_reload.take_if(|_| self.active.is_some()) {
-                self.begin_reload(clients, now);
-            }
-            return;
-        };
-        if reload.reading {
-            return;
-        }
+        let Some(reload) = self.reload.as_mut().filter(|reload| !reload.reading) else { return };
         if new > reload.told {
             reload.told = new;
             reload.failures = 0;

@@ -159,12 +159,17 @@ impl State {
             self.workers.remove(&number);
             return;
         }
+        let unseen = !worker.online && self.reload.is_some() && worker.generation == self.target;
         let served = now.saturating_duration_since(worker.started);
         let steady = worker.ready.is_some_and(|ready| now.saturating_duration_since(ready) >= STABLE_AFTER);
         self.workers.remove(&number);
         self.worker_event("died", number);
         if self.stop.is_some() {
             self.log(Level::Warn, format!("worker {number} (pid {pid}) died while draining: {exit}"));
+            return;
+        }
+        if unseen {
+            self.reload_worker_failed(number, &died_at_start(number, exit), now);
             return;
         }
         let again = if steady {

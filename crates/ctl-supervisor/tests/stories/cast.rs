@@ -151,6 +151,11 @@ pub(crate) fn worker() -> ! {
         let (_, write) = UnixStream::pair().unwrap();
         signal_hook::low_level::pipe::register(signal_hook::consts::SIGTERM, write).unwrap();
     }
+    let helper = script("helper");
+    if !helper.is_empty() && start.worker == 1 {
+        // What an app may do on import.
+        assert!(std::process::Command::new("/bin/sh").args(["-c", &helper]).status().unwrap().success());
+    }
     let app =
         AppReport { app: "shop.wsgi:application".into(), python: "3.12.1".into(), ..AppReport::default() };
     say(&control, &FromWorker::Ready { app: Box::new(app) });

@@ -61,7 +61,10 @@ pub(crate) fn supervisor() -> ! {
         worker_env: Vec::new(),
         banner: vec!["a line from the command".into()],
         gateway_command: role("gateway"),
-        worker_command: role("worker"),
+        worker_command: match script("worker_sh") {
+            sh if sh.is_empty() => role("worker"),
+            sh => Some(["/bin/sh", "-c", &sh].map(Into::into).to_vec()),
+        },
         reload_config: None,
     });
     if let Outcome::Failed(problem) = &outcome {
