@@ -13,7 +13,7 @@ def find_program() -> str | None:
     """The native program: in the scripts folder of this environment, beside this Python, or on PATH."""
     folders = [
         sysconfig.get_path("scripts"),
-        os.path.dirname(sys.executable),
+        Path(sys.executable).parent,
         sysconfig.get_path("scripts", f"{os.name}_user"),
     ]
     for folder in folders:
@@ -33,7 +33,7 @@ def main() -> int:
             file=sys.stderr,
         )
         return 1
-    os.execv(program, ["quintet", *sys.argv[1:]])
+    return os.execv(program, ["quintet", *sys.argv[1:]])
 
 
 if __name__ == "__main__":

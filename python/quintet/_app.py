@@ -14,6 +14,9 @@ from typing import Any
 
 from quintet import _django
 
+# Frames of these folders say nothing about the app: ours, and the import system's.
+_NOISE = tuple(f"{Path(file).parent}{os.sep}" for file in (__file__, importlib.__file__))
+
 # Folders of a project that hold no settings of its own.
 _NOT_THE_PROJECT = {"node_modules", "site-packages", "__pycache__"}
 
@@ -90,8 +93,7 @@ def clean_traceback(error: BaseException) -> str:
 
 
 def _is_noise(filename: str) -> bool:
-    ours = os.path.dirname(__file__) + os.sep
-    return filename.startswith((ours, "<frozen importlib", os.path.dirname(importlib.__file__) + os.sep))
+    return filename.startswith(("<frozen importlib", *_NOISE))
 
 
 def _hint(error: BaseException, start: dict[str, Any]) -> str:
@@ -100,7 +102,9 @@ def _hint(error: BaseException, start: dict[str, Any]) -> str:
         return _hint_for_missing(error.name, start)
     if type(error).__name__ == "ImproperlyConfigured":
         if "SECRET_KEY" in text:
-            return "the settings need a SECRET_KEY; many projects read it from the environment: is it set here?"
+            return (
+                "the settings need a SECRET_KEY; many projects read it from the environment: is it set here?"
+            )
         if "DJANGO_SETTINGS_MODULE" in text or "settings are not configured" in text:
             return _nearest_settings("") or "say which settings to use: --settings or DJANGO_SETTINGS_MODULE"
     if isinstance(error, KeyError) and len(error.args) == 1:
@@ -128,7 +132,7 @@ def _hint_for_missing(name: str, start: dict[str, Any]) -> str:
 
 
 def _nearest_settings(wanted: str) -> str:
-    names = list(_modules(os.getcwd(), "settings"))
+    names = list(_modules(Path.cwd(), "settings"))
     return _nearest(wanted, names) or (f"settings found here: {', '.join(names[:5])}" if names else "")
 
 
@@ -137,7 +141,7 @@ def _nearest(wanted: str, names: Any) -> str:
     return f"did you mean {near[0]}?" if near else ""
 
 
-def _modules(directory: str, word: str) -> Iterator[str]:
+def _modules(directory: str | Path, word: str) -> Iterator[str]:
     """Modules up to two packages deep with this word in their path: `shop.settings`, `shop.settings.local`."""
     root = Path(directory)
     for depth in ("", "*/", "*/*/"):

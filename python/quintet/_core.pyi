@@ -16,7 +16,7 @@ class FileWrapper:
     def close(self) -> None: ...
 
 class Worker:
-    """This process as the supervisor and the gateway see it."""
+    """The process as the supervisor and the gateway see it."""
 
     def __new__(
         cls,

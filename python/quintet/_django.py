@@ -67,7 +67,8 @@ def with_static_files(app: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _path(value: Any) -> str | None:
-    return os.path.abspath(os.fspath(value)) if value else None
+    # Not resolved: the name the project gave may be a link that is moved at the next deployment.
+    return os.path.abspath(os.fspath(value)) if value else None  # noqa: PTH100
 
 
 def _gives_hashed_names() -> bool:
@@ -76,22 +77,25 @@ def _gives_hashed_names() -> bool:
 
     try:
         return isinstance(staticfiles_storage, HashedFilesMixin)
-    except Exception:
+    except Exception:  # noqa: BLE001
         # A storage that cannot be made (a cloud without credentials): the app fails where it uses it, not here.
         return False
 
 
 def _finder_directories() -> list[tuple[str, str]]:
-    """Directories in the finders' order, up to the first finder that does not look into directories: what comes
-    behind it is Django's to find, or the order would change."""
+    """Directories in the finders' order.
+
+    Ends at the first finder that does not just look into directories: what comes behind it is Django's to find, or the
+    order would change.
+    """
     from django.contrib.staticfiles.finders import AppDirectoriesFinder, FileSystemFinder, get_finders
 
     found: list[tuple[str, str]] = []
     for finder in get_finders():
         if type(finder) is FileSystemFinder:
-            found += [(prefix, os.path.abspath(root)) for prefix, root in finder.locations]
+            found += [(prefix, str(_path(root))) for prefix, root in finder.locations]
         elif type(finder) is AppDirectoriesFinder:
-            found += [("", os.path.abspath(s.location)) for s in finder.storages.values()]
+            found += [("", str(_path(s.location))) for s in finder.storages.values()]
         else:
             break
     return found

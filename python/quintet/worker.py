@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 import threading
+from pathlib import Path
 from typing import Any
 
 from quintet import _app, _core
@@ -53,7 +54,7 @@ def main() -> int:
     enter(start["dir"])
     try:
         app, report = _app.load(start)
-    except BaseException as error:  # SystemExit at import is a failed import, too
+    except BaseException as error:  # noqa: BLE001 (SystemExit at import is a failed import, too)
         return fail(worker, _app.explain(error, start))
     # What lives by now lives for ever: the garbage collector need not look at it again.
     gc.collect()
@@ -66,7 +67,7 @@ def main() -> int:
 
 def enter(directory: str) -> None:
     """Makes the project the current directory and the first place to import from."""
-    before = os.getcwd()
+    before = str(Path.cwd())
     os.chdir(directory)
     # `python -m` has put the directory it was started in there, unless it was told not to (-P).
     if sys.path and sys.path[0] in ("", before):
@@ -81,7 +82,7 @@ def serve(worker: _core.Worker, app: Any, log: Log, slots: int) -> int:
     def slot(index: int) -> None:
         try:
             worker.slot(index, app, log.exchange)
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 (it must not end without a word)
             log.write("ERROR", "a slot of the worker failed", {"slot": str(index)}, error)
             worker.stop()
 

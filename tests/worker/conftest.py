@@ -20,6 +20,9 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGE_DIR = None if os.environ.get("QUINTET_TEST_PACKAGE") == "installed" else ROOT / "python"
 
 
+Serve = Callable[..., Any]
+
+
 @functools.cache
 def package_version(python: str) -> str:
     environment = dict(os.environ)
@@ -36,7 +39,7 @@ def python() -> str:
 
 
 @pytest.fixture
-def start_worker(tmp_path: Path, python: str) -> Iterator[Callable[..., Any]]:
+def start_worker(tmp_path: Path, python: str) -> Iterator[Serve]:
     """`start_worker(source, **start)`: writes the source to app.py and starts a worker for it."""
     from link import Gateway, Worker
 
@@ -60,7 +63,7 @@ def start_worker(tmp_path: Path, python: str) -> Iterator[Callable[..., Any]]:
 
 
 @pytest.fixture
-def serve(start_worker: Callable[..., Any]) -> Callable[..., Any]:
+def serve(start_worker: Serve) -> Serve:
     """`serve(source)`: a worker that is ready."""
 
     def ready(source: str = "", **options: Any) -> Any:

@@ -23,12 +23,14 @@ END, ABORT = 1, 2
 TIMEOUT_S = 10.0
 
 
-class Closed(Exception):
+class ClosedError(Exception):
     """The worker has closed its stream."""
 
 
 @dataclass
 class Frame:
+    """One frame as received."""
+
     kind: int
     flags: int
     payload: bytes
@@ -51,6 +53,8 @@ class File:
 
 @dataclass
 class Response:
+    """A response, put together from its frames."""
+
     status: int
     reason: bytes
     headers: list[tuple[str, str]]
@@ -184,7 +188,7 @@ class Slot:
                     numbers.frombytes(content[: len(content) - len(content) % numbers.itemsize])
                     self.fds += numbers
             if not data:
-                raise Closed
+                raise ClosedError
             self.buffer += data
 
     def send(self, **request: Any) -> None:
@@ -237,7 +241,7 @@ class Slot:
     def is_closed(self) -> bool:
         try:
             self.frame()
-        except (Closed, ConnectionResetError):
+        except (ClosedError, ConnectionResetError):
             return True
         return False
 
@@ -294,7 +298,7 @@ class Worker:
             "PYTHONPATH": str(PACKAGE_DIR) if PACKAGE_DIR else "",
         }
         self.log = directory / "stderr.log"
-        with open(self.log, "wb") as stderr:
+        with self.log.open("wb") as stderr:
             self.process = subprocess.Popen(
                 [python, "-m", "quintet.worker"],
                 env=environment,

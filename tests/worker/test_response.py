@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from conftest import Serve
 
-def test_a_list_of_one_is_one_frame_with_a_length(serve):
+
+def test_a_list_of_one_is_one_frame_with_a_length(serve: Serve) -> None:
     worker = serve(
         """
         def app(environ, start_response):
