@@ -12,7 +12,6 @@ import signal
 import socket
 import struct
 import subprocess
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -269,16 +268,15 @@ class Gateway:
 class Worker:
     """A real worker process, and the supervisor's end of its control socket."""
 
-    def __init__(self, gateway: Gateway, directory: Path, python: str = sys.executable, **start: Any) -> None:
-        from conftest import PACKAGE_DIR, package_version
-
+    def __init__(
+        self, gateway: Gateway, directory: Path, python: str, path: list[Path], start: dict[str, Any]
+    ) -> None:
         self.gateway = gateway
         ours, theirs = socket.socketpair()
         ours.settimeout(TIMEOUT_S * 3)
         self.control = ours
         self.lines = ours.makefile("r")
         start = {
-            "version": package_version(python),
             "worker": 1,
             "generation": 1,
             "threads": 1,
@@ -295,7 +293,7 @@ class Worker:
         environment |= {
             "QUINTET_WORKER": json.dumps(start),
             "QUINTET_CONTROL_FD": str(theirs.fileno()),
-            "PYTHONPATH": str(PACKAGE_DIR) if PACKAGE_DIR else "",
+            "PYTHONPATH": os.pathsep.join(map(str, path)),
         }
         self.log = directory / "stderr.log"
         with self.log.open("wb") as stderr:
@@ -309,6 +307,7 @@ class Worker:
             )
         theirs.close()
         self.slots: list[Slot] = []
+        self.report: dict[str, Any] = {}
         self.threads = start["threads"]
 
     def word(self) -> dict[str, Any]:

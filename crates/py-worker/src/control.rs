@@ -7,6 +7,7 @@
 use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
 
 /// Exit status of a worker that lost its supervisor; nobody is left to read it but a trace.
 const EXIT_ORPHANED: i32 = 70;
@@ -29,10 +30,9 @@ pub(crate) fn open(number: i32) -> io::Result<UnixStream> {
 }
 
 /// Starts the thread that listens; `stop` is called when the supervisor says so.
-pub(crate) fn watch(socket: &UnixStream, stop: impl Fn() + Send + 'static) -> io::Result<()> {
-    let socket = socket.try_clone()?;
+pub(crate) fn watch(socket: Arc<UnixStream>, stop: impl Fn() + Send + 'static) -> io::Result<()> {
     std::thread::Builder::new().name("quintet-control".to_owned()).spawn(move || {
-        let mut reader = BufReader::new(socket);
+        let mut reader = BufReader::new(&*socket);
         let mut line = String::new();
         loop {
             line.clear();

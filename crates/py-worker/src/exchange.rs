@@ -232,27 +232,25 @@ impl Turn<'_, '_> {
     /// requests of other threads with it.
     fn fail(&self, py: Python<'_>, error: &PyErr) {
         let shared = self.shared();
-        let quiet = shared.link.is_broken() || shared.link.is_cancelled();
-        let id = self.variable("HTTP_X_REQUEST_ID");
-        {
-            let mut outgoing = shared.outgoing(py);
-            let _gone = match outgoing.stage() {
-                Stage::Fresh | Stage::Set => {
-                    let body = format!("Internal Server Error\n\nRequest id: {id}\n");
-                    outgoing.begin_head(500, b"Internal Server Error");
-                    outgoing.header(b"Content-Type", b"text/plain; charset=utf-8");
-                    outgoing.commit_head(None);
-                    outgoing.know_total(body.len() as u64);
-                    outgoing.finish(py, &shared.link, body.as_bytes(), false).map(|_| ())
-                }
-                Stage::Sent => outgoing.end(py, &shared.link, Flags::ABORT),
-                Stage::Over => Ok(()),
-            };
-        }
         // Nobody is there to miss the response; what the app raised is most likely just that.
-        if !quiet {
+        if !shared.link.is_broken() && !shared.link.is_cancelled() {
+            // Before the answer: who asks about a request id finds it in the log.
             self.log(py, "the app raised an exception", Some(error));
         }
+        let mut outgoing = shared.outgoing(py);
+        let _gone = match outgoing.stage() {
+            Stage::Fresh | Stage::Set => {
+                let id = self.variable("HTTP_X_REQUEST_ID");
+                let body = format!("Internal Server Error\n\nRequest id: {id}\n");
+                outgoing.begin_head(500, b"Internal Server Error");
+                outgoing.header(b"Content-Type", b"text/plain; charset=utf-8");
+                outgoing.commit_head(None);
+                outgoing.know_total(body.len() as u64);
+                outgoing.finish(py, &shared.link, body.as_bytes(), false).map(|_| ())
+            }
+            Stage::Sent => outgoing.end(py, &shared.link, Flags::ABORT),
+            Stage::Over => Ok(()),
+        };
     }
 
     fn variable(&self, key: &str) -> String {

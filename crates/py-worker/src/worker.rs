@@ -87,7 +87,7 @@ impl Core {
 #[pyclass(frozen, module = "quintet._core")]
 pub(crate) struct Worker {
     core: Arc<Core>,
-    control: UnixStream,
+    control: Arc<UnixStream>,
 }
 
 #[pymethods]
@@ -106,7 +106,7 @@ impl Worker {
         if slots == 0 {
             return Err(PyValueError::new_err("a worker needs at least one thread"));
         }
-        let control = control::open(control_fd)?;
+        let control = Arc::new(control::open(control_fd)?);
         let hello = Hello {
             version: py_link::VERSION.to_owned(),
             worker,
@@ -127,7 +127,7 @@ impl Worker {
             refusal: Mutex::new(None),
         });
         let watched = Arc::clone(&core);
-        control::watch(&control, move || watched.stop())?;
+        control::watch(Arc::clone(&control), move || watched.stop())?;
         Ok(Self { core, control })
     }
 
