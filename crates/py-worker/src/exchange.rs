@@ -259,7 +259,8 @@ impl Turn<'_, '_> {
     }
 
     fn log(&self, py: Python<'_>, message: &str, error: Option<&PyErr>) {
-        let exception = error.map(|error| error.value(py).clone());
+        // With its traceback, which Python before 3.12 keeps beside the exception.
+        let exception = error.map(|error| error.clone_ref(py).into_value(py));
         let arguments = (
             message,
             self.variable("HTTP_X_REQUEST_ID"),
