@@ -14,6 +14,7 @@
 //! Called by `cli` only. Knows no other player.
 
 pub mod access_log;
+pub mod admin_http;
 pub mod client;
 pub mod dispatch;
 pub mod drain;
