@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -44,7 +44,6 @@ pub(crate) struct House {
     _control_file: SocketFile,
     token: String,
     user: Option<WorkerUser>,
-    gateway_command: Vec<OsString>,
     worker_command: Vec<OsString>,
     config_json: serde_json::Value,
     _runtime_dir: RuntimeDir,
@@ -70,7 +69,6 @@ impl House {
             Problem::new("the configuration cannot be passed on").detail(error.to_string())
         })?;
         let house = Self {
-            gateway_command: plan.gateway_command.clone().unwrap_or_else(own_gateway),
             worker_command: plan.worker_command.clone().unwrap_or_else(|| {
                 vec![plan.python.clone().into_os_string(), "-m".into(), "quintet.worker".into()]
             }),
@@ -131,8 +129,9 @@ impl House {
             self.plan.workers = new.workers.count.unwrap_or(self.plan.workers);
             self.plan.threads = new.workers.threads.unwrap_or(self.plan.threads);
             self.plan.config.workers.start_timeout = new.workers.start_timeout;
-            self.plan.wsgi = new.app.wsgi;
-            self.plan.settings = new.app.settings;
+            // What is not named was found at the start, and is found in the same place.
+            self.plan.wsgi = new.app.wsgi.or(self.plan.wsgi.take());
+            self.plan.settings = new.app.settings.or(self.plan.settings.take());
         }
         Ok(self.settings())
     }
@@ -149,15 +148,19 @@ impl House {
         }))
     }
 
+    fn gateway_command(&self) -> Vec<OsString> {
+        self.plan.gateway_command.clone().unwrap_or_else(own_gateway)
+    }
+
     pub(crate) fn gateway_program(&self) -> Program<'_> {
         let listeners = self.listeners.iter().map(|bound| Arc::clone(&bound.fd));
         Program {
-            command: &self.gateway_command,
+            command: self.gateway_command(),
             env: Vec::new(),
             dir: None,
             fds: listeners.chain([Arc::clone(&self.admin.fd), Arc::clone(&self.link)]).collect(),
             identity: None,
-            // What `ps` shows, where the path would be /proc/self/exe.
+            // What `ps` shows as the command line, where the program may be /proc/self/exe.
             arg0: self.plan.gateway_command.is_none().then(|| "quintet".to_owned()),
         }
     }
@@ -181,7 +184,7 @@ impl House {
         // Plain structs of strings and numbers are always JSON; should that change, the worker says what it lacks.
         env.push(("QUINTET_WORKER".into(), serde_json::to_string(&start).unwrap_or_default().into()));
         Program {
-            command: &self.worker_command,
+            command: self.worker_command.clone(),
             env,
             dir: Some(&self.plan.dir),
             fds: Vec::new(),
@@ -192,7 +195,7 @@ impl House {
 
     pub(crate) fn gateway_problem(&self, error: &io::Error) -> Problem {
         Problem::new("the gateway cannot be started")
-            .detail(format!("{}: {error}", program(&self.gateway_command)))
+            .detail(format!("{}: {error}", program(&self.gateway_command())))
     }
 
     pub(crate) fn worker_problem(&self, error: &io::Error) -> Problem {
@@ -217,15 +220,18 @@ fn program(command: &[OsString]) -> String {
     command.first().map(|first| first.to_string_lossy().into_owned()).unwrap_or_default()
 }
 
-/// The very binary that runs now: its file may have been replaced by another version meanwhile.
+/// The very binary that runs now. By its own name, which `ps` shows, unless that is another file by now (an upgrade).
 fn own_gateway() -> Vec<OsString> {
-    let own = Path::new("/proc/self/exe");
-    let own = if own.exists() {
-        own.to_path_buf()
-    } else {
-        env::current_exe().unwrap_or_else(|_| "quintet".into())
+    let running = Path::new("/proc/self/exe");
+    let same = |path: &Path| {
+        let identity = |path: &Path| fs::metadata(path).map(|file| (file.dev(), file.ino())).ok();
+        identity(path).is_some_and(|found| Some(found) == identity(running))
     };
-    vec![own.into_os_string(), GATEWAY_SUBCOMMAND.into()]
+    let program = match env::current_exe() {
+        Ok(named) if same(&named) || !running.exists() => named,
+        _ => running.to_path_buf(),
+    };
+    vec![program.into_os_string(), GATEWAY_SUBCOMMAND.into()]
 }
 
 /// To connect is to write: the link becomes the workers' own.

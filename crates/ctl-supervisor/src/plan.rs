@@ -6,8 +6,8 @@ use std::path::PathBuf;
 
 use ctl_config::Config;
 
-/// Reads the configuration again at a reload, with what was found or chosen filled in (`app.wsgi`, `app.settings`,
-/// `workers.count`, `workers.threads`). The error text is shown to whoever asked.
+/// Reads the configuration again at a reload. Where it says nothing about `app.wsgi`, `app.settings`, `workers.count`
+/// or `workers.threads`, what the plan says remains. The error text is shown to whoever asked.
 pub type ReloadConfig = Box<dyn FnMut() -> Result<Config, String>>;
 
 /// Everything that is decided before the first process starts. The command decides, the supervisor acts.

@@ -24,7 +24,7 @@ const NOT_INHERITED: [&str; 6] =
 
 /// A program to run.
 pub(crate) struct Program<'a> {
-    pub(crate) command: &'a [OsString],
+    pub(crate) command: Vec<OsString>,
     pub(crate) env: Vec<(OsString, OsString)>,
     pub(crate) dir: Option<&'a std::path::Path>,
     /// Kept open under their present numbers.

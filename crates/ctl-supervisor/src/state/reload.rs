@@ -151,6 +151,7 @@ impl State {
             let after = now.saturating_duration_since(began).as_secs_f64();
             let finishing = match draining {
                 0 => String::new(),
+                1 => "; one old worker finishes its requests".to_owned(),
                 count => format!("; {count} old workers finish their requests"),
             };
             self.end_reload(Ok(format!("generation {} serves, after {after:.1} s{finishing}", self.target)));

@@ -107,6 +107,9 @@ impl State {
         let Some(stop) = &self.stop else { return };
         let (outcome, clients) = (stop.outcome.clone(), stop.clients.clone());
         self.reply(&clients, &Reply::Done { text: "stopped".to_owned() });
+        if outcome == Outcome::Stopped {
+            self.log(Level::Info, "stopped");
+        }
         self.over = true;
         self.out.push(Action::Exit(outcome));
     }
