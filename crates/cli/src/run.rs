@@ -42,7 +42,7 @@ pub(crate) fn run(matches: &ArgMatches) -> Result<Exit> {
     }
     let banner = banner(&decided);
     let mut config = decided.loaded.config;
-    fill_in(&mut config, &decided.sizing);
+    fill_in(&mut config, &decided.project, &decided.sizing);
     let outcome = ctl_supervisor::run(RunPlan {
         version: env!("CARGO_PKG_VERSION").into(),
         dir: decided.project.dir,
@@ -65,12 +65,16 @@ pub(crate) fn run(matches: &ArgMatches) -> Result<Exit> {
 /// Everything from the configuration to the plan, without starting anything that stays.
 pub(crate) fn decide(loaded: Loaded) -> Result<Decided> {
     let config = &loaded.config;
-    let project = project::discover(config, env::var("DJANGO_SETTINGS_MODULE").ok())?;
+    let project = discover(config)?;
     let runtime_dir = place::runtime_dir(config, &project.dir)?;
     let named = config.app.python.as_ref().map(|program| program.0.as_path());
     let python = python::find(&Surroundings::real(), named, &project.dir, project.is_django())?;
     let sizing = size(config);
     Ok(Decided { loaded, project, python, sizing, runtime_dir })
+}
+
+fn discover(config: &Config) -> Result<Project> {
+    project::discover(config, env::var("DJANGO_SETTINGS_MODULE").ok())
 }
 
 fn size(config: &Config) -> Sizing {
@@ -83,7 +87,10 @@ fn size(config: &Config) -> Sizing {
 }
 
 /// What was left to us is now decided; the other processes need not decide it again.
-fn fill_in(config: &mut Config, sizing: &Sizing) {
+fn fill_in(config: &mut Config, project: &Project, sizing: &Sizing) {
+    config.app.dir.clone_from(&project.dir);
+    config.app.wsgi.clone_from(&project.wsgi);
+    config.app.settings.clone_from(&project.settings);
     config.workers.count = Some(sizing.workers);
     config.workers.threads = Some(sizing.threads);
     config.server.reactors = Some(sizing.reactors);
@@ -92,11 +99,14 @@ fn fill_in(config: &mut Config, sizing: &Sizing) {
 /// The configuration as it is at a reload, decided like at the start.
 fn reload_config(request: Request) -> ReloadConfig {
     Box::new(move || {
-        let loaded = request.load().map_err(|failure| failure.render(Style::default()))?;
-        let mut config = loaded.config;
-        let sizing = size(&config);
-        fill_in(&mut config, &sizing);
-        Ok(config)
+        let again = || {
+            let mut config = request.load()?.config;
+            let project = discover(&config)?;
+            let sizing = size(&config);
+            fill_in(&mut config, &project, &sizing);
+            Ok(config)
+        };
+        again().map_err(|failure: Failure| failure.render(Style::default()))
     })
 }
 
@@ -164,7 +174,8 @@ fn end(outcome: Outcome) -> Result<Exit> {
         Outcome::Stopped => Ok(Exit::Success),
         Outcome::AppFailed => Err(Failure::Shown(Exit::App)),
         Outcome::Failed(problem) => {
-            let mut failure = Failure::new(Exit::Failure, problem.message);
+            let exit = if problem.unbound { Exit::Bind } else { Exit::Failure };
+            let mut failure = Failure::new(exit, problem.message);
             if !problem.detail.is_empty() {
                 failure = failure.detail(problem.detail);
             }

@@ -55,9 +55,10 @@ impl House {
         let user = user::resolve(&plan.config.workers)?;
         let runtime_dir = RuntimeDir::open(&plan.runtime_dir, user.is_some())?;
         let backlog = plan.config.server.backlog;
-        let listeners = listen::bind_all(&plan.config)?;
+        let listeners = listen::bind_all(&plan.config).map_err(Problem::unbound)?;
         let admin_path = runtime_dir.join(ADMIN_SOCKET);
-        let admin = listen::bind_admin(plan.config.admin.bind.as_ref(), &admin_path, backlog)?;
+        let admin = listen::bind_admin(plan.config.admin.bind.as_ref(), &admin_path, backlog)
+            .map_err(Problem::unbound)?;
         let link_path = runtime_dir.join(LINK_SOCKET);
         let (link, link_file) = listen::bind_unix(&link_path, PRIVATE_BACKLOG, Reach::Ourselves)?;
         if let Some(user) = &user {

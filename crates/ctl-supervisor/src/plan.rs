@@ -65,18 +65,27 @@ pub struct Problem {
     pub detail: String,
     /// What to do about it; may be empty.
     pub hint: String,
+    /// An address cannot be listened on; the command has an exit code for that.
+    pub unbound: bool,
 }
 
 impl Problem {
     /// A problem with nothing more to say yet.
     pub fn new(message: impl Into<String>) -> Self {
-        Self { message: message.into(), detail: String::new(), hint: String::new() }
+        Self { message: message.into(), ..Self::default() }
     }
 
     /// With what is known about it.
     #[must_use]
     pub fn detail(mut self, detail: impl Into<String>) -> Self {
         self.detail = detail.into();
+        self
+    }
+
+    /// It is about an address to listen on.
+    #[must_use]
+    pub(crate) fn unbound(mut self) -> Self {
+        self.unbound = true;
         self
     }
 
@@ -100,11 +109,13 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    /// The exit code of the command: 0 stopped, 3 the app does not import, 1 anything else.
+    /// The exit code of the command: 0 stopped, 3 the app does not import, 4 an address cannot be
+    /// bound, 1 anything else.
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Stopped => 0,
             Self::AppFailed => 3,
+            Self::Failed(problem) if problem.unbound => 4,
             Self::Failed(_) => 1,
         }
     }
