@@ -1,5 +1,7 @@
 //! Tables of heads; every one is read whole and byte by byte, and both must agree.
 
+use std::fmt::Write as _;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -50,7 +52,7 @@ fn show(outcome: &Outcome) -> String {
                 shown.push_str(" continue");
             }
             for (name, value) in head.headers.iter() {
-                shown.push_str(&format!(" | {}: {}", text(name), text(value)));
+                write!(shown, " | {}: {}", text(name), text(value)).unwrap();
             }
             shown
         }
@@ -231,8 +233,8 @@ proptest! {
         let mut wire = format!("GET {path} HTTP/1.1\r\nHost: a\r\n");
         let mut expected = format!("GET {path} 11 - keep | host: a");
         for (name, value) in &fields {
-            wire.push_str(&format!("{name}: {value}\r\n"));
-            expected.push_str(&format!(" | {name}: {value}"));
+            write!(wire, "{name}: {value}\r\n").unwrap();
+            write!(expected, " | {name}: {value}").unwrap();
         }
         wire.push_str("\r\n");
         prop_assert_eq!(show(&whole(wire.as_bytes())), expected);
