@@ -255,7 +255,7 @@ settings! {
     /// Static and media files, served without Python. Addresses and directories are what the app itself reports
     /// (`STATIC_URL`, `STATIC_ROOT`, `MEDIA_URL`, `MEDIA_ROOT`) unless they are set here.
     [files] Files {
-        /// Serve files at all.
+        /// Serve static and media files at all. The app may still send files by X-Accel-Redirect and X-Sendfile.
         enabled: bool = true;
         /// Uploaded files: served with DEBUG only, to everybody, or not from here.
         media: Media = Media::Auto;
@@ -281,7 +281,7 @@ settings! {
             between("0s", "365d", "a year is what caches take for ever");
         /// Directories that the app may name in X-Accel-Redirect or X-Sendfile, as `/prefix/=/directory`.
         accel: Vec<String> = Vec::new(),
-            otherwise("none: these headers are ignored"), example("[\"/protected/=/srv/shop/files\"]"),
+            otherwise("only directories that are served anyway"), example("[\"/protected/=/srv/shop/files\"]"),
             checked(check_accel);
     }
 

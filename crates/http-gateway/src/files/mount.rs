@@ -83,9 +83,10 @@ pub(super) fn plan(config: &Config, app: &AppReport) -> Vec<Plan> {
     let dir = std::path::absolute(&config.app.dir).unwrap_or_else(|_| config.app.dir.clone());
     let place = Place { dir: &dir, script_name: config.app.mount.trim_end_matches('/') };
     let mut plans = Vec::new();
-    if config.files.enabled {
-        plan_static(&mut plans, config, app, place);
+    if !config.files.enabled {
+        return plans;
     }
+    plan_static(&mut plans, config, app, place);
     plan_media(&mut plans, config, app, place);
     // Stable: of two with the same prefix, the one planned first wins.
     plans.sort_by_key(|plan| std::cmp::Reverse(plan.prefix.len()));
@@ -223,7 +224,7 @@ mod tests {
     #[test]
     fn plans() {
         check(|_, _| (), "/static/ [/srv/static] 404; /media/ [] app");
-        check(|c, _| c.files.enabled = false, "/media/ [] app");
+        check(|c, _| (c.files.enabled, c.files.media) = (false, Media::Public), "");
         check(|_, a| a.debug = true, "/static/ [/src/a lib//src/b] app; /media/ [] app");
         check(
             |_, a| (a.debug, a.media_in_urlconf) = (true, true),

@@ -15,7 +15,7 @@ const WORTHWHILE_MIN: u64 = 1024;
 /// Larger files than this are sent as they are: one of them would keep a core busy for a tenth of a second and more.
 const WORTHWHILE_MAX: u64 = 4 << 20;
 
-/// How long a request waits for a file to be compressed.
+/// How long a request waits for a file to be compressed: enough for a megabyte on an idle core, and not yet felt.
 pub(super) const WAIT: Duration = Duration::from_millis(50);
 
 /// Compressions at work at one time: start-up must not take the machine from the app.
@@ -47,7 +47,9 @@ pub(super) fn compress(coding: Coding, bytes: &[u8]) -> io::Result<Option<Vec<u8
     Ok((packed.len() + packed.len() / 16 < bytes.len()).then_some(packed))
 }
 
-/// Levels: see the measurement in the tests below.
+// The levels stand at the bend of each curve. Of jQuery, 285 kB: brotli 4 leaves 29.9 %, 5 leaves 27.9 % in about twice the
+// time, 9 leaves 26.8 % in eight times, 11 leaves 24.4 % in eighty; zstd 9 leaves 27.9 %, 15 leaves 27.3 % in four times the
+// time; gzip 6 leaves 29.4 %, 9 leaves 29.3 %. Who wants the last tenth compresses beforehand.
 const GZIP_LEVEL: u32 = 6;
 const ZSTD_LEVEL: i32 = 9;
 const BROTLI_LEVEL: i32 = 5;

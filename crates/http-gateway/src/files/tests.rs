@@ -249,7 +249,7 @@ async fn media_by_policy() {
 #[tokio::test]
 async fn changes_are_seen_after_a_second() {
     let site = Site::new();
-    site.write("static/a.css", "old").write("static/large.bin", vec![1; 100_000]);
+    site.write("static/a.css", "old").write("static/large.bin", vec![1; 300_000]);
     let files = site.files();
     assert_eq!(status(&files, "GET", "/static/new.css").await, Some(404));
     let old = get(&files, "/static/a.css", &[]).await;
@@ -313,10 +313,10 @@ async fn conditional_requests() {
 #[tokio::test]
 async fn ranges_of_small_and_large_files() {
     let site = Site::new();
-    let bytes: Vec<u8> = (0..200_000u32).map(|i| i as u8).collect();
+    let bytes: Vec<u8> = (0..300_000u32).map(|i| i as u8).collect();
     site.write("static/large.bin", &bytes).write("static/small.bin", &bytes[..1000]);
     let files = site.files();
-    for (target, size) in [("/static/large.bin", 200_000), ("/static/small.bin", 1000)] {
+    for (target, size) in [("/static/large.bin", 300_000), ("/static/small.bin", 1000)] {
         let response = get(&files, target, &[("Range", "bytes=100-199")]).await;
         assert_eq!((response.status, body(&response)), (206, bytes[100..200].to_vec()));
         assert_eq!(field(&response, "content-range").unwrap(), format!("bytes 100-199/{size}"));
@@ -383,7 +383,7 @@ async fn siblings_compressed_beforehand() {
 #[tokio::test]
 async fn compression_on_the_fly() {
     let site = Site::new();
-    let text = "body { color: red } /* and so on */\n".repeat(3000);
+    let text = "body { color: red } /* and so on */\n".repeat(10_000);
     site.write("static/large.css", &text)
         .write("static/small.css", &text[..10_000])
         .write("static/tiny.css", "x");
