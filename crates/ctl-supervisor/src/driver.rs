@@ -293,10 +293,7 @@ impl Driver {
             }
             Action::Serving { app, after } => self.house.show_banner(&app, after),
             Action::ShowFailure(failure) => report::show(&report::failure(&failure)),
-            Action::Log(Level::Debug, text) => tracing::debug!("{text}"),
-            Action::Log(Level::Info, text) => tracing::info!("{text}"),
-            Action::Log(Level::Warn, text) => tracing::warn!("{text}"),
-            Action::Log(Level::Error, text) => tracing::error!("{text}"),
+            Action::Log(level, text) => log(level, &text),
             Action::Notify(news) => self.notifier.tell(news),
             _ => {}
         }
@@ -334,6 +331,20 @@ impl Driver {
             self.clients.flush(id);
         }
         children::kill_the_rest();
+    }
+}
+
+/// A last line "hint: …" becomes a field of its own.
+fn log(level: Level, text: &str) {
+    let (text, hint) = match text.rsplit_once("\nhint: ") {
+        Some((text, hint)) => (text, Some(hint)),
+        None => (text, None),
+    };
+    match level {
+        Level::Debug => tracing::debug!(hint, "{text}"),
+        Level::Info => tracing::info!(hint, "{text}"),
+        Level::Warn => tracing::warn!(hint, "{text}"),
+        Level::Error => tracing::error!(hint, "{text}"),
     }
 }
 

@@ -44,6 +44,7 @@ fn it_starts_serves_tells_and_stops_in_order() {
     let text = client::stop(&instance.run_dir(), SOON, |_| {}).unwrap();
     assert_eq!(text, "stopped");
     assert_eq!(code(instance.wait()), 0);
+    instance.assert_no_warning();
     instance.assert_nothing_left();
 }
 
@@ -116,6 +117,9 @@ fn a_worker_that_dies_is_replaced() {
             && status.workers.iter().all(|worker| worker.pid != victim.pid)
     });
     assert!(status.workers.iter().all(|worker| worker.worker != victim.worker), "numbers are not used twice");
+    let log = instance.stderr();
+    let died = format!("worker {} (pid {}) died after", victim.worker, victim.pid);
+    assert!(log.contains(&died) && log.contains("signal SIGKILL") && log.contains("hint="), "{log}");
     assert_eq!(instance.get(), "generation 1");
 }
 
@@ -171,6 +175,7 @@ fn a_reload_replaces_every_worker() {
         assert_eq!((after.generation, after.gateway_pid), (2, before.gateway_pid));
         assert_eq!(instance.get(), "generation 2");
         assert!(before.workers.iter().all(|worker| !is_alive(worker.pid)));
+        instance.assert_no_warning();
     }
 }
 
@@ -288,7 +293,7 @@ fn sockets_of_systemd_are_used_instead_of_addresses() {
 #[test]
 fn a_unit_without_its_sockets_is_told_so() {
     let mut instance = Instance::launch(&[("bind", "systemd")]);
-    assert_eq!(code(instance.wait()), 1);
+    assert_eq!(code(instance.wait()), 4);
     let shown = instance.stderr();
     assert!(shown.contains("systemd has passed no sockets") && shown.contains(".socket unit"), "{shown}");
     assert!(!instance.run_dir().exists());
@@ -330,4 +335,30 @@ fn what_an_app_leaves_behind_is_reaped_and_goes_with_the_instance() {
     instance.signal("-TERM");
     assert_eq!(code(instance.wait()), 0);
     instance.assert_nothing_left();
+}
+
+#[test]
+fn strange_clients_of_the_control_socket_hinder_nobody() {
+    use std::io::{Read as _, Write as _};
+    use std::os::unix::net::UnixStream;
+
+    let mut instance = Instance::start(&[]);
+    let connect = || UnixStream::connect(instance.run_dir().join("control.sock")).unwrap();
+    // More than are listened to at a time, and they say nothing.
+    let silent: Vec<_> = (0..40).map(|_| connect()).collect();
+    let mut flood = connect();
+    flood.set_write_timeout(Some(SOON)).unwrap();
+    let line = vec![b'x'; ctl_admin::LINE_BYTES_MAX + 2];
+    assert!(
+        flood.write_all(&line).and_then(|()| flood.write_all(&line)).is_err(),
+        "a line without end is not taken"
+    );
+    let begin = Instant::now();
+    let status = instance.wait_for("an answer for the others", |status| status.workers.len() == 2);
+    assert!(begin.elapsed() < Duration::from_secs(15), "{:?}", begin.elapsed());
+    assert_eq!(status.state, "serving");
+    for mut client in silent.iter().take(32) {
+        client.set_read_timeout(Some(SOON)).unwrap();
+        assert_eq!(client.read(&mut [0; 1]).unwrap(), 0, "who says nothing is closed");
+    }
 }

@@ -249,7 +249,13 @@ impl State {
         for number in numbers {
             let Some(worker) = self.workers.get(&number) else { continue };
             match worker.leaving.map(|leaving| leaving.step) {
-                Some(Step::Asked) => self.send_off(number, Step::Term, TERM_GRACE, now),
+                Some(Step::Asked) => {
+                    let text = format!(
+                        "worker {number} is not done in time: the requests that it still has are cut"
+                    );
+                    self.log(Level::Warn, text);
+                    self.send_off(number, Step::Term, TERM_GRACE, now);
+                }
                 Some(Step::Term) => {
                     self.log(Level::Warn, format!("worker {number} does not go: it is killed"));
                     self.send_off(number, Step::Kill, KILL_WAIT, now);

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use ctl_admin::client;
 use ctl_admin::words::Status;
 use ctl_supervisor::{Outcome, RunPlan};
+use ctl_telemetry::logging::{Format, LevelFilter};
 use tempfile::TempDir;
 
 use crate::cast::{ROLE, SCRIPT, script};
@@ -22,6 +23,8 @@ pub(crate) const SOON: Duration = Duration::from_secs(20);
 
 /// The supervisor's role: an instance as the behaviour files say.
 pub(crate) fn supervisor() -> ! {
+    // What is worth a warning is seen by the tests that read standard error.
+    ctl_telemetry::logging::init(Format::Text, LevelFilter::WARN).unwrap();
     let number = |name: &str, default: u64| script(name).parse().unwrap_or(default);
     let dir = PathBuf::from(env::var_os(SCRIPT).unwrap());
     let own = env::current_exe().unwrap().into_os_string();
@@ -182,6 +185,12 @@ impl Instance {
             thread::sleep(Duration::from_millis(5));
         }
         panic!("it does not end:\n{}", self.stderr());
+    }
+
+    /// Nothing went wrong, as far as it has noticed.
+    pub(crate) fn assert_no_warning(&self) {
+        let stderr = self.stderr();
+        assert!(!stderr.contains("WARN") && !stderr.contains("ERROR"), "{stderr}");
     }
 
     /// No child is left, nor any file.
