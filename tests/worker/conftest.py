@@ -93,15 +93,15 @@ def package_version(package_dir: Path) -> str:
     return subprocess.check_output([sys.executable, "-c", code], env=environment, text=True).strip()
 
 
-def django_dir(series: str) -> Path:
-    """Django of a series ("5.2"), pure Python and so the same for every interpreter. Installed once."""
+def django_dir(series: str, python: str = sys.executable) -> Path:
+    """The newest Django of a series ("5.2"): pure Python, so that one installation serves every interpreter."""
     directory = CACHE / "django" / series
     if not (directory / "django" / "__init__.py").exists():
-        command = [sys.executable, "-m", "pip", "install", "-q", "--disable-pip-version-check"]
-        command += ["--target", str(directory), "--only-binary", ":all:", "--upgrade"]
-        # Django 6 asks for Python 3.12; this pip may belong to an older one.
-        command += ["--python-version", "3.12" if int(series.partition(".")[0]) >= 6 else "3.10"]
-        subprocess.run([*command, f"django=={series}.*"], check=True)
+        # By a Python that this Django takes: pip asks.
+        command = [python, "-m", "pip", "install", "-q", "--disable-pip-version-check"]
+        # What its dependency asgiref needs on Python 3.10 only.
+        command += ["--target", str(directory), "--upgrade", f"django=={series}.*", "typing_extensions"]
+        subprocess.run(command, check=True)
     return directory
 
 
