@@ -24,7 +24,7 @@ mod store;
 
 use std::borrow::Cow;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -43,6 +43,9 @@ use crate::message::{Body, Headers, Method, RequestHead};
 /// A file that is served is compared with the disk this often, and a miss is believed this long. At the speed of one
 /// comparison a second the cost is nothing; a second of an old file after a deploy is what a reload takes, too.
 const RECHECK_MS: u64 = 1000;
+
+/// Files that cannot be served are logged this often at most: every request for them may be a new one.
+const COMPLAINT_MS: u64 = 10_000;
 
 /// Files that wait for being compressed at most; the requests for others are answered without.
 const PACKING_MAX: usize = 64;
@@ -100,7 +103,8 @@ struct Shared {
     started: Instant,
     packing: Arc<Semaphore>,
     packing_now: Semaphore,
-    warned: AtomicBool,
+    /// When something was last complained about, in milliseconds since `started`.
+    complained_ms: AtomicU64,
 }
 
 /// A file that is asked for, below a mount.
@@ -150,7 +154,7 @@ impl Files {
             started: Instant::now(),
             packing: Arc::new(Semaphore::new(PACKING_MAX)),
             packing_now: Semaphore::new(pack::AT_ONCE),
-            warned: AtomicBool::new(false),
+            complained_ms: AtomicU64::new(0),
         };
         Ok(Self { shared: Arc::new(shared) })
     }
@@ -292,29 +296,45 @@ impl Shared {
     /// The answer when there is no file.
     fn failure(&self, ask: Ask<'_>, error: OpenError) -> Option<FileResponse> {
         let mount = self.mounts.get(ask.mount)?;
-        let file = String::from_utf8_lossy(ask.path);
-        match error {
-            OpenError::NoRoot => return None,
-            OpenError::Escapes if !self.warned.swap(true, Relaxed) => tracing::warn!(
-                %file,
-                hint = "copy the file into the directory (collectstatic without --link)",
-                "a symbolic link leads out of the served directory and is not followed; further ones are not reported"
-            ),
-            OpenError::Denied if !self.warned.swap(true, Relaxed) => tracing::warn!(
-                %file,
-                hint = "let the user that quintet runs as read the served directory",
-                "a file may not be read; further ones are not reported"
-            ),
-            OpenError::Missing | OpenError::WouldBlock | OpenError::Escapes | OpenError::Denied => {}
-            OpenError::System(errno) => {
-                tracing::error!(%file, error = %errno, "a file could not be opened");
-                return Some(FileResponse::text(503, "The file cannot be read at the moment.\n"));
-            }
+        if error == OpenError::NoRoot {
+            return None;
+        }
+        if error != OpenError::Missing && self.may_complain() {
+            complain(&String::from_utf8_lossy(ask.path), error);
         }
         match mount.plan.miss {
+            _ if matches!(error, OpenError::System(_)) => {
+                Some(FileResponse::text(503, "The file cannot be read at the moment.\n"))
+            }
             Miss::App => None,
             Miss::NotFound => Some(FileResponse::not_found()),
         }
+    }
+
+    /// Once in [`COMPLAINT_MS`].
+    fn may_complain(&self) -> bool {
+        // Never 0, which stands for never.
+        let (now, last) = (self.now_ms() + 1, self.complained_ms.load(Relaxed));
+        let is_due = last == 0 || now - last.min(now) >= COMPLAINT_MS;
+        is_due && self.complained_ms.compare_exchange(last, now, Relaxed, Relaxed).is_ok()
+    }
+}
+
+/// Tells the operator what is wrong with a file.
+fn complain(file: &str, error: OpenError) {
+    match error {
+        OpenError::Escapes => tracing::warn!(
+            file,
+            hint = "copy the file into the directory (collectstatic without --link)",
+            "a symbolic link leads out of the served directory and is not followed"
+        ),
+        OpenError::Denied => tracing::warn!(
+            file,
+            hint = "let the user that quintet runs as read the served directory",
+            "a file may not be read"
+        ),
+        OpenError::System(errno) => tracing::error!(file, error = %errno, "a file could not be opened"),
+        OpenError::Missing | OpenError::NoRoot | OpenError::WouldBlock => {}
     }
 }
 

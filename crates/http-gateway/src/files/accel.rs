@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use super::mount::{Kind, Miss, Plan, prefix_of};
 use super::root::{OpenError, Wait};
 use super::{Accepted, Ask, Chosen, FileResponse, Files, FilesError, Kept, Shared, finish, path};
-use crate::message::{Headers, RequestHead};
+use crate::message::{Headers, Method, RequestHead};
 
 const REDIRECT: &str = "X-Accel-Redirect";
 const SENDFILE: &str = "X-Sendfile";
@@ -90,8 +90,8 @@ impl Files {
             Err(error) => return self.shared.failure(ask, error).unwrap_or_else(FileResponse::not_found),
         };
         let base = merge(headers, &kept.representation().headers);
-        if status != 200 {
-            // The app's own idea of what this is: no range of it, and nothing to compare with.
+        if status != 200 || !matches!(head.method, Method::Get | Method::Head) {
+            // Something else than the file's content: no range of it, and nothing to compare with.
             let representation = kept.representation();
             return FileResponse { status, headers: base, body: representation.body(0, representation.size) };
         }

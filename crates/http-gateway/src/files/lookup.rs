@@ -14,7 +14,7 @@ use super::{Ask, Chosen, RECHECK_MS, Shared};
 use crate::encoding::{Coding, CodingSet};
 
 impl Shared {
-    fn now_ms(&self) -> u64 {
+    pub(super) fn now_ms(&self) -> u64 {
         self.started.elapsed().as_millis() as u64
     }
 

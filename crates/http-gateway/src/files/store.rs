@@ -17,9 +17,12 @@ const OPEN_MAX: usize = 256;
 /// What is expected of a file on average when the tables are sized; only a guess to start from.
 const TYPICAL_BYTES: u64 = 16 << 10;
 
-/// What one entry may weigh at most: this part of the whole. The cache is divided into shards, and what does not fit into one
-/// would never be kept.
-const ENTRY_PART: u64 = 16;
+/// Locks that reactors may meet at; they are taken for reading. What does not fit into a shard would never be kept, so more
+/// of them would leave less room for the heaviest entry.
+const SHARDS: usize = 8;
+
+/// The heaviest entry fills half of a shard at most, so that it does not push out all the others.
+const ENTRY_PART: u64 = 2 * SHARDS as u64;
 
 /// Which file of which mount, in which coding.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -104,14 +107,10 @@ pub(super) struct Store {
 impl Store {
     /// With this many bytes for small files.
     pub(super) fn new(memory: u64) -> Self {
-        /// Locks that reactors may meet at. More than this brings nothing for reading.
-        const SHARDS: u64 = 8;
-        // Half of a shard, so that a heavy entry does not empty it.
-        let shards = (ENTRY_PART / 2).min(SHARDS) as usize;
         let options = OptionsBuilder::new()
             .estimated_items_capacity((memory / TYPICAL_BYTES).clamp(64, 65_536) as usize)
             .weight_capacity(memory)
-            .shards(shards)
+            .shards(SHARDS)
             .build();
         let small = match options {
             Ok(options) => Cache::with_options(
@@ -151,6 +150,7 @@ impl Store {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::message::Headers;
 
     #[test]
     fn bounded_whatever_is_asked_for() {
@@ -164,6 +164,28 @@ mod tests {
         }
         assert!(store.small.weight() <= 1 << 20);
         assert!(store.small.len() > 1000);
+    }
+
+    #[test]
+    fn the_heaviest_is_kept_wherever_it_lands() {
+        let store = Store::new(16 << 20);
+        for i in 0..50 {
+            let bytes = vec![0; store.entry_max() as usize - 1];
+            let heavy = Representation {
+                headers: Headers::default(),
+                not_modified: Headers::default(),
+                etag: Box::default(),
+                modified: None,
+                media_type: "",
+                size: bytes.len() as u64,
+                content: Content::Memory(bytes.into()),
+            };
+            let path = format!("{i}.css");
+            let key = KeyRef { mount: 0, coding: Coding::Gzip, path: path.as_bytes() };
+            store.put(key, Known::Coded(1, Arc::new(heavy)));
+            assert!(matches!(store.get(key), Some(Known::Coded(1, _))), "{path}");
+        }
+        assert!(store.small.weight() <= 16 << 20);
     }
 
     #[test]

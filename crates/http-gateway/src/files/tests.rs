@@ -513,6 +513,17 @@ async fn sent_on_the_apps_word() {
         assert_eq!((response.status, body(&response)), (206, b"23".to_vec()));
         assert_eq!(response.headers.all("content-length").collect::<Vec<_>>(), [b"2"]);
     }
+    // What the app has done is done: conditions are for reading.
+    let mut headers = Headers::default();
+    headers.push(b"X-Accel-Redirect", b"/protected/a%20b.pdf");
+    let conditions = [("If-None-Match", "*"), ("If-Match", "\"other\""), ("Range", "bytes=0-1")];
+    for (method, status) in [("POST", 200), ("GET", 404)] {
+        let response = files
+            .accel(&head(method, "/download/", &conditions), status, &mut headers.clone())
+            .await
+            .unwrap();
+        assert_eq!((response.status, body(&response)), (status, b"0123456789".to_vec()));
+    }
     assert_eq!(send("X-Accel-Redirect", "/media/m.png", &[]).await.status, 200);
     assert_eq!(send("X-Accel-Redirect", "/protected/none", &[]).await.status, 404);
     for (name, value) in [
