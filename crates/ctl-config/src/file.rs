@@ -59,7 +59,8 @@ impl Reader<'_> {
             };
             let Some(value) = item.as_value() else {
                 let problem =
-                    Problem::new(format!("{} is a {}, not a section", setting.key, setting.kind.describe()));
+                    Problem::new(format!("{} is a {}, not a section", setting.key, setting.kind.describe()))
+                        .hint(format!("write it as {name} = … in [{}]", section.name));
                 self.problem(problem, key_span(table, name));
                 continue;
             };
@@ -124,16 +125,15 @@ pub(crate) fn unknown_key(section: &str, name: &str) -> Problem {
     }
 }
 
-/// The setting of any section that `name` was probably meant to be: by name, by flag, or written as `section.name`.
+/// The setting of any section that `name` was probably meant to be: by its key, its name, or its flag.
 pub(crate) fn anywhere(name: &str) -> Option<&'static Setting> {
-    find(name)
-        .or_else(|| all().find(|setting| setting.name == name))
-        .or_else(|| {
-            all().find(|setting| setting.flag.is_some_and(|(flag, _)| flag.replace('-', "_") == name))
-        })
-        .or_else(|| nearest(name, all().map(|setting| setting.key)).and_then(find))
-        .or_else(|| {
-            let near = nearest(name, all().map(|setting| setting.name))?;
-            all().find(|setting| setting.name == near)
-        })
+    if name.contains('.') {
+        return find(name).or_else(|| find(nearest(name, all().map(|setting| setting.key))?));
+    }
+    let flag = |setting: &Setting| setting.flag.map(|(flag, _)| flag);
+    let by_name = |name: &str| all().find(|setting| setting.name == name);
+    let by_flag = |name: &str| all().find(|setting| flag(setting) == Some(name));
+    by_name(name)
+        .or_else(|| by_flag(nearest(name, all().filter_map(flag))?))
+        .or_else(|| by_name(nearest(name, all().map(|setting| setting.name))?))
 }

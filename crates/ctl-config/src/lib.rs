@@ -25,6 +25,9 @@ pub mod settings;
 mod size;
 mod value;
 
+#[cfg(test)]
+mod tests;
+
 pub use address::{BindAddress, DEFAULT_PORT};
 pub use cross::FRAME_BYTES_MAX;
 pub use define::{Reload, Section, Setting};

@@ -227,7 +227,10 @@ impl From<Fault> for Refused {
 
 /// Sets one value, unless it is not understood or out of range.
 fn apply(config: &mut Config, setting: &Setting, input: Input<'_>) -> Result<(), Refused> {
-    (setting.access.read)(config, input)?;
+    (setting.access.read)(config, input).map_err(|fault| match setting.range {
+        Some((least, most, _)) if fault.hint.is_none() => fault.hint(format!("from {least} to {most}")),
+        _ => fault,
+    })?;
     if let Some(check) = setting.check {
         match setting.json(config) {
             Json::Array(items) => items.iter().map(json_text).try_for_each(|text| check(&text))?,
@@ -244,15 +247,15 @@ fn check_range(config: &Config, setting: &Setting) -> Result<(), Refused> {
         return Ok(());
     };
     let text = setting.text(config);
-    let message = if number < bound(setting, least) {
-        format!("{text} is too little")
+    let (message, detail) = if number < bound(setting, least) {
+        (format!("{text} is too little"), None)
     } else if number > bound(setting, most) {
-        format!("{text} is too much")
+        (format!("{text} is too much"), Some(why.to_owned()))
     } else {
         return Ok(());
     };
     let fault = Fault::new(message).hint(format!("from {least} to {most}"));
-    Err(Refused { fault, detail: Some(why.to_owned()), span: None })
+    Err(Refused { fault, detail, span: None })
 }
 
 /// A bound of the table, read the way the setting itself is.

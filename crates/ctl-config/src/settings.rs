@@ -70,7 +70,7 @@ settings! {
         /// The project directory: where manage.py is. It is the workers' current directory and the first entry of
         /// `sys.path`.
         dir: PathBuf = PathBuf::from("."),
-            otherwise("the directory of quintet.toml, or the argument of `quintet run`"), example("\"src\""), live();
+            otherwise("the directory of quintet.toml, or the argument of `quintet run`"), example("\"src\"");
         /// The WSGI callable, as `MODULE:CALLABLE`. A plain WSGI app needs it; a Django project does not.
         wsgi: Option<String> = None,
             flag("app", "MODULE:CALLABLE"), otherwise("WSGI_APPLICATION of the settings module"),

@@ -102,7 +102,8 @@ impl Value for bool {
             Raw::Text(word) if matches!(word.as_str(), "true" | "false") => {
                 Err(Fault::new(format!("\"{word}\" is a text")).hint(format!("without quotes: {word}")))
             }
-            other => Err(Fault::new(format!("{} is neither true nor false", other.describe()))),
+            other => Err(Fault::new(format!("{} is neither true nor false", other.describe()))
+                .hint("true or false, without quotes")),
         }
     }
 
@@ -116,8 +117,7 @@ impl Value for u32 {
 
     fn read(input: Input<'_>) -> Result<Self, Fault> {
         let fault = || Fault::new(format!("{} is not a whole number", input.raw.describe()));
-        let range =
-            || Fault::new(format!("{} is out of range", input.raw.describe())).hint("0 to 4294967295");
+        let range = || Fault::new(format!("{} is out of range", input.raw.describe()));
         match input.raw {
             Raw::Integer(number) => Self::try_from(*number).map_err(|_| range()),
             Raw::Word(word) if !word.is_empty() && word.bytes().all(|b| b.is_ascii_digit()) => {
