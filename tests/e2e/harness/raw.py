@@ -32,7 +32,7 @@ class Answer:
         return self.body.decode()
 
 
-class Closed(Exception):  # noqa: N818
+class Closed(Exception):
     """The server closed before an answer, or in the middle of one."""
 
 

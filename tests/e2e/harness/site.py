@@ -27,7 +27,7 @@ from harness.raw import Raw
 START_SECONDS_MAX = 45
 STOP_SECONDS_MAX = 40
 # Variables of the developer's shell that would change a story.
-_FOREIGN = ("QUINTET_", "DJANGO_", "PYTHON", "LISTEN_")
+_FOREIGN = ("QUINTET_", "DJANGO_", "PYTHON", "LISTEN_", "VIRTUAL_ENV")
 
 
 def free_port() -> int:
@@ -49,7 +49,7 @@ class Site:
         bind: tuple[str, ...] | None = None,
         tls: ssl.SSLContext | None = None,
         program: Path | None = None,
-        pass_fds: tuple[int, ...] = (),
+        prefix: tuple[str, ...] = (),
     ) -> None:
         self.project = project
         self.program = program or places.quintet()
@@ -62,10 +62,10 @@ class Site:
         kept = {name: value for name, value in os.environ.items() if not name.startswith(_FOREIGN)}
         self.env = kept | {MARK: self.mark, "QUINTET_SERVER_RUNTIME_DIR": str(self.runtime_dir)} | (env or {})
         binds = (f"127.0.0.1:{self.port}",) if bind is None else bind
-        self.command = [str(self.program), "run", str(project), *flags]
+        # A program that starts the program, as systemd would.
+        self.command = [*prefix, str(self.program), "run", str(project), *flags]
         for address in binds:
             self.command += ["--bind", address]
-        self._pass_fds = pass_fds
         self.process: subprocess.Popen[bytes] | None = None
         self.log: Log | None = None
 
@@ -81,7 +81,6 @@ class Site:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            pass_fds=self._pass_fds,
         )
         self.log = Log(self.process.stdout)
         if wait:

@@ -1,0 +1,117 @@
+"""A new version of the code goes live, and nobody notices but by the new version."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+
+from conftest import Start
+from harness import places
+from harness.load import Load
+from harness.processes import wait_until
+from harness.site import Site
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A copy of the plain app, so that a story may change it."""
+    copy = tmp_path / "project"
+    shutil.copytree(places.APPS / "plain", copy, ignore=shutil.ignore_patterns("__pycache__"))
+    return copy
+
+
+@pytest.fixture
+def site(start: Start, project: Path) -> Site:
+    """Two workers of version one."""
+    return start(project, workers=2, flags=("--app", "plain:application"))
+
+
+def deploy(project: Path, old: str, new: str) -> None:
+    """Change the code on disk."""
+    source = project / "plain.py"
+    text = source.read_text()
+    assert old in text
+    source.write_text(text.replace(old, new))
+    # Python trusts a .pyc whose source has the same second and size.
+    shutil.rmtree(project / "__pycache__", ignore_errors=True)
+
+
+@pytest.mark.short
+def test_a_reload_under_load_loses_nothing(site: Site, project: Path) -> None:
+    old = set(site.workers())
+    with Load(site, "/version", "/sleep?seconds=0.05&say=x", "/hello") as load:
+        load.wait_for(200)
+        deploy(project, '"one"', '"two"')
+        done = site.reload()
+        assert done.returncode == 0, done.stdout + done.stderr
+        load.wait_for(200)
+    assert load.failures == []
+    assert set(load.statuses) == {200}
+    assert load.bodies[b"one"] > 0
+    assert load.bodies[b"two"] > 0
+    assert site.get("/version").text == "two"
+    assert old.isdisjoint(site.workers())
+    assert site.status()["generation"] == 2
+
+
+def test_reloads_again_and_again_under_load(site: Site) -> None:
+    with Load(site, "/hello", "/big?size=200000", clients=6) as load:
+        for _ in range(4):
+            done = site.reload()
+            assert done.returncode == 0, done.stdout + done.stderr
+        load.wait_for(50)
+    assert load.failures == []
+    assert set(load.statuses) == {200}
+
+
+def test_sighup_reloads_too(site: Site, project: Path) -> None:
+    deploy(project, '"one"', '"two"')
+    site.terminate(signal.SIGHUP)
+    wait_until(lambda: site.get("/version").text == "two", 20, "version two")
+    wait_until(lambda: site.status()["state"] == "serving", 20, "the reload ends")
+
+
+def test_a_request_that_is_under_way_is_finished_by_the_old_code(site: Site, project: Path) -> None:
+    with site.raw() as slow:
+        slow.request("GET /sleep?seconds=3&say=still-the-old")
+        wait_until(lambda: site.status()["gateway"]["slots_busy"] > 0, 5, "the request is under way")
+        deploy(project, '"one"', '"two"')
+        done = site.reload()
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert site.get("/version").text == "two"
+        assert slow.answer().text == "still-the-old"
+
+
+def test_code_that_does_not_import_is_not_deployed(site: Site, project: Path) -> None:
+    site.allow_log("deliberately broken")
+    site.allow_log("reload")
+    old = set(site.workers())
+    deploy(project, "from __future__ import annotations", "raise ValueError('deliberately broken')")
+    with Load(site, "/version", clients=4) as load:
+        load.wait_for(50)
+        done = site.reload()
+        assert done.returncode == 3
+        assert "ValueError: deliberately broken" in done.stderr + done.stdout
+        load.wait_for(50)
+    assert load.failures == []
+    assert set(load.bodies) == {b"one"}
+    assert set(site.workers()) == old
+    # Mended, it goes through.
+    deploy(project, "raise ValueError('deliberately broken')", "from __future__ import annotations")
+    deploy(project, '"one"', '"two"')
+    assert site.reload().returncode == 0
+    assert site.get("/version").text == "two"
+
+
+def test_the_shop_reloads_under_load(start: Start) -> None:
+    shop = start("shop", workers=2)
+    with Load(shop, "/", "/catalogue/?page=2", "/api/products/", "/hello/", clients=4) as load:
+        load.wait_for(40)
+        done = shop.reload()
+        assert done.returncode == 0, done.stdout + done.stderr
+        load.wait_for(40)
+    assert load.failures == []
+    assert set(load.statuses) == {200}
