@@ -45,7 +45,11 @@ def start(request: pytest.FixtureRequest) -> Iterator[Start]:
         wait = options.pop("wait", True)
         site = Site(Path(project), flags=flags + tuple(options.pop("flags", ())), env=env, **options)
         sites.append(site)
-        return site.start(wait=wait)
+        site.start(wait=wait)
+        if wait:
+            # It serves from the first worker on; stories want to know all of them.
+            site.wait_workers(workers)
+        return site
 
     yield starter
     wrong = [complaint for site in reversed(sites) for complaint in site.close()]
