@@ -221,12 +221,14 @@ impl Drop for Place<'_> {
 pub struct CheckedOut {
     slot: Option<Slot>,
     queue: Arc<Queue>,
+    /// In the task that ends its exchange.
+    ending: bool,
 }
 
 impl CheckedOut {
     fn new(slot: Slot, queue: &Arc<Queue>) -> Self {
         SLOTS_BUSY.add(1);
-        Self { slot: Some(slot), queue: Arc::clone(queue) }
+        Self { slot: Some(slot), queue: Arc::clone(queue), ending: false }
     }
 
     /// The slot.
@@ -262,7 +264,12 @@ impl Drop for CheckedOut {
             self.queue.give_back(slot);
             return;
         }
-        let mut guard = Self { slot: Some(slot), queue: Arc::clone(&self.queue) };
+        let mut guard = Self { slot: Some(slot), queue: Arc::clone(&self.queue), ending: true };
+        if self.ending {
+            // The runtime goes and has dropped the task; it would drop the next one just so, without an end.
+            guard.lose();
+            return;
+        }
         match tokio::runtime::Handle::try_current() {
             Ok(handle) => drop(handle.spawn(async move {
                 match guard.slot().end_exchange().await {
