@@ -24,7 +24,7 @@ use ctl_config::Config;
 use ctl_telemetry::{exposition, metrics};
 use subtle::ConstantTimeEq as _;
 use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{Semaphore, mpsc};
 
 use crate::drain::Drain;
 use crate::h1;
@@ -65,7 +65,7 @@ pub struct Admin {
     /// The bearer token of a TCP listener.
     pub token: Option<Box<[u8]>>,
     /// Clients are served.
-    pub ready: watch::Receiver<bool>,
+    pub ready: Box<dyn Fn() -> bool + Send + Sync>,
     /// `reload` and `stop` go here.
     pub asked: mpsc::Sender<Command>,
 }
@@ -163,7 +163,7 @@ impl Admin {
         };
         match path {
             b"/healthz" => return text(200, "ok\n"),
-            b"/readyz" if *self.ready.borrow() => return text(200, "ready\n"),
+            b"/readyz" if (self.ready)() => return text(200, "ready\n"),
             b"/readyz" => return text(503, "not ready\n"),
             _ if !self.allows(head) => {
                 let mut refused = text(401, "Show the token: Authorization: Bearer …\n");

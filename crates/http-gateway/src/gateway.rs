@@ -9,14 +9,17 @@ mod control;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream as StdUnixStream;
+use std::path::Path;
 use std::sync::Arc;
 
-use ctl_admin::words::{FromGateway, GatewayStart, ToGateway};
+use ctl_admin::words::{AppReport, Command, FromGateway, GatewayStart, GatewayStatus, Listener, ToGateway};
 use ctl_config::Config;
 use ctl_telemetry::metrics as m;
 use tokio::sync::{mpsc, watch};
 use tracing::{error, info, warn};
 
+use crate::access_log::AccessLog;
+use crate::admin_http::{self, Admin};
 use crate::client::TrustedProxies;
 use crate::drain::{Drain, Phase};
 use crate::link::accept::{Credentials, accept};
@@ -25,6 +28,9 @@ use crate::queue::{Queue, WorkerNews};
 use crate::service::Gateway;
 use crate::tls::Identity;
 use control::Control;
+
+/// Requests of the admin HTTP that may wait for the supervisor.
+const ASKED_MAX: usize = 8;
 
 /// Takes possession of an inherited descriptor; the caller knows how.
 pub type Take<'a> = &'a dyn Fn(i32) -> io::Result<OwnedFd>;
@@ -75,7 +81,7 @@ struct Running {
 /// What the process listens to besides the supervisor.
 struct Ears {
     news: mpsc::UnboundedReceiver<WorkerNews>,
-    asked: mpsc::Receiver<ctl_admin::words::Command>,
+    asked: mpsc::Receiver<Command>,
 }
 
 impl Running {
@@ -100,8 +106,10 @@ impl Running {
                 .map_err(|error| format!("proxy.trusted: {error}\nhint: {}", error.hint))?,
         );
         let (queue, news) = Queue::new(config.queue.depth_max);
+        let access = AccessLog::open(config.log.access, io::stdout())
+            .map_err(|error| format!("access log: {error}"))?;
         let gateway =
-            Arc::new(Gateway::new(Arc::clone(&config), Arc::clone(&trusted), Arc::clone(&queue), None));
+            Arc::new(Gateway::new(Arc::clone(&config), Arc::clone(&trusted), Arc::clone(&queue), access));
         let mut listeners = Vec::new();
         for listener in start.listeners {
             let socket = take(listener.fd).map_err(|error| format!("{}: {error}", listener.name))?;
@@ -115,13 +123,13 @@ impl Running {
             tls: tls.clone(),
             trusted: Arc::clone(&trusted),
             gate: gate_ear,
-            drain: drain_ear,
+            drain: drain_ear.clone(),
         };
         let reactors = run_reactors(listeners, edge)
             .map_err(|error| format!("could not start the reactors: {error}"))?;
         let link = take(start.link_fd).map_err(|error| format!("link: {error}"))?;
         accept_workers(link, start.token, start.worker_uid, &reactors, &queue)?;
-        let (_asks, asked) = mpsc::channel(8);
+        let asked = admin(start.admin, take, &config, &gateway, drain_ear)?;
         let running = Self { config, queue, gateway, tls, reactors, gate, drain };
         if let Some((generation, app)) = start.active {
             running.activate(generation, &app);
@@ -129,7 +137,7 @@ impl Running {
         Ok((running, Ears { news, asked }))
     }
 
-    fn activate(&self, generation: u32, app: &ctl_admin::words::AppReport) {
+    fn activate(&self, generation: u32, app: &AppReport) {
         self.gateway.activate(generation, app);
         self.gate.send_replace(true);
     }
@@ -207,24 +215,8 @@ impl Running {
         }
     }
 
-    fn status(&self) -> ctl_admin::words::GatewayStatus {
-        ctl_admin::words::GatewayStatus { connections: self.reactors.connections() as u64, ..status() }
-    }
-}
-
-/// What the metrics count, as the supervisor passes it on.
-fn status() -> ctl_admin::words::GatewayStatus {
-    let unsigned = |n: i64| u64::try_from(n).unwrap_or(0);
-    ctl_admin::words::GatewayStatus {
-        connections: unsigned(m::CONNECTIONS.get()),
-        requests_total: [&m::REQUESTS_APP_TOTAL, &m::REQUESTS_FILE_TOTAL, &m::REQUESTS_GATEWAY_TOTAL]
-            .iter()
-            .map(|counter| counter.get())
-            .sum(),
-        errors_total: m::RESPONSES_5XX_TOTAL.get(),
-        slots: unsigned(m::SLOTS.get()),
-        slots_busy: unsigned(m::SLOTS_BUSY.get()),
-        queue_depth: unsigned(m::QUEUE_DEPTH.get()),
+    fn status(&self) -> GatewayStatus {
+        GatewayStatus { connections: self.reactors.connections() as u64, ..admin_http::status() }
     }
 }
 
@@ -253,4 +245,41 @@ fn accept_workers(
             tokio::spawn(accept(listener, credentials, reactors.handles().to_vec(), Arc::clone(queue)));
         })
         .map_err(|error| format!("link: {error}"))
+}
+
+/// The admin HTTP runs on this thread. What it is asked for goes to the supervisor.
+fn admin(
+    listener: Option<Listener>,
+    take: Take<'_>,
+    config: &Arc<Config>,
+    gateway: &Arc<Gateway>,
+    drain: Drain,
+) -> Result<mpsc::Receiver<Command>, String> {
+    let (asks, asked) = mpsc::channel(ASKED_MAX);
+    if let Some(listener) = listener {
+        let socket = take(listener.fd).map_err(|error| format!("{}: {error}", listener.name))?;
+        let token = config.admin.token_file.as_deref().map(read_token).transpose()?;
+        let ready = Arc::clone(gateway);
+        let admin = Admin { token, ready: Box::new(move || ready.is_ready()), asked: asks };
+        let serving = admin_http::serve(socket, admin, Arc::clone(config), drain);
+        tokio::spawn(serving.map_err(|error| error.to_string())?);
+    }
+    Ok(asked)
+}
+
+/// The admin listener's bearer token: what stands in the file, without the end of its line.
+fn read_token(path: &Path) -> Result<Box<[u8]>, String> {
+    let bytes = std::fs::read(path).map_err(|error| {
+        format!(
+            "the admin token cannot be read\n  detail: {}: {error}\n  hint: see admin.token_file",
+            path.display()
+        )
+    })?;
+    match bytes.trim_ascii() {
+        b"" => Err(format!(
+            "the admin token is empty\n  detail: {}\n  hint: write a long random word into it",
+            path.display()
+        )),
+        token => Ok(token.into()),
+    }
 }

@@ -10,6 +10,7 @@ use ctl_config::Config;
 use ctl_telemetry::metrics as m;
 use tracing::error;
 
+use crate::access_log::AccessLog;
 use crate::client::{self, Identity, TrustedProxies};
 use crate::dispatch::{Dispatcher, Failure, Origin, Ready};
 use crate::error_page;
@@ -22,9 +23,6 @@ use crate::queue::{NoSlot, Queue};
 use crate::request_body::{GatherError, GatherLimits, Payload, gather};
 use crate::request_id::RequestIds;
 use crate::spool::{PumpLimits, SpoolLimits};
-
-/// Told of every response.
-pub type AccessLog = Box<dyn Fn(&Exchange<'_>) + Send + Sync>;
 
 /// Everything a request meets between its protocol and its worker.
 pub struct Gateway {
@@ -291,7 +289,7 @@ impl Service for Gateway {
         by.inc();
         m::REQUEST_SECONDS.observe(exchange.trail.started.elapsed());
         if let Some(access) = &self.access {
-            access(exchange);
+            access.record(exchange);
         }
     }
 }
