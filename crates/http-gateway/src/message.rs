@@ -41,11 +41,11 @@ impl Headers {
 
     /// Appends a field, its name in lower case.
     pub fn push_lower(&mut self, name: &[u8], value: &[u8]) {
-        let at = self.buffer.len();
-        self.push(name, value);
-        if let Some(name) = self.buffer.get_mut(at..at + name.len()) {
-            name.make_ascii_lowercase();
-        }
+        let start = self.buffer.len() as u32;
+        self.buffer.extend(name.iter().map(u8::to_ascii_lowercase));
+        let middle = self.buffer.len() as u32;
+        self.buffer.extend_from_slice(value);
+        self.fields.push((start..middle, middle..self.buffer.len() as u32));
     }
 
     fn slice(&self, range: &Range<u32>) -> &[u8] {
