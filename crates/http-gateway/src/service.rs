@@ -155,7 +155,7 @@ impl Gateway {
             response = from_file(file, response.trail);
         }
         if !response.headers.contains("x-request-id") {
-            response.headers.push(b"x-request-id", request_id.as_bytes());
+            response.headers.push(b"X-Request-ID", request_id.as_bytes());
         }
         response
     }

@@ -29,7 +29,8 @@ pub struct Credentials {
     pub uids: Vec<u32>,
 }
 
-/// Accepts workers for ever. `reactors` are where slots live: slot `n` of each worker on reactor `n` modulo their number.
+/// Accepts workers for ever. `reactors` are where slots live: the slots of a worker, and the first slots of all workers, are
+/// spread over them.
 pub async fn accept(
     listener: UnixListener,
     credentials: Credentials,
@@ -119,7 +120,7 @@ fn put_in_service(
     reactors: &[Handle],
     queue: &Arc<Queue>,
 ) -> io::Result<()> {
-    let home = usize::from(hello.slot) % reactors.len().max(1);
+    let home = (hello.worker as usize + usize::from(hello.slot)) % reactors.len().max(1);
     let stream = stream.into_std()?;
     let Some(reactor) = reactors.get(home) else { return Err(io::Error::other("no reactor runs")) };
     let inside = reactor.enter();
