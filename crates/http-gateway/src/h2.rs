@@ -52,6 +52,9 @@ const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
 /// A browser cancels what a page no longer needs, a few dozen at most; "rapid reset" attacks send thousands (CVE-2023-44487).
 const RESETS_MAX: usize = 100;
 
+/// An idle client has this long to agree that the connection ends: a round trip, and what a sleeping phone needs.
+const GOODBYE: Duration = Duration::from_secs(5);
+
 /// What a header costs beside its bytes (RFC 9113, 6.5.2).
 const FIELD_OVERHEAD_BYTES: u64 = 32;
 
@@ -176,10 +179,19 @@ impl Patience {
         }
     }
 
+    /// From now on an idle connection is not kept.
+    fn hurry(&mut self) {
+        self.keep_alive = GOODBYE.min(self.keep_alive);
+        if self.state == State::Idle {
+            self.deadline = Instant::now() + self.keep_alive;
+        }
+    }
+
     /// The clock starts anew when the state changes or output has moved.
-    fn observe(&mut self, state: State, written: u64) {
+    /// `false`: nothing has changed.
+    fn observe(&mut self, state: State, written: u64) -> bool {
         if state == self.state && (state == State::Idle || written == self.written) {
-            return;
+            return false;
         }
         self.state = state;
         self.written = written;
@@ -187,6 +199,7 @@ impl Patience {
             State::Idle => Instant::now() + self.keep_alive,
             State::Writing | State::Working => Instant::now() + self.write,
         };
+        true
     }
 }
 
@@ -196,6 +209,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send> Driver<T> {
     fn say_goodbye(&mut self) {
         self.draining = true;
         self.h2.graceful_shutdown();
+        self.patience.hurry();
     }
 
     fn watch_the_clock(
@@ -212,7 +226,9 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send> Driver<T> {
         } else {
             State::Idle
         };
-        self.patience.observe(state, written);
+        if self.patience.observe(state, written) && state == State::Idle {
+            self.cork.release();
+        }
         if state == State::Working {
             return Poll::Pending;
         }
@@ -228,8 +244,6 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send> Driver<T> {
                 alarm.as_mut().reset(self.patience.deadline);
             } else if state == State::Idle && !self.draining {
                 self.say_goodbye();
-                // The client has as long to agree as it has to take output.
-                self.patience.deadline = Instant::now() + self.patience.write;
                 cx.waker().wake_by_ref();
             } else {
                 return Poll::Ready(());

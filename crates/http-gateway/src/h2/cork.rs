@@ -8,7 +8,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 
-use bytes::{Buf as _, BytesMut};
+use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// Output is gathered up to this. Four TLS records of the largest size; larger pieces save nothing more.
@@ -24,14 +24,16 @@ struct Inner<T> {
     stream: T,
     /// Read before the protocol was known.
     first: BytesMut,
-    gathered: BytesMut,
-    /// Bytes that the stream took.
+    gathered: Vec<u8>,
+    /// Bytes of `gathered` that the stream took.
+    sent: usize,
+    /// Bytes that the stream took in all.
     written: u64,
 }
 
 impl<T> Cork<T> {
     pub(super) fn new(stream: T, first: BytesMut) -> (Self, Handle<T>) {
-        let inner = Arc::new(Mutex::new(Inner { stream, first, gathered: BytesMut::new(), written: 0 }));
+        let inner = Arc::new(Mutex::new(Inner { stream, first, gathered: Vec::new(), sent: 0, written: 0 }));
         (Self(Arc::clone(&inner)), Handle(inner))
     }
 }
@@ -43,16 +45,16 @@ fn lock<T>(inner: &Arc<Mutex<Inner<T>>>) -> MutexGuard<'_, Inner<T>> {
 impl<T: AsyncWrite + Unpin> Inner<T> {
     /// Sends until nothing is left.
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while !self.gathered.is_empty() {
-            let sent = ready!(Pin::new(&mut self.stream).poll_write(cx, &self.gathered))?;
+        while let Some(rest) = self.gathered.get(self.sent..).filter(|rest| !rest.is_empty()) {
+            let sent = ready!(Pin::new(&mut self.stream).poll_write(cx, rest))?;
             if sent == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
-            self.gathered.advance(sent);
+            self.sent += sent;
             self.written += sent as u64;
         }
-        // An idle connection holds no buffer.
-        self.gathered = BytesMut::new();
+        self.gathered.clear();
+        self.sent = 0;
         Pin::new(&mut self.stream).poll_flush(cx)
     }
 }
@@ -66,6 +68,11 @@ impl<T: AsyncWrite + Unpin> Handle<T> {
     pub(super) fn waiting(&self) -> (bool, u64) {
         let inner = lock(&self.0);
         (!inner.gathered.is_empty(), inner.written)
+    }
+
+    /// An idle connection holds no buffer.
+    pub(super) fn release(&self) {
+        lock(&self.0).gathered = Vec::new();
     }
 }
 

@@ -274,6 +274,15 @@ async fn goaway_comes_in_two_steps() {
 }
 
 #[tokio::test]
+async fn a_client_that_ignores_the_goaway_is_not_waited_for() {
+    let (theirs, server) = raw(|config| config.timeouts.keep_alive = Duration::from_millis(200)).await;
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    server.phase.send_replace(Phase::Draining);
+    server.ends().await;
+    drop(theirs);
+}
+
+#[tokio::test]
 async fn rapid_resets_end_the_connection() {
     let (mut theirs, server) = raw(|_| {}).await;
     let mut flood = Vec::new();
