@@ -105,6 +105,12 @@ def django_dir(series: str, python: str = sys.executable) -> Path:
     return directory
 
 
+@pytest.fixture(scope="session")
+def django_5_2() -> Path:
+    """A directory with Django 5.2, for PYTHONPATH."""
+    return django_dir("5.2")
+
+
 @pytest.fixture
 def start_worker(tmp_path: Path, python: str, package_dir: Path, package_version: str) -> Iterator[Serve]:
     """`start_worker(source, **start)`: writes the source to app.py and starts a worker for it."""

@@ -20,29 +20,31 @@ pub(crate) struct Instance {
     pub(crate) runtime_dir: PathBuf,
     /// Its configuration as it would be read now; what it runs with may differ.
     pub(crate) config: Config,
+    /// The configuration has errors as it is now; `config` has defaults.
+    broken: bool,
 }
 
 /// Finds the instance that the command line means.
 pub(crate) fn find(matches: &ArgMatches) -> Result<Instance> {
     let request = Request::from_matches(matches)?;
-    let config = match request.load() {
-        Ok(loaded) => loaded.config,
+    let (config, broken) = match request.load() {
+        Ok(loaded) => (loaded.config, false),
         // A quintet.toml that was broken after the start must not keep anybody from asking or stopping.
-        Err(failure @ Failure::Config(_)) => {
-            anstream::eprint!("{}", failure.render(Style::COLOUR));
-            anstream::eprintln!("note: going on with defaults");
-            let mut config = Config::default();
-            let dir = |key: &str| {
-                request.flags.iter().find(|flag| flag.key == key).and_then(|flag| flag.values.last())
-            };
-            config.server.runtime_dir = dir("server.runtime_dir").map(PathBuf::from);
-            config.app.dir = request.project_dir.clone().unwrap_or_else(|| ".".into());
-            config
-        }
+        Err(Failure::Config(_)) => (without_file(&request), true),
         Err(failure) => return Err(failure),
     };
     let project = env::current_dir().unwrap_or_default().join(&config.app.dir);
-    Ok(Instance { runtime_dir: place::runtime_dir(&config, &project)?, config })
+    Ok(Instance { runtime_dir: place::runtime_dir(&config, &project)?, config, broken })
+}
+
+/// What the command line alone says about where the instance is.
+fn without_file(request: &Request) -> Config {
+    anstream::eprintln!("note: the configuration has errors as it is now (`quintet check` shows them)");
+    let mut config = Config::default();
+    let runtime_dir = request.flags.iter().find(|flag| flag.key == "server.runtime_dir");
+    config.server.runtime_dir = runtime_dir.and_then(|flag| flag.values.last()).map(PathBuf::from);
+    config.app.dir = request.project_dir.clone().unwrap_or_else(|| ".".into());
+    config
 }
 
 /// Beyond the time that requests in flight may take: new processes, answers over the socket.
@@ -61,7 +63,8 @@ pub(crate) fn reload(matches: &ArgMatches) -> Result<Exit> {
         // What it says is the traceback of the new code, or why the configuration was not taken.
         Err(ClientError::Failed(text)) => {
             anstream::eprintln!("{text}");
-            let failure = Failure::new(Exit::App, "the reload failed; the old code is still serving");
+            let exit = if instance.broken { Exit::Usage } else { Exit::App };
+            let failure = Failure::new(exit, "the reload failed; the old code is still serving");
             Err(failure.hint("mend what is shown above, then run `quintet reload` again"))
         }
         Err(error) => Err(not_reached(error, &instance)),

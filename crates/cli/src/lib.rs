@@ -74,3 +74,12 @@ fn print(text: &str) -> Result<Exit> {
 fn print_json(value: &serde_json::Value) -> Result<Exit> {
     print(&format!("{value:#}\n"))
 }
+
+#[cfg(test)]
+mod tests {
+    /// `ctl-config` sees to it that a request's head and body fit one frame, and lies below `py-link`.
+    #[test]
+    fn the_frame_of_the_configuration_is_the_frame_of_the_link() {
+        assert_eq!(ctl_config::FRAME_BYTES_MAX, u64::from(py_link::PAYLOAD_BYTES_MAX));
+    }
+}

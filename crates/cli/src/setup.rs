@@ -3,7 +3,7 @@
 use std::env;
 use std::ffi::OsString;
 use std::fs;
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Read as _};
 use std::path::{Path, PathBuf};
 
 use clap::ArgMatches;
@@ -98,24 +98,25 @@ fn no_file(path: &Path) -> Failure {
         .hint("leave --config away to run without one: every setting has a default")
 }
 
+/// The file as text; `None` when there is none. Any kind of file will do (`/dev/null`, a pipe of the shell).
 fn read(path: &Path) -> Result<Option<TextFile>> {
     /// A configuration has a hundred lines; a wrong file may have gigabytes.
     const BYTES_MAX: u64 = 1 << 20;
     let unreadable = |detail: String| {
         Failure::new(Exit::Usage, format!("{} cannot be read", path.display())).detail(detail)
     };
-    let size = match fs::metadata(path) {
-        Ok(meta) if meta.is_file() => meta.len(),
-        Ok(_) => return Err(unreadable("it is not a file".into())),
+    let file = match fs::File::open(path) {
+        Ok(file) => file,
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
             return Ok(None);
         }
         Err(error) => return Err(unreadable(error.to_string())),
     };
-    if size > BYTES_MAX {
-        return Err(unreadable(format!("it has {size} bytes; at most {BYTES_MAX} are read")));
+    let mut text = String::new();
+    file.take(BYTES_MAX + 1).read_to_string(&mut text).map_err(|error| unreadable(error.to_string()))?;
+    if text.len() as u64 > BYTES_MAX {
+        return Err(unreadable(format!("it has more than {BYTES_MAX} bytes")));
     }
-    let text = fs::read_to_string(path).map_err(|error| unreadable(error.to_string()))?;
     Ok(Some(TextFile { path: path.components().collect(), text }))
 }
 
