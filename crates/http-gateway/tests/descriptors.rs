@@ -1,4 +1,5 @@
 //! A process of its own, because it takes its file descriptors away: the accept loop must tell clients and recover.
+#![allow(clippy::unwrap_used, reason = "tests say by a panic what is wrong")]
 
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};

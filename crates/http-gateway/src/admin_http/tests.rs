@@ -1,6 +1,7 @@
 //! The paths, who may walk them, and both kinds of listener.
 
 use std::os::unix::net;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
@@ -9,12 +10,13 @@ use crate::message::Version;
 
 struct Asked {
     admin: Admin,
-    ready: watch::Sender<bool>,
+    ready: Arc<AtomicBool>,
     commands: mpsc::Receiver<Command>,
 }
 
 fn admin(token: Option<&str>) -> Asked {
-    let (ready, is_ready) = watch::channel(false);
+    let ready = Arc::new(AtomicBool::new(false));
+    let is_ready = Arc::clone(&ready);
     let (asked, commands) = mpsc::channel(1);
     let token = token.map(|token| token.as_bytes().into());
     Asked { admin: Admin { token, ready: Box::new(move || *is_ready.borrow()), asked }, ready, commands }
@@ -45,7 +47,7 @@ fn paths_and_methods() {
     assert_eq!(status.slots_busy, 0);
     check(admin, "GET", "/healthz?x", "", 200);
     check(admin, "GET", "/readyz", "", 503);
-    asked.ready.send_replace(true);
+    asked.ready.store(true, Relaxed);
     check(admin, "GET", "/readyz", "", 200);
     check(admin, "GET", "/", "", 404);
     check(admin, "GET", "/reload", "", 405);
