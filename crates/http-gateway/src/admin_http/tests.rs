@@ -19,7 +19,7 @@ fn admin(token: Option<&str>) -> Asked {
     let is_ready = Arc::clone(&ready);
     let (asked, commands) = mpsc::channel(1);
     let token = token.map(|token| token.as_bytes().into());
-    Asked { admin: Admin { token, ready: Box::new(move || *is_ready.borrow()), asked }, ready, commands }
+    Asked { admin: Admin { token, ready: Box::new(move || is_ready.load(Relaxed)), asked }, ready, commands }
 }
 
 fn check(admin: &Admin, method: &str, path: &str, authorization: &str, expected: u16) -> String {

@@ -173,7 +173,7 @@ async fn text(answer: Answer) -> String {
                     loop {
                         match stream.next().await {
                             Some(Ok(Piece::Bytes(bytes))) => all += &String::from_utf8_lossy(&bytes),
-                            Some(Ok(Piece::File(file))) => all += "<file>",
+                            Some(Ok(Piece::File(_))) => all += "<file>",
                             Some(Err(Aborted)) => return all + "!",
                             None => return all,
                         }
