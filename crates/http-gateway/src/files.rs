@@ -40,9 +40,9 @@ use self::store::{KeyRef, Known, Store};
 use crate::encoding::{Accepted, Coding, CodingSet};
 use crate::message::{Body, Headers, Method, RequestHead};
 
-/// A file that is served is compared with the disk this often, and a miss is believed this long. At the speed of one
-/// comparison a second the cost is nothing; a second of an old file after a deploy is what a reload takes, too.
-const RECHECK_MS: u64 = 1000;
+/// A file that is served is compared with the disk this often, and a miss is believed this long. Comparing costs about as much
+/// as a request, so beyond four requests a second for a file it is lost in the noise.
+const RECHECK_MS: u64 = 250;
 
 /// Files that cannot be served are logged this often at most: every request for them may be a new one.
 const COMPLAINT_MS: u64 = 10_000;

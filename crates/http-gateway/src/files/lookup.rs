@@ -142,7 +142,7 @@ impl Shared {
     }
 }
 
-/// Is it still what lies on the disk? One request a second looks; the others take its word.
+/// Is it still what lies on the disk? One request in [`RECHECK_MS`] looks; the others take its word.
 fn is_fresh(mount: &Mount, ask: Ask<'_>, entry: &Entry, now_ms: u64, wait: Wait) -> Result<bool, OpenError> {
     let checked = entry.checked_ms.load(Relaxed);
     let is_recent = now_ms.saturating_sub(checked) < RECHECK_MS;

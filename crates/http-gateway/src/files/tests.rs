@@ -247,7 +247,7 @@ async fn media_by_policy() {
 }
 
 #[tokio::test]
-async fn changes_are_seen_after_a_second() {
+async fn changes_are_seen_soon() {
     let site = Site::new();
     site.write("static/a.css", "old").write("static/large.bin", vec![1; 300_000]);
     let files = site.files();
