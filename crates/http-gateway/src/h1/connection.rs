@@ -11,7 +11,10 @@
 //! The state of an exchange (the service's future, above all) lives in one allocation that is made when a client
 //! becomes active and given back when it falls silent: ten thousand idle connections hold next to nothing.
 
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -50,7 +53,6 @@ struct Shared<S> {
     connection: Connection,
     service: Arc<S>,
     config: Arc<Config>,
-    limits: HeadLimits,
     drain: Drain,
 }
 
@@ -66,46 +68,56 @@ enum Next {
 }
 
 /// Serves a connection until it is over. `already_read` are bytes that were read to find out what is spoken here.
-pub async fn serve<T: Transport, S: Service>(
+///
+/// Not an `async fn`: those hold each argument twice, and this future is what an idle connection costs.
+pub fn serve<T: Transport, S: Service>(
     transport: T,
     already_read: BytesMut,
     connection: Connection,
     service: Arc<S>,
     config: Arc<Config>,
     drain: Drain,
-) {
+) -> impl Future<Output = ()> + Send {
     let mut stream = Stream::new(transport, already_read.into());
-    let limits = HeadLimits::new(&config.limits);
-    let mut shared = Shared { connection, service, config, limits, drain };
-    let mut fresh = true;
-    loop {
-        if stream.buffered().is_empty() && !first_bytes(&mut stream, &mut shared, fresh).await {
-            return Box::pin(close(stream, Next::Close)).await;
-        }
-        fresh = false;
-        match Box::pin(exchanges(&mut stream, &shared)).await {
-            Next::Idle => stream.release(),
-            over => return Box::pin(close(stream, over)).await,
-        }
+    let mut shared = Shared { connection, service, config, drain };
+    async move {
+        let mut fresh = true;
+        let how = loop {
+            if stream.buffered().is_empty() && !first_bytes(&mut stream, &mut shared, fresh).await {
+                break Next::Close;
+            }
+            fresh = false;
+            match Box::pin(exchanges(&mut stream, &shared)).await {
+                Next::Idle => stream.release(),
+                over => break over,
+            }
+        };
+        Box::pin(close(&mut stream, how)).await;
     }
 }
 
 /// Waits for a request to begin. `false`: the connection is over.
 async fn first_bytes<T: Transport, S>(stream: &mut Stream<T>, shared: &mut Shared<S>, fresh: bool) -> bool {
     let timeouts = &shared.config.timeouts;
-    let timeout = if fresh { timeouts.header } else { timeouts.keep_alive };
+    let mut timeout = if fresh { timeouts.header } else { timeouts.keep_alive };
     let mut deadline = None;
-    let read = tokio::select! {
-        biased;
-        read = stream.fill(&mut deadline, timeout) => read,
-        () = shared.drain.begun() => {
-            if !fresh {
-                return false;
-            }
-            stream.fill(&mut None, DRAIN_GRACE).await
+    let mut draining = false;
+    let mut begun = pin!(shared.drain.begun());
+    poll_fn(|context| {
+        if let Poll::Ready(read) = stream.poll_fill_until(context, &mut deadline, timeout) {
+            return Poll::Ready(read.is_ok());
         }
-    };
-    read.is_ok()
+        if !draining && begun.as_mut().poll(context).is_ready() {
+            if !fresh {
+                return Poll::Ready(false);
+            }
+            draining = true;
+            (deadline, timeout) = (None, DRAIN_GRACE);
+            return stream.poll_fill_until(context, &mut deadline, timeout).map(|read| read.is_ok());
+        }
+        Poll::Pending
+    })
+    .await
 }
 
 /// Serves requests as long as they come.
@@ -134,11 +146,12 @@ enum NoHead {
 }
 
 async fn read_head<T: Transport, S>(stream: &mut Stream<T>, shared: &Shared<S>) -> Result<Parsed, NoHead> {
+    let limits = HeadLimits::new(&shared.config.limits);
     let mut parser = HeadParser::new();
     let mut active = None;
     let mut deadline = None;
     loop {
-        match parser.advance(stream.buffered(), &shared.limits) {
+        match parser.advance(stream.buffered(), &limits) {
             Ok(Some((parsed, bytes))) => {
                 stream.consume(bytes);
                 return Ok(parsed);
@@ -240,7 +253,7 @@ async fn respond<T: Transport, S: Service>(
 }
 
 /// Ends a connection.
-async fn close<T: Transport>(mut stream: Stream<T>, how: Next) {
+async fn close<T: Transport>(stream: &mut Stream<T>, how: Next) {
     let until = Instant::now() + LINGER_TIME_MAX;
     if stream.shutdown(SHUTDOWN_TIMEOUT).await.is_ok() && how == Next::Linger {
         stream.discard(LINGER_SILENCE_MAX, until).await;

@@ -104,11 +104,20 @@ impl<T: Transport> Stream<T> {
         deadline: &mut Option<Instant>,
         timeout: Duration,
     ) -> Result<(), StreamError> {
-        poll_fn(|context| match self.poll_fill(context) {
+        poll_fn(|context| self.poll_fill_until(context, deadline, timeout)).await
+    }
+
+    /// See [`Self::fill`].
+    pub(super) fn poll_fill_until(
+        &mut self,
+        context: &mut Context<'_>,
+        deadline: &mut Option<Instant>,
+        timeout: Duration,
+    ) -> Poll<Result<(), StreamError>> {
+        match self.poll_fill(context) {
             Poll::Pending => self.timer.poll(context, deadline, timeout),
             Poll::Ready(done) => Poll::Ready(done),
-        })
-        .await
+        }
     }
 
     /// Reads once, past the input buffer (which must be empty), at most `bytes_max`. Cancel safe.

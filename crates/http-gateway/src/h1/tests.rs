@@ -515,3 +515,14 @@ async fn a_client_that_leaves_ends_a_silent_stream() {
     tokio::time::sleep(Duration::from_secs(100)).await;
     assert_eq!(client.finished().await, ["/stream-endless 200 11 cut"]);
 }
+
+/// What ten thousand idle connections cost is this, their timer and what the reactor holds for a socket.
+#[tokio::test]
+async fn an_idle_connection_is_small() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let transport = tokio::net::TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+    let (_drain, ear) = Drain::channel();
+    let connection = Connection { peer: None, peer_is_trusted: false, local: None, tls: false };
+    let served = serve(transport, BytesMut::new(), connection, Arc::<Fake>::default(), Arc::default(), ear);
+    assert!(size_of_val(&served) <= 480, "{} bytes", size_of_val(&served));
+}
