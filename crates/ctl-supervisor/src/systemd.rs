@@ -12,6 +12,10 @@ use crate::inherit::FIRST_FD;
 /// More sockets than anybody passes: a bound on what the environment can make us do.
 const LISTEN_FDS_MAX: u32 = 256;
 
+/// The kernel keeps ten messages for a manager that does not read just now. News must not be lost (`systemctl start`
+/// waits for it), but a manager that never reads must not stop us.
+const PATIENCE: Duration = Duration::from_secs(1);
+
 /// The sockets passed to this process, each with its name (`FileDescriptorName=` of the unit).
 pub(crate) fn listen_fds() -> Vec<(RawFd, String)> {
     let get = |name: &str| env::var(name).unwrap_or_default();
@@ -54,8 +58,7 @@ impl Notifier {
         });
         let socket = address.and_then(|address| {
             let socket = UnixDatagram::unbound().ok()?;
-            // A manager that does not read must not stop us.
-            socket.set_nonblocking(true).ok()?;
+            socket.set_write_timeout(Some(PATIENCE)).ok()?;
             Some((socket, address))
         });
         let ours = env::var("WATCHDOG_PID").map_or(true, |pid| pid.parse() == Ok(std::process::id()));
@@ -70,7 +73,13 @@ impl Notifier {
     }
 
     pub(crate) fn alive(&self) {
-        self.send("WATCHDOG=1");
+        // There will be another one soon: not worth waiting for.
+        if let Some((socket, address)) = &self.socket
+            && socket.set_nonblocking(true).is_ok()
+        {
+            let _ = socket.send_to_addr(b"WATCHDOG=1", address);
+            let _ = socket.set_nonblocking(false);
+        }
     }
 
     pub(crate) fn tell(&self, news: Notify) {
@@ -88,7 +97,7 @@ impl Notifier {
 
     fn send(&self, text: &str) {
         if let Some((socket, address)) = &self.socket {
-            // A lost message is the manager's fault: it is told again at the next change.
+            // A manager that does not listen has lost what it would have been told.
             let _ = socket.send_to_addr(text.as_bytes(), address);
         }
     }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use ctl_admin::client::{self, ClientError};
 
-use stage::{Instance, SOON, code, get, is_alive, kill};
+use stage::{Guarded, Instance, SOON, code, get, is_alive, kill};
 
 /// Not a test: the stories start this program again in another role.
 #[test]
@@ -225,16 +225,16 @@ fn nobody_outlives_a_supervisor_that_is_killed() {
     instance.assert_children_end();
     // What it left behind does not hinder the next one.
     let mut command = stage::supervisor_command(instance.dir.path());
-    let mut next = command.spawn().unwrap();
+    let mut next = Guarded::spawn(&mut command);
     let status = loop {
         match client::status(&instance.run_dir()) {
             Ok(status) if status.state == "serving" => break status,
             _ => thread::sleep(Duration::from_millis(10)),
         }
     };
-    assert_eq!(status.pid, next.id());
+    assert_eq!(status.pid, next.0.id());
     client::stop(&instance.run_dir(), SOON, |_| {}).unwrap();
-    next.wait().unwrap();
+    next.0.wait().unwrap();
     instance.assert_nothing_left();
 }
 
@@ -281,13 +281,13 @@ fn sockets_of_systemd_are_used_instead_of_addresses() {
     command.arg(supervisor.get_program()).args(supervisor.get_args());
     command.envs(supervisor.get_envs().filter_map(|(name, value)| Some((name, value?))));
     command.stdin(std::os::fd::OwnedFd::from(listener)).stdout(std::process::Stdio::null());
-    let mut process =
-        command.stderr(std::fs::File::create(dir.path().join("stderr")).unwrap()).spawn().unwrap();
+    command.stderr(std::fs::File::create(dir.path().join("stderr")).unwrap());
+    let mut process = Guarded::spawn(&mut command);
     assert_eq!(get(address).unwrap(), "generation 1");
     let run_dir = dir.path().join("run");
     assert_eq!(client::status(&run_dir).unwrap().addresses, [format!("http://{address}")]);
     client::stop(&run_dir, SOON, |_| {}).unwrap();
-    assert!(process.wait().unwrap().success());
+    assert!(process.0.wait().unwrap().success());
 }
 
 #[test]
@@ -361,4 +361,36 @@ fn strange_clients_of_the_control_socket_hinder_nobody() {
         client.set_read_timeout(Some(SOON)).unwrap();
         assert_eq!(client.read(&mut [0; 1]).unwrap(), 0, "who says nothing is closed");
     }
+}
+
+#[test]
+fn the_service_manager_hears_how_it_goes() {
+    let dir = stage::stage(&[]);
+    let path = dir.path().join("notify.sock");
+    let manager = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
+    manager.set_read_timeout(Some(SOON)).unwrap();
+    let mut command = stage::supervisor_command(dir.path());
+    let mut process = Guarded::spawn(command.env("NOTIFY_SOCKET", &path).env("WATCHDOG_USEC", "100000"));
+    let run_dir = dir.path().join("run");
+    // The first line of the next message.
+    let hear = || {
+        let mut bytes = [0; 256];
+        let count = manager.recv(&mut bytes).unwrap();
+        String::from_utf8_lossy(&bytes[..count]).lines().next().unwrap().to_owned()
+    };
+    // The next that is more than a sign of life.
+    let news = || (0..200).map(|_| hear()).find(|line| line != "WATCHDOG=1").unwrap();
+    assert_eq!(news(), "READY=1");
+    assert_eq!([hear(), hear(), hear()], ["WATCHDOG=1"; 3]);
+    let reload = {
+        let run_dir = run_dir.clone();
+        thread::spawn(move || client::reload(&run_dir, SOON, |_| {}).unwrap())
+    };
+    assert_eq!(news(), "RELOADING=1");
+    assert_eq!(news(), "READY=1");
+    reload.join().unwrap();
+    let stop = thread::spawn(move || client::stop(&run_dir, SOON, |_| {}).unwrap());
+    assert_eq!(news(), "STOPPING=1");
+    stop.join().unwrap();
+    assert!(process.0.wait().unwrap().success());
 }

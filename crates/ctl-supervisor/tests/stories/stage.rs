@@ -76,10 +76,27 @@ pub(crate) fn supervisor() -> ! {
     std::process::exit(outcome.exit_code().into());
 }
 
-/// An instance. Killed with everything it started when dropped.
+/// A supervisor that does not outlive a test that fails.
+pub(crate) struct Guarded(pub(crate) Child);
+
+impl Guarded {
+    pub(crate) fn spawn(command: &mut Command) -> Self {
+        Self(command.spawn().unwrap())
+    }
+}
+
+impl Drop for Guarded {
+    fn drop(&mut self) {
+        // Its children see the end of their control sockets.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// An instance, killed with everything it started when dropped.
 pub(crate) struct Instance {
     pub(crate) dir: TempDir,
-    process: Child,
+    process: Guarded,
     /// Children seen so far, for the last check.
     pub(crate) seen: Vec<u32>,
 }
@@ -110,7 +127,7 @@ impl Instance {
     /// Starts one and returns at once.
     pub(crate) fn launch(script: Script<'_>) -> Self {
         let dir = stage(script);
-        let process = supervisor_command(dir.path()).spawn().unwrap();
+        let process = Guarded::spawn(&mut supervisor_command(dir.path()));
         Self { dir, process, seen: Vec::new() }
     }
 
@@ -127,7 +144,7 @@ impl Instance {
     }
 
     pub(crate) fn pid(&self) -> u32 {
-        self.process.id()
+        self.process.0.id()
     }
 
     pub(crate) fn run_dir(&self) -> PathBuf {
@@ -157,7 +174,7 @@ impl Instance {
             if let Some(status) = last.take_if(|status| is(status)) {
                 return status;
             }
-            if let Some(code) = self.process.try_wait().unwrap() {
+            if let Some(code) = self.process.0.try_wait().unwrap() {
                 panic!("waiting until {what}: it ended with {code}:\n{}", self.stderr());
             }
             thread::sleep(Duration::from_millis(10));
@@ -179,7 +196,7 @@ impl Instance {
     pub(crate) fn wait(&mut self) -> ExitStatus {
         let deadline = Instant::now() + SOON;
         while Instant::now() < deadline {
-            if let Some(status) = self.process.try_wait().unwrap() {
+            if let Some(status) = self.process.0.try_wait().unwrap() {
                 return status;
             }
             thread::sleep(Duration::from_millis(5));
@@ -213,14 +230,6 @@ impl Instance {
                 thread::sleep(Duration::from_millis(5));
             }
         }
-    }
-}
-
-impl Drop for Instance {
-    fn drop(&mut self) {
-        // Its children see the end of their control sockets.
-        let _ = self.process.kill();
-        let _ = self.process.wait();
     }
 }
 
