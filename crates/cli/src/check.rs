@@ -53,7 +53,9 @@ fn all(request: &Request) -> Vec<Finding> {
 
 fn configuration(loaded: &Loaded) -> Finding {
     let changed = ctl_config::settings::all()
-        .filter(|setting| *loaded.origin(setting.key) != ctl_config::Origin::Default)
+        .filter(|setting| {
+            setting.key != "app.dir" && *loaded.origin(setting.key) != ctl_config::Origin::Default
+        })
         .count();
     let file =
         loaded.file.as_ref().map_or_else(|| "no quintet.toml".into(), |path| path.display().to_string());

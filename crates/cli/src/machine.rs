@@ -11,6 +11,11 @@ pub(crate) fn look() -> Machine {
     describe(&Cgroup::read(Path::new("/")), affinity().unwrap_or(allowed), memory_total(Path::new("/")))
 }
 
+/// Files that may be open at once, at most; the soft limit can be raised up to it.
+pub(crate) fn descriptors_max() -> Option<u64> {
+    rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum
+}
+
 /// Limits that control groups put on us; the tightest of our own group and all above it.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(crate) struct Cgroup {

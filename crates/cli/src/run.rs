@@ -94,6 +94,14 @@ fn fill_in(config: &mut Config, project: &Project, sizing: &Sizing) {
     config.workers.count = Some(sizing.workers);
     config.workers.threads = Some(sizing.threads);
     config.server.reactors = Some(sizing.reactors);
+    // More connections than descriptors would fail in accept(2) instead of being answered.
+    if let Some(fitting) = fitting_connections(config, sizing) {
+        config.limits.connections_max = fitting;
+    }
+}
+
+fn fitting_connections(config: &Config, sizing: &Sizing) -> Option<u32> {
+    sizing::fitting_connections(config.limits.connections_max, sizing, machine::descriptors_max()?)
 }
 
 /// The configuration as it is at a reload, decided like at the start.
@@ -140,7 +148,14 @@ fn notes(decided: &Decided) -> Vec<String> {
         Some(hint) => format!("{}; {hint}", warning.message),
         None => warning.message.clone(),
     });
-    passed.chain(warnings).collect()
+    let config = &decided.loaded.config;
+    let connections = fitting_connections(config, &decided.sizing).map(|fitting| {
+        let wanted = config.limits.connections_max;
+        format!(
+            "open files are limited: {fitting} connections at most, not {wanted}; `quintet check` tells more"
+        )
+    });
+    passed.chain(warnings).chain(connections).collect()
 }
 
 /// What was decided and why, a line each.

@@ -69,6 +69,22 @@ pub(crate) fn choose(machine: &Machine, asked: Asked) -> Sizing {
     Sizing { workers, threads, reactors, reasons: [workers_why, threads_why, reactors_why] }
 }
 
+/// Descriptors that the gateway needs: every connection is one; each slot has a stream, and may have a file for its
+/// body and one for its response.
+pub(crate) fn descriptors(connections: u32, sizing: &Sizing) -> u64 {
+    /// Listeners, logs, the runtime's own, static files being sent.
+    const OTHERS: u64 = 256;
+    u64::from(connections) + 3 * u64::from(sizing.workers) * u64::from(sizing.threads) + OTHERS
+}
+
+/// The connections for which `limit` descriptors suffice, when `connections` are too many.
+pub(crate) fn fitting_connections(connections: u32, sizing: &Sizing, limit: u64) -> Option<u32> {
+    let over = descriptors(connections, sizing).saturating_sub(limit);
+    // One remains even where nothing fits: the gateway then says what it lacks.
+    (over > 0)
+        .then(|| u32::try_from(u64::from(connections).saturating_sub(over)).unwrap_or(connections).max(1))
+}
+
 fn workers(machine: &Machine, asked: Asked) -> (u32, String) {
     let fitting = machine.memory.map(|memory| {
         let fitting = memory.saturating_sub(OURSELVES_BYTES) / WORKER_BYTES;
@@ -178,6 +194,16 @@ mod tests {
     fn threads_follow_the_workers_that_are_asked_for() {
         let sizing = choose(&machine(16.0, 0), Asked { workers: Some(1), ..Asked::default() });
         assert_eq!(sizing.threads, 8);
+    }
+
+    #[test]
+    fn connections_fit_the_descriptors() {
+        let sizing = choose(&machine(2.0, 0), Asked::default());
+        assert_eq!(descriptors(10_000, &sizing), 10_000 + 3 * 8 + 256);
+        assert_eq!(fitting_connections(10_000, &sizing, 20_000), None);
+        assert_eq!(fitting_connections(10_000, &sizing, 10_280), None);
+        assert_eq!(fitting_connections(10_000, &sizing, 1_024), Some(744));
+        assert_eq!(fitting_connections(10_000, &sizing, 100), Some(1));
     }
 
     #[test]

@@ -15,20 +15,27 @@ pub const LOCK_FILE: &str = "lock";
 
 /// The runtime directory of the project in `dir`, when the configuration names none.
 ///
-/// `/run/quintet/NAME` for root, `$XDG_RUNTIME_DIR/quintet/NAME` for a user with a session, otherwise below the
-/// temporary directory. NAME is the project directory's own name and a hash of its path, so that it is short
+/// `/run/quintet/NAME` for root (where `/run` can be written), `$XDG_RUNTIME_DIR/quintet/NAME` for a user with a
+/// session, otherwise below the temporary directory. NAME is the project directory's own name and a hash of its path, so that it is short
 /// (a socket's path has about 100 bytes) and tells projects apart.
 pub fn runtime_dir(dir: &Path) -> PathBuf {
     let dir = dir.canonicalize().unwrap_or_else(|_| dir.to_path_buf());
     let uid = rustix::process::geteuid();
-    let base = if uid.is_root() {
+    let session = env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
+    let base = if uid.is_root() && is_usable(Path::new("/run")) {
         PathBuf::from("/run/quintet")
-    } else if let Some(session) = env::var_os("XDG_RUNTIME_DIR").filter(|dir| Path::new(dir).is_absolute()) {
-        PathBuf::from(session).join("quintet")
+    } else if let Some(session) = session.filter(|dir| !uid.is_root() && dir.is_absolute() && is_usable(dir))
+    {
+        session.join("quintet")
     } else {
         env::temp_dir().join(format!("quintet-{}", uid.as_raw()))
     };
     base.join(name_of(&dir))
+}
+
+/// A container may have a read-only `/run`; `su` and cron leave the name of a session's directory that is gone.
+fn is_usable(dir: &Path) -> bool {
+    dir.is_dir() && rustix::fs::access(dir, rustix::fs::Access::WRITE_OK).is_ok()
 }
 
 fn name_of(dir: &Path) -> String {

@@ -255,3 +255,30 @@ fn the_reference_is_fresh() {
         assert!(stored == fresh, "docs/reference/{name} is stale: run `make docs`");
     }
 }
+
+/// A guide that names a setting names one that exists.
+#[test]
+fn the_guides_name_settings_that_exist() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let mut pages = vec![root.join("README.md"), root.join("ARCHITECTURE.md")];
+    for folder in ["docs/guides", "docs/decisions"] {
+        pages
+            .extend(fs::read_dir(root.join(folder)).into_iter().flatten().map(|entry| entry.unwrap().path()));
+    }
+    let json = Place::new(&[]).run(&["config", "show", "--json"]).out;
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    let settings = json["settings"].as_object().unwrap();
+    let is_section = |name: &str| settings.keys().any(|key| key.starts_with(&format!("{name}.")));
+    for page in pages {
+        let text = fs::read_to_string(&page).unwrap_or_default();
+        for word in text.split('`').skip(1).step_by(2) {
+            let word = word.split([' ', '=']).next().unwrap_or_default();
+            let Some((section, name)) = word.split_once('.') else { continue };
+            let plain = name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_');
+            let file = ["rs", "py", "md", "toml", "sock"].contains(&name);
+            if is_section(section) && plain && !file {
+                assert!(settings.contains_key(word), "{}: there is no setting {word}", page.display());
+            }
+        }
+    }
+}

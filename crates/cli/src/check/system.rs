@@ -10,9 +10,9 @@ use std::path::Path;
 use ctl_admin::client;
 use ctl_config::{BindAddress, Config};
 use http_gateway::tls::Identity;
-use rustix::process::{Resource, getrlimit};
 
 use super::finding::Finding;
+use crate::machine;
 use crate::sizing::{self, Sizing};
 
 /// Findings that need nothing but the configuration.
@@ -121,26 +121,22 @@ fn in_memory(_dir: &Path) -> bool {
     false
 }
 
-/// Every connection is a descriptor; each slot has a stream, and may have a file for its body and its response.
+/// The gateway raises its own limit to the hard one; it may still be too small.
 pub(super) fn descriptors(config: &Config, sizing: &Sizing) -> Finding {
-    /// Listeners, logs, the runtime's own, static files being sent.
-    const OTHERS: u64 = 256;
-    let slots = u64::from(sizing.workers) * u64::from(sizing.threads);
-    let need = u64::from(config.limits.connections_max) + 3 * slots + OTHERS;
-    // The gateway raises its own limit to the hard one.
-    match getrlimit(Resource::Nofile).maximum {
-        Some(hard) if hard < need => {
-            let fitting = hard.saturating_sub(3 * slots + OTHERS);
-            Finding::warn(
-                "files",
-                format!("the system allows {hard} open files; limits.connections_max may need {need}"),
-            )
-            .hint(format!(
-                "raise it (LimitNOFILE= in systemd, ulimit -Hn), or limits.connections_max = {fitting}"
-            ))
-        }
-        Some(hard) => Finding::ok("files", format!("{need} of {hard} open files are enough")),
-        None => Finding::ok("files", "no limit on open files"),
+    let connections = config.limits.connections_max;
+    let need = sizing::descriptors(connections, sizing);
+    let Some(hard) = machine::descriptors_max() else {
+        return Finding::ok("files", "no limit on open files");
+    };
+    match sizing::fitting_connections(connections, sizing, hard) {
+        Some(fitting) => Finding::warn(
+            "files",
+            format!("{hard} open files are allowed: {fitting} connections at most, not {connections}"),
+        )
+        .hint(format!(
+            "raise the limit to {need} (LimitNOFILE= in systemd, ulimit -Hn), or lower limits.connections_max"
+        )),
+        None => Finding::ok("files", format!("{need} of {hard} open files are enough")),
     }
 }
 
@@ -248,7 +244,7 @@ mod tests {
         config.limits.connections_max = 10;
         assert_eq!(descriptors(&config, &sizing).level, Level::Ok);
         config.limits.connections_max = u32::MAX;
-        if getrlimit(Resource::Nofile).maximum.is_some() {
+        if machine::descriptors_max().is_some() {
             assert_eq!(descriptors(&config, &sizing).level, Level::Warn);
         }
     }
