@@ -2,7 +2,7 @@
 //!
 //! [`Files::answer`] is asked for each request before the app is. It knows the mounts (`mount`: which URL is which
 //! directory), makes a safe path of the target (`path`), opens it so that nothing outside is ever reached (`root`), keeps what
-//! is small in memory and what is large open (`store`, `entry`), picks a coding (`pack`, [`crate::encoding`]) and
+//! is small in memory and what is large open (`store`, `entry`, `representation`), picks a coding (`pack`, [`crate::encoding`]) and
 //! answers with the part asked for (`conditional`, `range`, `reply`). [`Files::accel`] sends files on the app's word.
 //!
 //! Promises: a reactor never waits for a disk here (what the kernel cannot answer from its memory goes to the blocking
@@ -18,7 +18,9 @@ mod mount;
 mod pack;
 mod path;
 mod range;
+mod read;
 mod reply;
+mod representation;
 mod root;
 mod store;
 
@@ -32,9 +34,10 @@ use ctl_admin::words::AppReport;
 use ctl_config::Config;
 use tokio::sync::Semaphore;
 
-use self::entry::{Entry, Representation};
+use self::entry::Entry;
 use self::mount::{Miss, Mount};
 use self::reply::Reply;
+use self::representation::Representation;
 use self::root::{OpenError, Wait};
 use self::store::{KeyRef, Known, Store};
 use crate::encoding::{Accepted, Coding, CodingSet};

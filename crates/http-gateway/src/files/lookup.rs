@@ -5,12 +5,12 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use ctl_telemetry::metrics;
 
-use super::entry::{self, Entry, Representation};
+use super::entry::{self, Entry};
 use super::mount::Mount;
-use super::pack;
+use super::representation::{self, Representation};
 use super::root::{OpenError, Root, Wait};
 use super::store::Known;
-use super::{Ask, Chosen, RECHECK_MS, Shared};
+use super::{Ask, Chosen, RECHECK_MS, Shared, pack, read};
 use crate::encoding::{Coding, CodingSet};
 
 impl Shared {
@@ -93,7 +93,7 @@ impl Shared {
         if Some(identity) != entry.found.sibling(coding) {
             return Err(OpenError::Missing);
         }
-        let content = entry::content(file, metadata.len(), wait)?;
+        let content = representation::content(file, metadata.len(), wait)?;
         Ok(Arc::new(self.recipe(mount, ask.path, identity, coding).make(content, None)))
     }
 
@@ -103,8 +103,8 @@ impl Shared {
         path: &'a [u8],
         file: entry::Identity,
         coding: Coding,
-    ) -> entry::Recipe<'a> {
-        entry::Recipe { mount, path, file, varies: true, coding, max_age: self.max_age }
+    ) -> representation::Recipe<'a> {
+        representation::Recipe { mount, path, file, varies: true, coding, max_age: self.max_age }
     }
 
     /// Compresses a file and keeps the result; on the blocking pool.
@@ -125,9 +125,9 @@ impl Shared {
         let mount = self.mounts.get(ask.mount)?;
         let identity = &entry.identity;
         let packed = match &identity.content {
-            entry::Content::Memory(bytes) => pack::compress(coding, bytes),
-            entry::Content::Open(file) => {
-                let bytes = entry::read(file, 0, identity.size, Wait::Allowed).ok()?;
+            representation::Content::Memory(bytes) => pack::compress(coding, bytes),
+            representation::Content::Open(file) => {
+                let bytes = read::read(file, 0, identity.size, Wait::Allowed).ok()?;
                 // It is being written to; the next comparison will see that.
                 if bytes.len() as u64 != identity.size {
                     return None;
@@ -138,7 +138,7 @@ impl Shared {
         let packed = packed.ok()?.filter(|packed| (packed.len() as u64) < self.store.entry_max())?;
         let tag = identity.etag.get(1..identity.etag.len().saturating_sub(1))?;
         let recipe = self.recipe(mount, ask.path, entry.found.file, coding);
-        Some(Arc::new(recipe.make(entry::Content::Memory(packed.into()), Some(tag))))
+        Some(Arc::new(recipe.make(representation::Content::Memory(packed.into()), Some(tag))))
     }
 }
 

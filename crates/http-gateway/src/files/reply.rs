@@ -2,11 +2,11 @@
 
 use bytes::Bytes;
 
-use super::FileResponse;
 use super::conditional::{self, Verdict};
-use super::entry::{self, Content, Representation};
 use super::range::{self, Selected, Span};
+use super::representation::{Content, Representation};
 use super::root::{OpenError, Wait};
+use super::{FileResponse, read};
 use crate::message::{Body, Headers, Method, RequestHead};
 
 /// Several ranges are put together in memory up to this size in all; for more the whole file is sent, which RFC 9110, 14.2
@@ -82,7 +82,7 @@ pub(super) fn read_parts(
     let Content::Open(file) = &representation.content else { return Err(OpenError::Missing) };
     let mut parts = Vec::with_capacity(spans.len());
     for span in spans {
-        let bytes = entry::read(file, span.start, span.len, Wait::Allowed)?;
+        let bytes = read::read(file, span.start, span.len, Wait::Allowed)?;
         if bytes.len() as u64 != span.len {
             return Err(OpenError::Missing);
         }

@@ -9,6 +9,13 @@
 //! The root's own path is the operator's word and may be a link; it is looked up again when it may have been exchanged
 //! (`static -> releases/42`).
 
+#[cfg(target_os = "linux")]
+#[path = "root/linux.rs"]
+mod system;
+#[cfg(not(target_os = "linux"))]
+#[path = "root/elsewhere.rs"]
+mod system;
+
 use std::fs::{File, Metadata};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -17,6 +24,8 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
+
+use self::system::{LOOK, open_beneath, ways};
 
 /// May the calling thread wait for a disk?
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,9 +82,6 @@ struct Ways {
 
 /// `NONBLOCK`: opening a FIFO must not wait for its other end; for regular files it means nothing.
 const READ: OFlags = OFlags::RDONLY.union(OFlags::CLOEXEC).union(OFlags::NONBLOCK).union(OFlags::NOCTTY);
-
-/// `O_PATH`: only to look at what is there.
-const LOOK: OFlags = OFlags::PATH.union(OFlags::CLOEXEC);
 
 impl Root {
     /// `path` must be absolute. Looks once whether it exists.
@@ -157,44 +163,6 @@ impl Directory {
             other => OpenError::System(other),
         })
     }
-}
-
-#[cfg(target_os = "linux")]
-fn open_beneath(root: &OwnedFd, path: &[u8], flags: OFlags, wait: Wait) -> rustix::io::Result<OwnedFd> {
-    use rustix::fs::{ResolveFlags, openat2};
-
-    /// The kernel says EAGAIN when a rename elsewhere kept it from being sure; it asks for a few more tries.
-    const TRIES: usize = 8;
-    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
-    if wait == Wait::Never {
-        return openat2(root, path, flags, Mode::empty(), resolve | ResolveFlags::CACHED);
-    }
-    let mut result = Err(Errno::AGAIN);
-    for _ in 0..TRIES {
-        result = openat2(root, path, flags, Mode::empty(), resolve);
-        if !matches!(result, Err(Errno::AGAIN)) {
-            break;
-        }
-    }
-    result
-}
-
-#[cfg(target_os = "linux")]
-fn ways(root: &OwnedFd) -> Ways {
-    // Old kernels say ENOSYS, filters of containers EPERM, kernels before 5.12 EINVAL for RESOLVE_CACHED.
-    let beneath = open_beneath(root, b".", LOOK, Wait::Allowed).is_ok();
-    let cached = beneath && matches!(open_beneath(root, b".", LOOK, Wait::Never), Ok(_) | Err(Errno::AGAIN));
-    Ways { beneath, cached }
-}
-
-#[cfg(not(target_os = "linux"))]
-fn open_beneath(root: &OwnedFd, path: &[u8], flags: OFlags, _wait: Wait) -> rustix::io::Result<OwnedFd> {
-    walk(root, path, flags)
-}
-
-#[cfg(not(target_os = "linux"))]
-fn ways(_root: &OwnedFd) -> Ways {
-    Ways { beneath: false, cached: false }
 }
 
 /// One component after the other, following no link: what cannot leave a directory in any step cannot leave the root.

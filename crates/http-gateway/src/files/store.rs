@@ -7,7 +7,8 @@ use ctl_telemetry::metrics;
 use quick_cache::sync::Cache;
 use quick_cache::{Equivalent, OptionsBuilder, Weighter};
 
-use super::entry::{Content, Entry, Representation};
+use super::entry::Entry;
+use super::representation::{Content, Representation};
 use crate::encoding::Coding;
 
 /// Files kept open at most: far below any limit on descriptors, and enough for the large files of a site that are asked for

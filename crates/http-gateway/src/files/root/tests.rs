@@ -64,6 +64,7 @@ fn read(root: &Root, path: &str) -> Result<String, OpenError> {
 fn links() {
     let top = tree();
     for (beneath, root) in both_ways(&top) {
+        let follows = beneath && cfg!(target_os = "linux");
         let public = Ok("public".to_owned());
         for path in ["file", "sub/file", "sub/deep/file"] {
             assert_eq!(read(&root, path), public, "{path}");
@@ -71,7 +72,7 @@ fn links() {
         for path in ["inside", "sub/up"] {
             assert_eq!(
                 read(&root, path),
-                if beneath { public.clone() } else { Err(OpenError::Escapes) },
+                if follows { public.clone() } else { Err(OpenError::Escapes) },
                 "{path}"
             );
         }
