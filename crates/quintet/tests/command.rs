@@ -275,7 +275,7 @@ fn the_guides_name_settings_that_exist() {
             let word = word.split([' ', '=']).next().unwrap_or_default();
             let Some((section, name)) = word.split_once('.') else { continue };
             let plain = name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_');
-            let file = ["rs", "py", "md", "toml", "sock"].contains(&name);
+            let file = ["css", "html", "js", "md", "py", "rs", "sock", "toml"].contains(&name);
             if is_section(section) && plain && !file {
                 assert!(settings.contains_key(word), "{}: there is no setting {word}", page.display());
             }
