@@ -554,3 +554,42 @@ fn accel_settings() {
         assert_eq!(accel::plan(&[entry.to_owned()]).is_ok(), good, "{entry}");
     }
 }
+
+#[test]
+fn an_entity_tag_names_one_content_however_files_change() {
+    let mut site = Site::new();
+    // Looked at for each request, so that every change is met in every state.
+    site.app.debug = true;
+    site.write("one/a.css", "version 0");
+    let files = site.files();
+    let done = std::sync::atomic::AtomicBool::new(false);
+    let seen = std::thread::scope(|scope| {
+        let readers: Vec<_> = (0..3)
+            .map(|_| {
+                let read = async || {
+                    let mut seen = std::collections::BTreeSet::new();
+                    while !done.load(Relaxed) {
+                        let response = get(&files, "/static/a.css", &[]).await;
+                        seen.insert((field(&response, "etag").unwrap(), body(&response)));
+                    }
+                    seen
+                };
+                let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+                scope.spawn(move || runtime().block_on(read()))
+            })
+            .collect();
+        for version in 1..100 {
+            site.write("new", format!("version {version}").repeat(1 + version % 7));
+            fs::rename(site.path("new"), site.path("one/a.css")).unwrap();
+            std::thread::yield_now();
+        }
+        done.store(true, Relaxed);
+        readers
+            .into_iter()
+            .flat_map(|reader| reader.join().unwrap())
+            .collect::<std::collections::BTreeSet<_>>()
+    });
+    let tags: std::collections::BTreeSet<_> = seen.iter().map(|(etag, _)| etag).collect();
+    assert_eq!(tags.len(), seen.len(), "no tag for two contents");
+    assert!(seen.len() > 1);
+}
