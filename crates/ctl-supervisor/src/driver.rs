@@ -336,10 +336,10 @@ impl Driver {
 
 /// A last line "hint: …" becomes a field of its own.
 fn log(level: Level, text: &str) {
-    let (text, hint) = match text.rsplit_once("\nhint: ") {
-        Some((text, hint)) => (text, Some(hint)),
-        None => (text, None),
-    };
+    let last = text
+        .rsplit_once('\n')
+        .and_then(|(rest, last)| Some((rest, last.trim_start().strip_prefix("hint: ")?)));
+    let (text, hint) = last.map_or((text, None), |(text, hint)| (text, Some(hint)));
     match level {
         Level::Debug => tracing::debug!(hint, "{text}"),
         Level::Info => tracing::info!(hint, "{text}"),

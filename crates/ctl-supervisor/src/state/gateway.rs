@@ -250,8 +250,7 @@ fn why_it_failed(failed: Option<String>, starts: u32, exit: Exit) -> Problem {
     // "message", then lines that begin with "detail: " and "hint: ".
     let mut problem = Problem::default();
     let mut part = &mut problem.message;
-    for line in text.lines() {
-        let mut line = line;
+    for mut line in text.lines().map(str::trim_start) {
         if let Some(rest) = line.strip_prefix("detail: ") {
             (part, line) = (&mut problem.detail, rest);
         } else if let Some(rest) = line.strip_prefix("hint: ") {

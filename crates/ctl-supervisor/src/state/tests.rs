@@ -328,7 +328,7 @@ fn workers_that_were_retiring_when_the_gateway_died_are_told_directly() {
 fn a_gateway_that_cannot_start_is_not_tried_for_ever() {
     let mut table = Table::new(1);
     table.does(Event::Begin);
-    let text = "the certificate is bad\ndetail: expired\nhint: renew it".to_owned();
+    let text = "the certificate is bad\n  detail: expired\n  hint: renew it".to_owned();
     table.does(Event::Gateway(FromGateway::Failed { text }));
     assert_eq!(table.exits(Who::Gateway, Exit::Code(1)), "term1");
     table.exits(Who::Worker(1), Exit::Signal(15));

@@ -1,0 +1,441 @@
+//! The seeded world: processes that start, hang, crash and obey or do not, and the invariants that hold meanwhile.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use ctl_admin::words::{AppReport, Command, FromGateway, FromWorker, Reply, ToGateway};
+
+use crate::event::{Action, ClientId, Event, Exit, Settings, Who};
+use crate::plan::{Outcome, Problem};
+use crate::state::{State, phase_name};
+
+/// SplitMix64.
+pub(super) struct Dice(u64);
+
+impl Dice {
+    pub(super) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    pub(super) fn chance(&mut self, percent: u64) -> bool {
+        self.next() % 100 < percent
+    }
+
+    pub(super) fn ms(&mut self, from: u64, to: u64) -> Duration {
+        Duration::from_millis(from + self.next() % (to - from))
+    }
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct FakeWorker {
+    ready: bool,
+    online: bool,
+    /// Told to go, in whatever way.
+    told: bool,
+    /// Told with SIGKILL, which is the only way when it is deaf.
+    pub(super) deaf: bool,
+}
+
+/// What may happen by itself: in percent, or not at all during quiet times.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Misfortune {
+    /// Of starts that fail, crash or hang.
+    pub(super) bad_start: u64,
+    /// Of processes that ignore what they are told.
+    pub(super) deaf: u64,
+}
+
+pub(super) const QUIET: Misfortune = Misfortune { bad_start: 0, deaf: 0 };
+
+/// Something that will happen.
+enum Later {
+    Event(Event),
+    /// The gateway of this number becomes ready.
+    GatewayReady(u32),
+    GatewayEnds(u32, Exit),
+    WorkerReady(u32),
+    WorkerConnects(u32),
+    WorkerEnds(u32, Exit),
+}
+
+pub(super) struct World {
+    pub(super) state: State,
+    pub(super) dice: Dice,
+    pub(super) settings: Settings,
+    pub(super) now: Instant,
+    later: BTreeMap<(Instant, u64), Later>,
+    order: u64,
+    gateway: Option<(u32, bool)>,
+    gateways: u32,
+    workers: BTreeMap<u32, FakeWorker>,
+    used: BTreeSet<u32>,
+    pub(super) misfortune: Misfortune,
+    /// Clients without a last reply.
+    pub(super) waiting: BTreeMap<ClientId, Command>,
+    clients: ClientId,
+    pub(super) stopping: bool,
+    pub(super) spawns: Vec<Instant>,
+    pub(super) end: Option<Outcome>,
+}
+
+impl World {
+    pub(super) fn new(seed: u64) -> Self {
+        let mut dice = Dice(seed);
+        let settings = Settings {
+            workers: 1 + (dice.next() % 6) as u32,
+            starting_max: 1 + (dice.next() % 4) as u32,
+            start_timeout: dice.ms(5_000, 60_000),
+            drain_delay: dice.ms(0, 5_000),
+            drain_timeout: dice.ms(0, 30_000),
+        };
+        let now = Instant::now();
+        Self {
+            state: State::new(settings.clone(), seed, now),
+            dice,
+            settings,
+            now,
+            later: BTreeMap::new(),
+            order: 0,
+            gateway: None,
+            gateways: 0,
+            workers: BTreeMap::new(),
+            used: BTreeSet::new(),
+            misfortune: QUIET,
+            waiting: BTreeMap::new(),
+            clients: 0,
+            stopping: false,
+            spawns: Vec::new(),
+            end: None,
+        }
+    }
+
+    fn after(&mut self, delay: Duration, later: Later) {
+        self.order += 1;
+        self.later.insert((self.now + delay, self.order), later);
+    }
+
+    /// Lets time pass.
+    pub(super) fn run(&mut self, time: Duration) {
+        let until = self.now + time;
+        let mut steps = 0;
+        while self.end.is_none() {
+            steps += 1;
+            assert!(steps < 200_000, "time stands still");
+            let happens = self.later.keys().next().map(|(at, _)| *at);
+            let due = self.state.next_deadline(self.now).map(|due| due.max(self.now));
+            let Some(at) = [happens, due].into_iter().flatten().min().filter(|at| *at <= until) else {
+                break;
+            };
+            self.now = at;
+            if happens == Some(at) {
+                let Some((_, later)) = self.later.pop_first() else { continue };
+                self.happen(later);
+            } else {
+                self.feed(Event::Tick);
+                let next = self.state.next_deadline(self.now);
+                assert!(
+                    next.is_none_or(|next| next > self.now),
+                    "a deadline that stays due would be a busy loop"
+                );
+            }
+        }
+        self.now = self.now.max(until);
+    }
+
+    fn happen(&mut self, later: Later) {
+        match later {
+            Later::Event(event) => self.feed(event),
+            Later::GatewayReady(number) => {
+                let Some((_, ready)) = self.gateway.as_mut().filter(|(known, _)| *known == number) else {
+                    return;
+                };
+                *ready = true;
+                self.feed(Event::Gateway(FromGateway::Ready));
+                let waiting: Vec<u32> = self
+                    .workers
+                    .iter()
+                    .filter(|(_, worker)| worker.ready)
+                    .map(|(number, _)| *number)
+                    .collect();
+                for worker in waiting {
+                    let delay = self.dice.ms(1, 200);
+                    self.after(delay, Later::WorkerConnects(worker));
+                }
+            }
+            Later::GatewayEnds(number, exit) => {
+                if self.gateway.take_if(|(known, _)| *known == number).is_some() {
+                    self.workers.values_mut().for_each(|worker| worker.online = false);
+                    self.feed(Event::Exited { who: Who::Gateway, exit });
+                }
+            }
+            Later::WorkerReady(number) => {
+                let Some(worker) = self.workers.get_mut(&number) else { return };
+                worker.ready = true;
+                // Either socket may be read first.
+                if self.dice.chance(50) {
+                    self.happen(Later::WorkerConnects(number));
+                } else {
+                    let delay = self.dice.ms(0, 100);
+                    self.after(delay, Later::WorkerConnects(number));
+                }
+                let said = FromWorker::Ready { app: Box::new(AppReport::default()) };
+                self.feed(Event::Worker { worker: number, said });
+            }
+            Later::WorkerConnects(worker) => {
+                let up = self.gateway.is_some_and(|(_, ready)| ready);
+                let Some(known) = self.workers.get_mut(&worker).filter(|known| up && !known.online) else {
+                    return;
+                };
+                known.online = true;
+                self.feed(Event::Gateway(FromGateway::WorkerOnline { worker }));
+            }
+            Later::WorkerEnds(number, exit) => {
+                if self.workers.remove(&number).is_some() {
+                    self.feed(Event::Exited { who: Who::Worker(number), exit });
+                }
+            }
+        }
+    }
+
+    pub(super) fn feed(&mut self, event: Event) {
+        assert!(self.end.is_none(), "{event:?} after the end");
+        for action in self.state.handle(event, self.now) {
+            assert!(self.end.is_none(), "{action:?} after the end");
+            self.perform(action);
+        }
+    }
+
+    fn serving(&self) -> usize {
+        self.workers.values().filter(|worker| worker.ready && worker.online && !worker.told).count()
+    }
+
+    /// A worker is told to go: fine if it did not serve anyway, or if enough others do.
+    fn tell_to_go(&mut self, number: u32) {
+        let settings = self.settings.workers as usize;
+        let served =
+            self.workers.get(&number).is_some_and(|worker| worker.ready && worker.online && !worker.told);
+        if let Some(worker) = self.workers.get_mut(&number) {
+            worker.told = true;
+        }
+        let serving = self.serving();
+        assert!(
+            !served || self.stopping || serving >= settings,
+            "worker {number} goes and {serving} of {settings} are left"
+        );
+    }
+
+    fn perform(&mut self, action: Action) {
+        match action {
+            Action::SpawnGateway { .. } => self.spawn_gateway(),
+            Action::SpawnWorker { worker, .. } => self.spawn_worker(worker),
+            Action::TellGateway(message) => self.tell_gateway(message),
+            Action::TellWorkerExit { worker } => {
+                self.tell_to_go(worker);
+                if !self.dice.chance(self.misfortune.deaf) {
+                    let delay = self.dice.ms(1, 4_000);
+                    self.after(delay, Later::WorkerEnds(worker, Exit::Code(0)));
+                }
+            }
+            Action::Terminate(who) => {
+                if !self.dice.chance(self.misfortune.deaf) {
+                    self.ends(who, Exit::Signal(15), 2_000);
+                }
+            }
+            Action::Kill(who) => {
+                // Now and then even SIGKILL has no effect; such a process counts for nothing any more.
+                if !self.dice.chance(self.misfortune.deaf / 8) {
+                    self.ends(who, Exit::Signal(9), 100);
+                } else if let Who::Worker(worker) = who {
+                    self.workers.remove(&worker);
+                }
+            }
+            Action::Reply { client, reply } => {
+                assert!(self.waiting.contains_key(&client), "{reply:?} for nobody");
+                if !matches!(reply, Reply::Progress { .. }) {
+                    self.waiting.remove(&client);
+                }
+            }
+            Action::AnswerStatus { clients, .. } => {
+                for client in clients {
+                    assert_eq!(self.waiting.remove(&client), Some(Command::Status));
+                }
+            }
+            Action::ReadConfig => {
+                let read = if self.dice.chance(self.misfortune.bad_start / 4) {
+                    Err("quintet.toml: line 1".to_owned())
+                } else {
+                    self.settings.workers = 1 + (self.dice.next() % 6) as u32;
+                    Ok(self.settings.clone())
+                };
+                self.after(Duration::ZERO, Later::Event(Event::ConfigRead(read)));
+            }
+            Action::Exit(outcome) => self.end = Some(outcome),
+            Action::Serving { .. } | Action::ShowFailure(_) | Action::Log(..) | Action::Notify(_) => {}
+        }
+    }
+
+    fn ends(&mut self, who: Who, exit: Exit, within_ms: u64) {
+        let delay = self.dice.ms(1, within_ms);
+        match who {
+            Who::Gateway => {
+                if let Some((number, _)) = self.gateway {
+                    self.after(delay, Later::GatewayEnds(number, exit));
+                }
+            }
+            Who::Worker(worker) => {
+                if let Some(known) = self.workers.get_mut(&worker) {
+                    known.told = true;
+                }
+                self.after(delay, Later::WorkerEnds(worker, exit));
+            }
+        }
+    }
+
+    fn spawn_gateway(&mut self) {
+        self.gateways += 1;
+        let number = self.gateways;
+        if self.dice.chance(self.misfortune.bad_start / 8) {
+            let problem = Problem::new("fork: no memory");
+            self.after(Duration::ZERO, Later::Event(Event::SpawnFailed { who: Who::Gateway, problem }));
+            return;
+        }
+        // The one before may be left over if it hung in the kernel.
+        self.gateway = Some((number, false));
+        self.after(Duration::ZERO, Later::Event(Event::Spawned { who: Who::Gateway, pid: number }));
+        let delay = self.dice.ms(1, 300);
+        if self.dice.chance(self.misfortune.bad_start / 2) {
+            if self.dice.chance(80) {
+                self.after(delay, Later::GatewayEnds(number, Exit::Signal(11)));
+            }
+        } else {
+            self.after(delay, Later::GatewayReady(number));
+        }
+    }
+
+    fn spawn_worker(&mut self, worker: u32) {
+        assert!(self.used.insert(worker), "number {worker} is used again");
+        self.spawns.push(self.now);
+        if self.dice.chance(self.misfortune.bad_start / 4) {
+            let problem = Problem::new("fork: no memory");
+            self.after(
+                Duration::ZERO,
+                Later::Event(Event::SpawnFailed { who: Who::Worker(worker), problem }),
+            );
+            return;
+        }
+        let deaf = self.dice.chance(self.misfortune.deaf);
+        self.workers.insert(worker, FakeWorker { deaf, ..FakeWorker::default() });
+        self.after(Duration::ZERO, Later::Event(Event::Spawned { who: Who::Worker(worker), pid: worker }));
+        let delay = self.dice.ms(50, 4_000);
+        if !self.dice.chance(self.misfortune.bad_start) {
+            self.after(delay, Later::WorkerReady(worker));
+            return;
+        }
+        match self.dice.next() % 4 {
+            0 => {
+                let said = FromWorker::Failed {
+                    message: "no".to_owned(),
+                    traceback: String::new(),
+                    hint: String::new(),
+                };
+                self.after(delay, Later::Event(Event::Worker { worker, said }));
+                let ends = delay + self.dice.ms(0, 50);
+                self.after(ends, Later::WorkerEnds(worker, Exit::Code(1)));
+            }
+            1 => self.after(delay, Later::WorkerEnds(worker, Exit::Signal(11))),
+            // It comes up and goes down at once.
+            2 => {
+                self.after(delay, Later::WorkerReady(worker));
+                let ends = delay + self.dice.ms(0, 500);
+                self.after(ends, Later::WorkerEnds(worker, Exit::Signal(9)));
+            }
+            // It hangs.
+            _ => {}
+        }
+    }
+
+    fn tell_gateway(&mut self, message: ToGateway) {
+        match message {
+            ToGateway::Retire { workers } => {
+                for worker in workers {
+                    self.tell_to_go(worker);
+                    let deaf = self.dice.chance(self.misfortune.deaf)
+                        || self.workers.get(&worker).is_some_and(|worker| worker.deaf);
+                    if !deaf {
+                        let delay = self.dice.ms(1, 40_000);
+                        self.after(
+                            delay,
+                            Later::Event(Event::Gateway(FromGateway::WorkerRetired { worker })),
+                        );
+                        self.after(delay, Later::WorkerEnds(worker, Exit::Code(0)));
+                    }
+                }
+            }
+            ToGateway::Drain => {
+                assert!(self.stopping);
+                if let Some((number, _)) = self.gateway.filter(|_| !self.dice.chance(self.misfortune.deaf)) {
+                    let delay = self.dice.ms(1, 35_000);
+                    self.after(delay, Later::GatewayEnds(number, Exit::Code(0)));
+                }
+            }
+            ToGateway::Status => {
+                if self.dice.chance(70) {
+                    let delay = self.dice.ms(1, 900);
+                    let said = FromGateway::Status(ctl_admin::words::GatewayStatus::default());
+                    self.after(delay, Later::Event(Event::Gateway(said)));
+                }
+            }
+            ToGateway::Start(_)
+            | ToGateway::Activate { .. }
+            | ToGateway::ReloadTls
+            | ToGateway::WorkerEvent { .. } => {}
+        }
+    }
+
+    pub(super) fn ask(&mut self, command: Command) {
+        self.clients += 1;
+        self.waiting.insert(self.clients, command.clone());
+        self.stopping |= command == Command::Stop;
+        self.feed(Event::Asked { client: self.clients, command });
+    }
+
+    pub(super) fn kill_workers(&mut self) {
+        let workers: Vec<u32> = self.workers.keys().copied().collect();
+        for worker in workers {
+            self.happen(Later::WorkerEnds(worker, Exit::Signal(9)));
+        }
+    }
+
+    /// One thing that nobody wished for, or somebody did.
+    pub(super) fn strike(&mut self) {
+        let workers: Vec<u32> = self.workers.keys().copied().collect();
+        let pick = (!workers.is_empty()).then(|| workers[self.dice.next() as usize % workers.len()]);
+        match (self.dice.next() % 8, pick) {
+            (0 | 1, Some(worker)) => self.happen(Later::WorkerEnds(worker, Exit::Signal(9))),
+            (2, Some(worker)) if self.gateway.is_some_and(|(_, ready)| ready) => {
+                self.feed(Event::Gateway(FromGateway::WorkerStuck { worker }));
+            }
+            (3, _) => {
+                if let Some((number, _)) = self.gateway {
+                    self.happen(Later::GatewayEnds(number, Exit::Signal(6)));
+                }
+            }
+            (4, _) => self.feed(Event::ReloadSignal),
+            (5 | 6, _) => self.ask(Command::Reload),
+            _ => self.ask(Command::Status),
+        }
+    }
+
+    pub(super) fn assert_healthy(&self) {
+        let wanted = self.settings.workers as usize;
+        assert_eq!(self.serving(), wanted, "{:#?}", self.state);
+        assert_eq!(self.workers.len(), wanted, "{:#?}", self.state);
+        assert!(self.waiting.is_empty(), "{:?} have no answer: {:#?}", self.waiting, self.state);
+        assert_eq!(phase_name(&self.state), "serving");
+        let generation = self.state.generation();
+        assert!(self.state.workers().all(|(_, worker)| worker.generation == generation && worker.serves()));
+    }
+}
