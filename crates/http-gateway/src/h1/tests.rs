@@ -526,3 +526,35 @@ async fn an_idle_connection_is_small() {
     let served = serve(transport, BytesMut::new(), connection, Arc::<Fake>::default(), Arc::default(), ear);
     assert!(size_of_val(&served) <= 480, "{} bytes", size_of_val(&served));
 }
+
+#[tokio::test]
+async fn over_tls_bodies_arrive_whole_and_the_end_is_announced() {
+    let files = crate::testing::tls_files();
+    let identity = crate::tls::Identity::load(&files.certificate, &files.key).unwrap();
+    let (near, far) = duplex(WIRE_BYTES);
+    let acceptor = tokio_rustls::TlsAcceptor::from(identity.current());
+    let connector = tokio_rustls::TlsConnector::from(files.client(&[]));
+    let (client, transport) =
+        tokio::join!(connector.connect("localhost".try_into().unwrap(), near), acceptor.accept(far));
+    let (mut client, transport) = (client.unwrap(), transport.unwrap());
+    let (_drain, ear) = Drain::channel();
+    let service = Arc::new(Fake::default());
+    let connection = Connection { peer: None, peer_is_trusted: false, local: None, tls: true };
+    let served = tokio::spawn(serve(
+        transport,
+        BytesMut::new(),
+        connection,
+        Arc::clone(&service),
+        Arc::default(),
+        ear,
+    ));
+    client.write_all(b"GET /large HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    client.write_all(format!("GET /file HTTP/1.1\r\n{CLOSE}").as_bytes()).await.unwrap();
+    // Without the closing message of TLS this would be an error: the end could have been forged.
+    let mut seen = Vec::new();
+    client.read_to_end(&mut seen).await.unwrap();
+    assert_eq!(seen.iter().filter(|&&b| b == b'x').count(), 300_000);
+    assert_eq!(seen.iter().rev().take_while(|&&b| b == b'f').count(), 100_000);
+    served.await.unwrap();
+    assert_eq!(*service.finished.lock().unwrap(), ["/large 200 300000", "/file 200 100000"]);
+}
