@@ -91,26 +91,23 @@ def test_who_waits_too_long_is_a_503(plain: Start) -> None:
     site = plain(workers=1, threads=1, env={"QUINTET_TIMEOUTS_QUEUE": "500ms"})
     site.allow_log("queue")
     with site.raw() as busy:
-        busy.request("GET /sleep?seconds=2&say=busy")
+        busy.request("GET /sleep?seconds=4&say=busy")
         wait_until(lambda: site.status()["gateway"]["slots_busy"] == 1, 5, "the thread is busy")
-        started = time.monotonic()
         response = site.get("/hello")
         assert response.status_code == 503
         assert "retry-after" in response.headers
-        assert 0.4 < time.monotonic() - started < 1.8
         assert busy.answer().text == "busy"
 
 
 def test_slow_requests_do_not_stand_before_quick_ones(plain: Start) -> None:
     """One queue for all threads: a quick request never waits behind a slow one while a thread is free."""
     site = plain(workers=2, threads=2)
-    slow = [site.raw().request("GET /sleep?seconds=2&say=slow") for _ in range(3)]
+    slow = [site.raw().request("GET /sleep?seconds=4&say=slow") for _ in range(3)]
     wait_until(lambda: site.status()["gateway"]["slots_busy"] == 3, 5, "three threads are busy")
-    started = time.monotonic()
     for _ in range(20):
         assert site.get("/hello").text == "hello"
-    assert time.monotonic() - started < 1.5
     for client in slow:
+        assert client.is_silent(0.01), "the quick ones were all answered before"
         assert client.answer().text == "slow"
         client.close()
 
@@ -264,11 +261,11 @@ class TestTimeouts:
         with site.raw() as client:
             started = time.monotonic()
             client.send("GET /hello HTTP/1.1\r\n")
-            with pytest.raises(OSError):  # noqa: PT011
-                while time.monotonic() - started < 5:
-                    client.send("X-Drop: 1\r\n")
-                    time.sleep(0.1)
-            assert time.monotonic() - started < 3
+            # Each drop is well in time; the head as a whole is not.
+            while client.is_silent(0.1):
+                assert time.monotonic() - started < 10
+                client.send("X-Drop: 1\r\n")
+            assert client.answer().status == 408
 
     def test_an_idle_connection_is_closed_without_a_word(self, site: Site) -> None:
         with site.raw() as client:

@@ -63,9 +63,8 @@ class TestUnderstood:
         with site.raw() as client:
             client.request("GET /stream?lines=3&pause=0.4")
             client.head()
-            seen = b""
-            while b"line 0\n" not in seen:
-                seen += client.exactly(1)
+            assert client.exactly(int(client.line(), 16)) == b"line 0\n"
+            assert client.line() == b""
             assert client.is_silent(0.1)
 
     def test_expect_100_continue(self, site: Site) -> None:

@@ -6,8 +6,9 @@ import textwrap
 from pathlib import Path
 
 import pytest
-from conftest import Serve, django_dir
 from link import Worker
+
+from conftest import Serve, django_dir
 
 SETTINGS = """
     SECRET_KEY = "not secret"

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from conftest import Serve
 from link import Worker
+
+from conftest import Serve
 
 SHOW = """
     import json

@@ -7,8 +7,9 @@ import threading
 from typing import Any
 
 import pytest
-from conftest import Serve
 from link import Response, Slot, Worker
+
+from conftest import Serve
 
 # The query is an expression over the input.
 EVALUATE = """

@@ -6,8 +6,9 @@ import hashlib
 from pathlib import Path
 
 import pytest
-from conftest import Serve, eventually
 from link import END, RESPONSE_BODY, RESPONSE_HEAD, ClosedError
+
+from conftest import Serve, eventually
 
 
 @pytest.mark.every_python

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 
 import pytest
+
 from conftest import Serve
 
 VALIDATED = """

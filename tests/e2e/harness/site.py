@@ -153,8 +153,8 @@ class Site:
 
     def client(self, **options: Any) -> httpx.Client:
         """A client with cookies and kept connections; HTTP/2 with `http2=True`."""
-        if self.tls:
-            options.setdefault("verify", self.tls)
+        # Without TLS there is nothing to verify, and reading all authorities of the world takes its time.
+        options.setdefault("verify", self.tls or False)
         # `localhost` may mean ::1 first; the sites of the stories listen on 127.0.0.1.
         transport = httpx.HTTPTransport(
             local_address="127.0.0.1",

@@ -59,10 +59,10 @@ class Visitor:
     def submit(
         self, action: str, fields: dict[str, Any], files: dict[str, Any] | None = None, on: str | None = None
     ) -> httpx.Response:
-        """Fill in and send the form of the open page whose action contains `action`."""
+        """Fill in and send the form of the open page whose action contains `action`; "" is the page's own address."""
         if on is not None:
             self.open(on)
-        form = next((form for form in self.forms() if action in form[0]), None)
+        form = next((form for form in self.forms() if (action in form[0] if action else not form[0])), None)
         assert form, f"no form to {action!r} on {self.page.url}: {self.forms()}"
         here = self.page.url
         self.page = self._client.post(
