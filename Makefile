@@ -60,7 +60,7 @@ docs: ## writes the generated reference pages
 build: $(STAMPS)/installed ## the program, installed in .venv
 
 e2e: $(STAMPS)/installed $(STAMPS)/tools ## the stories only (ARGS="-k reload")
-	@$(PY) -m pytest tests $(ARGS)
+	@$(PY) -m pytest tests/e2e $(ARGS)
 
 format: $(STAMPS)/tools ## formats Rust and Python
 	@cargo fmt --all

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import ssl
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +13,9 @@ import trustme
 from private_postgres import PrivatePostgres
 
 from harness import places
+from harness.data import Certificate, ShopData
 from harness.raw import Raw
-from harness.site import Site
-
-PRODUCTS = 240
-
-Start = Callable[..., Site]
+from harness.site import Site, Start
 
 
 @pytest.fixture
@@ -69,39 +62,6 @@ def plain(start: Start) -> Start:
     return starter
 
 
-@dataclass(frozen=True)
-class ShopData:
-    """A seeded shop outside the source tree."""
-
-    directory: Path
-
-    @property
-    def env(self) -> dict[str, str]:
-        """What makes the shop use it."""
-        return {
-            "DATABASE_URL": f"sqlite:///{self.directory}/db.sqlite3",
-            "MEDIA_ROOT": str(self.directory / "media"),
-            "STATIC_ROOT": str(self.directory / "static"),
-            "ALLOWED_HOSTS": "*",
-        }
-
-    def manage(self, *command: str, env: dict[str, str] | None = None, python: str = sys.executable) -> None:
-        """Run a management command of the shop."""
-        subprocess.run(
-            [python, "manage.py", *command],
-            cwd=places.SHOP,
-            env=os.environ | self.env | (env or {}),
-            check=True,
-            capture_output=True,
-        )
-
-    def prepare(self, env: dict[str, str] | None = None, python: str = sys.executable) -> None:
-        """Tables, products, static files."""
-        self.manage("migrate", "-v0", env=env, python=python)
-        self.manage("seed", "--products", str(PRODUCTS), env=env, python=python)
-        self.manage("collectstatic", "--noinput", "-v0", env=env, python=python)
-
-
 @pytest.fixture(scope="session")
 def shop_template(tmp_path_factory: pytest.TempPathFactory) -> ShopData:
     """Seeded once; stories get copies."""
@@ -123,20 +83,6 @@ def postgres() -> Iterator[PrivatePostgres]:
     """A PostgreSQL server for the whole run."""
     with PrivatePostgres() as server:
         yield server
-
-
-@dataclass(frozen=True)
-class Certificate:
-    """A certificate of a private authority, and the context of a client that trusts it."""
-
-    chain: Path
-    key: Path
-    trust: ssl.SSLContext
-
-    @property
-    def flags(self) -> tuple[str, ...]:
-        """For `quintet run`."""
-        return ("--tls-certificate", str(self.chain), "--tls-key", str(self.key))
 
 
 @pytest.fixture

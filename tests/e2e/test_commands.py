@@ -11,8 +11,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from conftest import ShopData, Start
-from harness.site import Site
+from harness.data import ShopData
+from harness.site import Site, Start
 
 
 @pytest.mark.short

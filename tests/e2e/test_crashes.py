@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from conftest import Start
 from harness import places
 from harness.load import Load
 from harness.processes import alive, marked, wait_until
 from harness.raw import Closed
+from harness.site import Start
 
 WORKER_DIED = "worker.*(died|ended|killed|signal)"
 

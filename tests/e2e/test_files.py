@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from conftest import ShopData, Start
 from harness import places
-from harness.site import Site
+from harness.data import ShopData
+from harness.site import Site, Start
 
 
 @pytest.fixture

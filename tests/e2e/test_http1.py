@@ -6,9 +6,8 @@ import json
 
 import pytest
 
-from conftest import Start
 from harness.raw import Closed
-from harness.site import Site
+from harness.site import Site, Start
 
 
 @pytest.fixture

@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 import trustme
 
-from conftest import Certificate, Start
+from harness.data import Certificate
 from harness.processes import wait_until
 from harness.raw import Closed, Raw
-from harness.site import Site, free_port
+from harness.site import Site, Start, free_port
 
 
 class TestTls:

@@ -8,11 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from conftest import Start
 from harness import places
 from harness.load import Load
 from harness.processes import wait_until
-from harness.site import Site
+from harness.site import Site, Start
 
 
 @pytest.fixture

@@ -9,14 +9,9 @@ import os
 import pytest
 from private_postgres import PrivatePostgres
 
-from conftest import PRODUCTS, ShopData, Start
-from harness.site import Site
+from harness.data import PNG, PRODUCTS, ShopData
+from harness.site import Site, Start
 from harness.visitor import Visitor
-
-PNG = bytes.fromhex(
-    "89504e470d0a1a0a0000000d49484452000000010000000108060000001f15c4890000000d49444154789c6360f8cf50"
-    "0f0003860180c0c62c5d0000000049454e44ae426082"
-)
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.short)])

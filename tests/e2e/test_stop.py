@@ -9,8 +9,8 @@ import time
 import httpx
 import pytest
 
-from conftest import Start
 from harness.processes import wait_until
+from harness.site import Start
 
 
 @pytest.mark.short

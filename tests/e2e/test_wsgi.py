@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from conftest import ShopData, Start
 from harness import places
+from harness.data import ShopData
 from harness.processes import wait_until
 from harness.raw import Closed
-from harness.site import Site
+from harness.site import Site, Start
 from harness.visitor import Visitor
 
 

@@ -16,3 +16,8 @@ WHEELS = CACHE / "wheels"
 def quintet() -> Path:
     """The program under test: what `pip install` put beside this Python, or QUINTET_UNDER_TEST."""
     return Path(os.environ.get("QUINTET_UNDER_TEST", Path(sys.executable).parent / "quintet"))
+
+
+def python() -> Path:
+    """The Python of the sites, in the environment of the program under test."""
+    return quintet().parent / "python"

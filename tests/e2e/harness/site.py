@@ -13,6 +13,7 @@ import subprocess
 import tempfile
 import time
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -233,3 +234,7 @@ class Site:
     def allow_log(self, pattern: str) -> None:
         """The story is about this warning or error."""
         self.log.allow(pattern)
+
+
+# What the fixture `start` gives.
+Start = Callable[..., Site]

@@ -88,3 +88,16 @@ def _pip(python: Path, *arguments: str) -> None:
 def _run(*command: str) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=PIP_SECONDS_MAX, check=False)
     assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout}{done.stderr}"
+
+
+def main() -> None:
+    """`python -m harness.venvs`: prepares the newest Python for the whole suite and prints where it is.
+
+    Prints nothing when that is the Python that runs this.
+    """
+    if newest().version != sys.version_info[:2]:
+        print(venv(newest(), "Django", "psycopg[binary]"))
+
+
+if __name__ == "__main__":
+    main()
