@@ -38,7 +38,7 @@ def arguments() -> argparse.Namespace:
 def database(kind: str, stack: contextlib.ExitStack) -> str:
     """The DATABASE_URL; starts PostgreSQL for it when asked to."""
     if kind == "sqlite":
-        return f"sqlite:///{SHOP}/db.sqlite3"
+        return os.environ.get("DATABASE_URL", f"sqlite:///{SHOP}/db.sqlite3")
     data = ROOT / ".cache" / "postgres"
     if os.geteuid() == 0 and not _others_may_enter(data.parent):
         # The server runs as another user, who cannot reach a directory below, say, /root.

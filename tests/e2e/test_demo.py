@@ -25,7 +25,12 @@ def test_the_demo_runs_in_the_foreground_until_ctrl_c(tmp_path: Path, database: 
     port = free_port()
     mark = os.urandom(8).hex()
     env = {name: value for name, value in os.environ.items() if not name.startswith("QUINTET_")}
-    env |= {MARK: mark, "MEDIA_ROOT": str(tmp_path / "media"), "STATIC_ROOT": str(tmp_path / "static")}
+    env |= {
+        MARK: mark,
+        "DATABASE_URL": f"sqlite:///{tmp_path}/db.sqlite3",
+        "MEDIA_ROOT": str(tmp_path / "media"),
+        "STATIC_ROOT": str(tmp_path / "static"),
+    }
     log = tmp_path / "log"
     command = [
         sys.executable,

@@ -183,6 +183,11 @@ class Opinion:
     days_ago: int
 
 
+def sku(number: int) -> str:
+    """MC-00042."""
+    return f"MC-{number:05d}"
+
+
 @dataclass(frozen=True)
 class Item:
     """A generated product."""
@@ -201,8 +206,8 @@ class Item:
 
     @property
     def sku(self) -> str:
-        """MC-00042."""
-        return f"MC-{self.number:05d}"
+        """Its number as printed."""
+        return sku(self.number)
 
 
 def item(number: int) -> Item:

@@ -99,6 +99,13 @@ class Seed(ShopTestCase):
         self.assertEqual(Product.objects.count(), PRODUCTS + 5)
         self.assertIn("5/5 products", out.getvalue())
 
+    def test_lost_pictures_are_drawn_again(self) -> None:
+        lost = Path(Product.objects.first().image.path)
+        before = lost.read_text()
+        lost.unlink()
+        call_command("seed", products=PRODUCTS, stdout=io.StringIO())
+        self.assertEqual(lost.read_text(), before)
+
     def test_number_n_is_always_the_same(self) -> None:
         self.assertEqual(item(42), item(42))
         stored = Product.objects.get(sku="MC-00042")

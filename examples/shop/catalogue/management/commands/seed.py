@@ -15,7 +15,7 @@ from django.db import transaction
 from django.utils.text import slugify
 
 from catalogue.models import Category, Product, Review
-from catalogue.stock import REVIEWERS, SHELVES, TODAY, Item, item
+from catalogue.stock import REVIEWERS, SHELVES, TODAY, Item, item, sku
 
 PRODUCTS_DEFAULT = 5000
 # SKUs have five digits.
@@ -49,24 +49,28 @@ class Command(BaseCommand):
         self._accounts(password)
         reviewers = self._reviewers()
         categories = self._categories()
+        folder = Path(settings.MEDIA_ROOT) / "products"
+        folder.mkdir(parents=True, exist_ok=True)
         known = set(Product.objects.values_list("sku", flat=True))
-        missing = [number for number in range(1, products + 1) if f"MC-{number:05d}" not in known]
+        # A new database may meet the pictures of an old one, and the other way round.
+        drawn = {path.name for path in folder.glob("*.svg")}
+        missing = [n for n in range(1, products + 1) if sku(n) not in known or picture(n) not in drawn]
         if not missing:
             self.stdout.write(f"{len(known)} products are there already.")
             return
-        (Path(settings.MEDIA_ROOT) / "products").mkdir(parents=True, exist_ok=True)
         for start in range(0, len(missing), BATCH):
             items = [item(number) for number in missing[start : start + BATCH]]
+            # Pictures first, so that no product ever points to a missing one.
+            for generated in items:
+                (folder / picture(generated.number)).write_text(generated.picture, encoding="utf-8")
             with transaction.atomic():
-                self._insert(items, categories, reviewers)
+                self._insert([i for i in items if i.sku not in known], categories, reviewers)
             self._bar(start + len(items), len(missing))
         self.stdout.write(f"{products} products in {len(SHELVES)} categories.")
 
     def _insert(self, items: list[Item], categories: dict[str, Category], reviewers: dict[str, User]) -> None:
-        """One batch: pictures first, so that no product points to a missing one."""
-        rows = Product.objects.bulk_create(_product(i, categories[i.shelf.slug]) for i in items)
-        for generated, row in zip(items, rows, strict=True):
-            (Path(settings.MEDIA_ROOT) / row.image.name).write_text(generated.picture, encoding="utf-8")
+        """One batch."""
+        Product.objects.bulk_create(_product(i, categories[i.shelf.slug]) for i in items)
         # Databases that do not hand back the keys of many rows at once need to be asked for them.
         keys = dict(Product.objects.filter(sku__in=[i.sku for i in items]).values_list("sku", "pk"))
         Review.objects.bulk_create(_reviews(items, keys, reviewers), batch_size=BATCH)
@@ -102,6 +106,11 @@ class Command(BaseCommand):
         self.stdout.flush()
 
 
+def picture(number: int) -> str:
+    """The file name of a product's picture."""
+    return f"{sku(number).lower()}.svg"
+
+
 def _product(generated: Item, category: Category) -> Product:
     return Product(
         category=category,
@@ -113,7 +122,7 @@ def _product(generated: Item, category: Category) -> Product:
         price=generated.price,
         stock=generated.stock,
         popularity=generated.popularity,
-        image=f"products/{generated.sku.lower()}.svg",
+        image=f"products/{picture(generated.number)}",
         added=generated.added,
     )
 
