@@ -1,3 +1,5 @@
+//! Files end to end: from a request target to status, fields and bytes.
+
 use std::fs;
 use std::io::Read;
 use std::os::unix::fs::{FileExt, symlink};

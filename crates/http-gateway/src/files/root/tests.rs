@@ -1,3 +1,5 @@
+//! The roots on a real file system: what is opened, and what never is.
+
 use std::fs;
 use std::io::Read;
 use std::os::unix::fs::symlink;
