@@ -6,7 +6,7 @@ mod children;
 mod clients;
 mod signals;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixListener;
@@ -49,6 +49,9 @@ pub(crate) struct Driver {
     clients: Clients,
     gateway: Option<Child>,
     workers: BTreeMap<u32, Child>,
+    /// Children that this process had before it became a supervisor (a script that started something, then
+    /// `exec quintet run`): none of our business.
+    inherited: BTreeSet<u32>,
     notifier: Notifier,
     began: Instant,
     next_alive: Option<Instant>,
@@ -70,6 +73,7 @@ impl Driver {
             clients: Clients::new(control).map_err(problem)?,
             gateway: None,
             workers: BTreeMap::new(),
+            inherited: proc::children_of(std::process::id()).into_iter().collect(),
             next_alive: notifier.watchdog().map(|every| now + every),
             notifier,
             began: now,
@@ -214,6 +218,7 @@ impl Driver {
         }
         let worker = self.workers.iter().find(|(_, child)| child.pid == pid).map(|(number, _)| *number);
         let Some(worker) = worker else {
+            self.inherited.remove(&pid.as_raw_nonzero().get().unsigned_abs());
             tracing::debug!(pid = pid.as_raw_nonzero().get(), %exit, "an orphan was reaped");
             return;
         };
@@ -330,7 +335,7 @@ impl Driver {
         for id in ids {
             self.clients.flush(id);
         }
-        children::kill_the_rest();
+        children::kill_the_rest(&self.inherited);
     }
 }
 

@@ -58,6 +58,10 @@ const STABLE_AFTER: Duration = Duration::from_secs(5);
 /// A status without the gateway's numbers is better than one that is late.
 const STATUS_TIMEOUT: Duration = Duration::from_millis(500);
 
+/// Old workers that may be finishing their requests, for each one that is wanted, while a reload goes on: reloads that
+/// follow each other quickly must not fill the memory. One reload alone never gets there.
+const LEAVING_MAX_PER_WORKER: usize = 2;
+
 /// The first pause and the longest between attempts to start workers.
 const WORKER_BACKOFF: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(15));
 
@@ -264,6 +268,10 @@ impl State {
 
     fn wants_worker(&self) -> bool {
         if self.stop.is_some() || self.reload.as_ref().is_some_and(Reload::waits_for_config) {
+            return false;
+        }
+        let leaving = self.workers.values().filter(|worker| worker.leaving.is_some()).count();
+        if self.reload.is_some() && leaving >= LEAVING_MAX_PER_WORKER * self.settings.workers as usize {
             return false;
         }
         let fresh = self.workers.values().filter(|worker| worker.leaving.is_none() && self.is_fresh(worker));

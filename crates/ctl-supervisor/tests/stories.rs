@@ -394,3 +394,24 @@ fn the_service_manager_hears_how_it_goes() {
     stop.join().unwrap();
     assert!(process.0.wait().unwrap().success());
 }
+
+#[test]
+fn what_a_script_started_before_it_became_the_supervisor_is_spared() {
+    let dir = stage::stage(&[]);
+    let mut command = std::process::Command::new("/bin/sh");
+    command.args(["-c", "sleep 600 & echo $! > \"$QUINTET_REHEARSAL_SCRIPT/before.pid\"; exec \"$@\"", "sh"]);
+    let supervisor = stage::supervisor_command(dir.path());
+    command.arg(supervisor.get_program()).args(supervisor.get_args());
+    command.envs(supervisor.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let mut process = Guarded::spawn(&mut command);
+    let run_dir = dir.path().join("run");
+    let deadline = Instant::now() + SOON;
+    while client::stop(&run_dir, SOON, |_| {}).is_err() {
+        assert!(Instant::now() < deadline, "it does not run");
+        thread::sleep(Duration::from_millis(10));
+    }
+    process.0.wait().unwrap();
+    let before = std::fs::read_to_string(dir.path().join("before.pid")).unwrap().trim().parse().unwrap();
+    assert!(is_alive(before));
+    kill("-KILL", before);
+}

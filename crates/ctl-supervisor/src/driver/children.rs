@@ -1,5 +1,6 @@
 //! The child processes: started with the descriptors they need and no others, signalled, waited for.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -102,12 +103,14 @@ fn exit_of(status: WaitStatus) -> Exit {
 }
 
 /// Kills whatever is still there at the end: helpers of the app that have outlived their worker and were adopted.
-pub(super) fn kill_the_rest() {
+/// Spares the children in `inherited`, which this process had before it became a supervisor.
+pub(super) fn kill_the_rest(inherited: &BTreeSet<u32>) {
     /// A killed process hands its own children to us, so there may be more than one turn.
     const TURNS_MAX: u32 = 16;
     while reap().is_some() {}
     for _ in 0..TURNS_MAX {
-        let rest = proc::children_of(std::process::id());
+        let mut rest = proc::children_of(std::process::id());
+        rest.retain(|pid| !inherited.contains(pid));
         if rest.is_empty() {
             return;
         }

@@ -210,6 +210,17 @@ fn a_reload_of_broken_code_leaves_the_old_alone() {
 }
 
 #[test]
+fn reloads_in_a_row_do_not_fill_the_memory() {
+    let mut table = Table::serving(1);
+    for (client, worker) in [(7, 2), (8, 3)] {
+        assert_eq!(table.reload(client), format!("tls worker{worker}:generation{worker}"));
+        table.up(worker);
+    }
+    assert_eq!(table.reload(9), "tls", "two old ones are still busy");
+    assert_eq!(table.exits(Who::Worker(1), Exit::Code(0)), "worker4:generation4");
+}
+
+#[test]
 fn a_configuration_that_cannot_be_read_changes_nothing() {
     let mut table = Table::serving(1);
     table.does(Event::Asked { client: 7, command: Command::Reload });
