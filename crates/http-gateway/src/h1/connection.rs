@@ -65,6 +65,8 @@ enum Next {
     Close,
     /// Over, but the client may still be sending.
     Linger,
+    /// Over without a proper end: nothing may make it look like one (the closing message of TLS, above all).
+    Broken,
 }
 
 /// Serves a connection until it is over. `already_read` are bytes that were read to find out what is spoken here.
@@ -92,7 +94,9 @@ pub fn serve<T: Transport, S: Service>(
                 over => break over,
             }
         };
-        Box::pin(close(&mut stream, how)).await;
+        if how != Next::Broken {
+            Box::pin(close(&mut stream, how)).await;
+        }
     }
 }
 
@@ -191,7 +195,7 @@ async fn exchange<T: Transport, S: Service>(
     let kept = respond(stream, shared, Some((&parsed, keep_alive)), response).await;
     match kept {
         Kept::Yes if state.drop_rest(stream).await => None,
-        Kept::Broken => Some(Next::Close),
+        Kept::Broken => Some(Next::Broken),
         // Nothing unread: the client will find the response and then the end.
         Kept::No if state.is_done() && stream.buffered().is_empty() => Some(Next::Close),
         Kept::Yes | Kept::No => Some(Next::Linger),
