@@ -243,9 +243,10 @@ fn reloads_during_a_reload_are_one_more() {
 #[test]
 fn a_reload_may_change_the_number_of_workers() {
     let mut table = Table::serving(3);
-    table.settings.workers = 1;
-    assert_eq!(table.reload(7), "tls retire[1] retire[2] worker4:generation2");
-    assert_eq!(table.up(4), "activate2 retire[3] done→7");
+    table.settings.workers = 2;
+    assert_eq!(table.reload(7), "tls retire[1] worker4:generation2");
+    assert_eq!(table.up(4), "activate2 retire[2] worker5:generation2");
+    assert_eq!(table.up(5), "retire[3] done→7");
 }
 
 #[test]
