@@ -38,7 +38,12 @@ pub(crate) fn run(matches: &ArgMatches) -> Result<Exit> {
     start_log(&loaded.config);
     let decided = decide(loaded)?;
     for text in notes(&decided) {
-        anstream::eprintln!("{}note{}: {text}", Style::COLOUR.hint, Style::COLOUR.reset);
+        match decided.loaded.config.log.format {
+            LogFormat::Json => tracing::warn!("{text}"),
+            LogFormat::Text => {
+                anstream::eprintln!("{}note{}: {text}", Style::COLOUR.hint, Style::COLOUR.reset)
+            }
+        }
     }
     let banner = banner(&decided);
     let mut config = decided.loaded.config;
