@@ -512,7 +512,8 @@ def test_slow_work_after_the_response_holds_the_end_back(serve: Serve) -> None:
             return Body([b"abc"]) if environ["QUERY_STRING"] else [b"abc"]
         """
     )
-    assert worker.slot.get("/?slow").frames == 1
+    for _ in range(2):
+        assert worker.slot.get("/?slow").frames == 1
     # Learned: whole body first, the end when the slot is free again.
     held = worker.slot.get("/?slow")
     assert (held.frames, held.body, held.header("content-length")) == (2, b"abc", "3")

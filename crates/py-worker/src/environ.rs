@@ -13,7 +13,7 @@ use pyo3::types::{PyDict, PyString, PyTuple};
 
 use crate::file::FileWrapper;
 use crate::input::EmptyInput;
-use crate::text::{is_token_byte, latin1, percent_decode};
+use crate::text::{is_token, latin1, percent_decode};
 
 /// Headers that browsers and proxies send; their keys are made at start and always remembered.
 const USUAL_HEADERS: &[&str] = &[
@@ -92,6 +92,9 @@ struct Known {
     used: Use,
     /// The number of the request that had it last: seen again in the same one, it is a repetition.
     request: u64,
+    /// The header that came behind it the last time: clients keep their order, so that this is mostly right and
+    /// saves the hashing.
+    next: usize,
 }
 
 /// The last value of a variable that seldom changes, as bytes and as Python's string.
@@ -147,7 +150,7 @@ impl Builder {
 
     fn learn(&mut self, py: Python<'_>, name: &[u8]) -> usize {
         let at = self.known.len();
-        self.known.push(Known { name: name.into(), used: use_of(py, name), request: 0 });
+        self.known.push(Known { name: name.into(), used: use_of(py, name), request: 0, next: 0 });
         self.index.insert(name.into(), at);
         at
     }
@@ -249,9 +252,15 @@ impl Builder {
         environ: &Bound<'_, PyDict>,
     ) -> PyResult<()> {
         self.request += 1;
+        let mut before = 0;
         for (name, value) in request.headers() {
-            let at = match self.index.get(name) {
-                Some(&at) => at,
+            let guess = self.known.get(before).map(|known| known.next).unwrap_or_default();
+            let at = match self.known.get(guess) {
+                Some(known) if known.name.as_ref() == name => Some(guess),
+                _ => self.index.get(name).copied(),
+            };
+            let at = match at {
+                Some(at) => at,
                 None if name.len() <= LEARNED_NAME_BYTES_MAX
                     && self.known.len() < USUAL_HEADERS.len() + LEARNED_HEADERS_MAX =>
                 {
@@ -265,6 +274,10 @@ impl Builder {
                     continue;
                 }
             };
+            if let Some(known) = self.known.get_mut(before) {
+                known.next = at;
+            }
+            before = at;
             let Some(known) = self.known.get_mut(at) else { continue };
             let repeated = known.request == self.request;
             known.request = self.request;
@@ -310,7 +323,7 @@ fn use_of(py: Python<'_>, name: &[u8]) -> Use {
         return Use::Key { key: intern!(py, "CONTENT_TYPE").clone().unbind(), separator: b"," };
     }
     // `x_real_ip` and `x-real-ip` would share a key: a client could speak for a proxy.
-    if name.is_empty() || !name.iter().all(|&byte| is_token_byte(byte) && byte != b'_') {
+    if !is_token(name) || name.contains(&b'_') {
         return Use::Drop;
     }
     let mut key = String::with_capacity(5 + name.len());

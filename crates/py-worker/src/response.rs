@@ -14,7 +14,10 @@ use pyo3::types::{PyList, PyString, PyTuple};
 use crate::file::as_bytes;
 use crate::link::Link;
 use crate::outgoing::{Outgoing, Stage};
-use crate::text::{is_token_byte, with_latin1};
+use crate::text::{is_field_value, is_token, with_latin1};
+
+/// Names of headers and reason phrases: the link has 16 bits for their length, and nobody needs more than this.
+const NAME_BYTES_MAX: usize = 1024;
 
 /// What both objects and the slot share.
 pub(crate) struct Shared {
@@ -177,14 +180,10 @@ fn parse_status(status: &[u8]) -> PyResult<(u16, &[u8])> {
         _ => return Err(wrong("has no space behind its three digits")),
     };
     // RFC 9112, 4: reason-phrase = HTAB, SP, visible and obs-text. The link takes 16 bits of length.
-    if !reason.iter().all(|&byte| is_value_byte(byte)) || reason.len() > 1024 {
+    if !is_field_value(reason) || reason.len() > NAME_BYTES_MAX {
         return Err(wrong("has control characters or is too long"));
     }
     Ok((code, reason))
-}
-
-fn is_value_byte(byte: u8) -> bool {
-    byte == b'\t' || (byte >= b' ' && byte != 0x7f)
 }
 
 fn set_header(outgoing: &mut Outgoing, pair: &Bound<'_, PyAny>, declared: &mut Option<u64>) -> PyResult<()> {
@@ -210,10 +209,10 @@ fn set_header(outgoing: &mut Outgoing, pair: &Bound<'_, PyAny>, declared: &mut O
 
 fn check_header(name: &[u8], value: &[u8], declared: &mut Option<u64>) -> PyResult<()> {
     let shown = String::from_utf8_lossy;
-    if name.is_empty() || name.len() > 1024 || !name.iter().all(|&byte| is_token_byte(byte)) {
+    if name.len() > NAME_BYTES_MAX || !is_token(name) {
         return Err(PyValueError::new_err(format!("{:?} is no name for a header", shown(name))));
     }
-    if !value.iter().all(|&byte| is_value_byte(byte)) {
+    if !is_field_value(value) {
         return Err(PyValueError::new_err(format!(
             "the value of header {} has control characters: {:?}",
             shown(name),

@@ -47,6 +47,9 @@ pub(crate) struct Slot<'a, 'py> {
     environ: Builder,
     /// Of the exchange before, to use again.
     start: Option<Py<StartResponse>>,
+    /// The app went on for long after its last response.
+    was_slow: bool,
+    /// And after the one before: no accident of scheduling.
     hold_end: bool,
 }
 
@@ -58,7 +61,7 @@ impl<'a, 'py> Slot<'a, 'py> {
         report: &'a Bound<'py, PyAny>,
     ) -> PyResult<Self> {
         let environ = Builder::new(app.py(), core.hello.slots > 1)?;
-        Ok(Self { core, index, app, report, environ, start: None, hold_end: false })
+        Ok(Self { core, index, app, report, environ, start: None, was_slow: false, hold_end: false })
     }
 
     /// Until it is retired, stopped or refused.
@@ -159,7 +162,9 @@ impl<'a, 'py> Slot<'a, 'py> {
             hold_end: self.hold_end,
         };
         let after_work = turn.run(py);
-        self.hold_end = after_work > AFTER_WORK_MAX;
+        let slow = after_work > AFTER_WORK_MAX;
+        self.hold_end = slow && self.was_slow;
+        self.was_slow = slow;
         if let Some(input) = &input {
             input.get().detach(py);
         }

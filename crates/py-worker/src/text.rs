@@ -36,9 +36,44 @@ pub(crate) fn with_latin1<R>(
     }
 }
 
-/// Is `byte` part of a token (RFC 9110, 5.6.2)?
-pub(crate) fn is_token_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+/// What may stand where in a header, one look-up a byte.
+static CLASSES: [u8; 256] = classes();
+const TOKEN: u8 = 1;
+const VALUE: u8 = 2;
+
+const fn classes() -> [u8; 256] {
+    let mut classes = [0; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        // RFC 9110, 5.5: field-content is HTAB, SP, visible and obs-text.
+        if byte == 0x09 || (byte >= 0x20 && byte != 0x7f) {
+            classes[byte] |= VALUE;
+        }
+        byte += 1;
+    }
+    // RFC 9110, 5.6.2: tchar.
+    let token = b"!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ";
+    let mut at = 0;
+    while at < token.len() {
+        classes[token[at] as usize] |= TOKEN;
+        at += 1;
+    }
+    classes
+}
+
+fn all_of(bytes: &[u8], class: u8) -> bool {
+    // An index by a byte is always within 256 entries.
+    bytes.iter().all(|&byte| CLASSES.get(usize::from(byte)).is_some_and(|found| found & class != 0))
+}
+
+/// A token (RFC 9110, 5.6.2)?
+pub(crate) fn is_token(bytes: &[u8]) -> bool {
+    !bytes.is_empty() && all_of(bytes, TOKEN)
+}
+
+/// No control character but the tab (RFC 9110, 5.5)?
+pub(crate) fn is_field_value(bytes: &[u8]) -> bool {
+    all_of(bytes, VALUE)
 }
 
 /// Appends `encoded` with its percent escapes decoded; what is no escape stays as it is.
