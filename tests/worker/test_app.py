@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 from link import Worker
-
-from conftest import Serve, django_dir
+from workers import Serve, django_dir, pythons
 
 SETTINGS = """
     SECRET_KEY = "not secret"
@@ -79,8 +78,6 @@ def series_for(python: str, newest: bool = True) -> str:
 
 
 def python_version(python: str) -> str:
-    from conftest import pythons
-
     return next(version for version, program in pythons().items() if program == python)
 
 

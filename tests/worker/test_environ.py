@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 from link import Worker
-
-from conftest import Serve
+from workers import Serve
 
 SHOW = """
     import json

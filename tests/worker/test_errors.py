@@ -6,8 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-
-from conftest import Serve, eventually
+from workers import Serve, eventually
 
 RAISES = """
     import pathlib

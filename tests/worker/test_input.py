@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 from link import Response, Slot, Worker
-
-from conftest import Serve
+from workers import Serve
 
 # The query is an expression over the input.
 EVALUATE = """

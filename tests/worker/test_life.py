@@ -11,8 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-
-from conftest import Serve, eventually
+from workers import Serve, eventually
 
 HELLO = """
     import atexit, os, pathlib, time, threading

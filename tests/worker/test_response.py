@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 from link import END, RESPONSE_BODY, RESPONSE_HEAD, ClosedError
-
-from conftest import Serve, eventually
+from workers import Serve, eventually
 
 
 @pytest.mark.every_python

@@ -5,8 +5,7 @@ from __future__ import annotations
 import tempfile
 
 import pytest
-
-from conftest import Serve
+from workers import Serve
 
 VALIDATED = """
     from wsgiref.validate import validator
