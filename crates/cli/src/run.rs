@@ -41,7 +41,7 @@ pub(crate) fn run(matches: &ArgMatches) -> Result<Exit> {
         match decided.loaded.config.log.format {
             LogFormat::Json => tracing::warn!("{text}"),
             LogFormat::Text => {
-                anstream::eprintln!("{}note{}: {text}", Style::COLOUR.hint, Style::COLOUR.reset)
+                anstream::eprintln!("{}note{}: {text}", Style::COLOUR.hint, Style::COLOUR.reset);
             }
         }
     }
