@@ -62,9 +62,12 @@ class Visitor:
         """Fill in and send the form of the open page whose action contains `action`; "" is the page's own address."""
         if on is not None:
             self.open(on)
-        form = next((form for form in self.forms() if (action in form[0] if action else not form[0])), None)
-        assert form, f"no form to {action!r} on {self.page.url}: {self.forms()}"
         here = self.page.url
+        own = {"", here.path, here.raw_path.decode()}
+        form = next(
+            (form for form in self.forms() if (action in form[0] if action else form[0] in own)), None
+        )
+        assert form, f"no form to {action!r} on {here}: {self.forms()}"
         self.page = self._client.post(
             here.join(form[0].split("#")[0]),
             data=form[1] | fields,
