@@ -67,54 +67,62 @@ pub(crate) fn begins_with_preface(first: &[u8]) -> Option<bool> {
 }
 
 /// Serves a connection until it is over. `first` holds what was read of it already.
-pub async fn serve<S: Service, T: AsyncRead + AsyncWrite + Unpin + Send>(
+///
+/// Not an `async fn`: those hold each argument twice.
+pub fn serve<S: Service, T: AsyncRead + AsyncWrite + Unpin + Send>(
     stream: T,
     first: BytesMut,
     connection: Connection,
-    service: &Arc<S>,
-    config: &Arc<Config>,
+    service: Arc<S>,
+    config: Arc<Config>,
     mut drain: Drain,
-) {
+) -> impl Future<Output = ()> + Send {
     let (io, cork) = Cork::new(stream, first);
-    let handshake = builder(config).handshake::<_, Bytes>(io);
-    let Ok(Ok(h2)) = timeout(config.timeouts.header, handshake).await else { return };
-    let exchanges =
-        Exchanges { service: &**service, config, limits: HeadLimits::new(&config.limits), connection };
-    let mut driver = Driver { h2, cork, patience: Patience::new(config), draining: false, over: false };
-    let mut streams = FuturesUnordered::new();
-    let mut drain = pin!(drain.begun());
-    let mut alarm = pin!(sleep_until(driver.patience.deadline));
-    poll_fn(|cx| {
-        if !driver.draining && drain.as_mut().poll(cx).is_ready() {
-            driver.say_goodbye();
-        }
-        while !driver.over {
-            let mut moved = false;
-            while let Poll::Ready(accepted) = driver.h2.poll_accept(cx) {
-                if let Some(Ok((request, respond))) = accepted {
-                    streams.push(exchanges.run(request, respond));
+    async move {
+        let handshake = builder(&config).handshake::<_, Bytes>(io);
+        let Ok(Ok(h2)) = timeout(config.timeouts.header, handshake).await else { return };
+        let exchanges = Exchanges {
+            service: &*service,
+            config: &config,
+            limits: HeadLimits::new(&config.limits),
+            connection,
+        };
+        let mut driver = Driver { h2, cork, patience: Patience::new(&config), draining: false, over: false };
+        let mut streams = FuturesUnordered::new();
+        let mut drain = pin!(drain.begun());
+        let mut alarm = pin!(sleep_until(driver.patience.deadline));
+        poll_fn(|cx| {
+            if !driver.draining && drain.as_mut().poll(cx).is_ready() {
+                driver.say_goodbye();
+            }
+            while !driver.over {
+                let mut moved = false;
+                while let Poll::Ready(accepted) = driver.h2.poll_accept(cx) {
+                    if let Some(Ok((request, respond))) = accepted {
+                        streams.push(exchanges.run(request, respond));
+                        moved = true;
+                    } else {
+                        // Broken, or closed in order; what is left of the output tells the client which.
+                        driver.over = true;
+                        streams.clear();
+                        break;
+                    }
+                }
+                while let Poll::Ready(Some(())) = streams.poll_next_unpin(cx) {
                     moved = true;
-                } else {
-                    // Broken, or closed in order; what is left of the output tells the client which.
-                    driver.over = true;
-                    streams.clear();
+                }
+                if !moved {
                     break;
                 }
             }
-            while let Poll::Ready(Some(())) = streams.poll_next_unpin(cx) {
-                moved = true;
+            match driver.cork.poll_flush(cx) {
+                Poll::Ready(Err(_)) => Poll::Ready(()),
+                Poll::Ready(Ok(())) if driver.over => Poll::Ready(()),
+                _ => driver.watch_the_clock(cx, alarm.as_mut(), streams.len()),
             }
-            if !moved {
-                break;
-            }
-        }
-        match driver.cork.poll_flush(cx) {
-            Poll::Ready(Err(_)) => Poll::Ready(()),
-            Poll::Ready(Ok(())) if driver.over => Poll::Ready(()),
-            _ => driver.watch_the_clock(cx, alarm.as_mut(), streams.len()),
-        }
-    })
-    .await;
+        })
+        .await;
+    }
 }
 
 fn builder(config: &Config) -> h2::server::Builder {

@@ -1,22 +1,27 @@
 //! A connection's first bytes: who it is (PROXY protocol), whether it is private (TLS), what it speaks.
 //!
-//! The future of a connection that sends nothing is small: what comes later is boxed when it is needed.
+//! Each step is boxed, so that a connection that sends nothing costs little, and what follows the greeting is a task of its own, so
+//! that a connection that has said something costs no more than its protocol needs.
 
+use std::future::poll_fn;
 use std::io;
+use std::mem::MaybeUninit;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::BytesMut;
 use ctl_telemetry::events::PROXY_HEADER_BAD;
 use ctl_telemetry::metrics::TLS_FAILURES_TOTAL;
+use pin_project_lite::pin_project;
 use rustix::net::RecvFlags;
-use tokio::io::{AsyncReadExt as _, Interest, Ready};
+use tokio::io::{Interest, ReadBuf, Ready};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::TlsAcceptor;
-use tokio_rustls::server::TlsStream;
 
 use super::census::Counted;
 use super::{Edge, Place, Shared};
@@ -24,14 +29,14 @@ use crate::message::{Connection, Service};
 use crate::proxy_protocol::{self, HEADER_BYTES_MAX, Header};
 use crate::{h1, h2};
 
-/// Room for the first read of a clear connection: most request heads fit.
+/// The first read of a clear connection, on the stack: most request heads fit, larger ones take another read.
 const FIRST_READ_BYTES: usize = 4096;
 
 /// A connection that has sent nothing when the drain begins gets this long: its first request may be on its way.
 const DRAIN_GRACE: Duration = Duration::from_secs(1);
 
 /// The two kinds of sockets that we accept.
-trait Socket: h1::Transport + AsFd + Sync {
+trait Socket: h1::Transport + AsFd + Sync + 'static {
     fn ready(&self, interest: Interest) -> impl Future<Output = io::Result<Ready>> + Send;
     fn try_io<R>(&self, interest: Interest, io: impl FnOnce() -> io::Result<R>) -> io::Result<R>;
 }
@@ -56,13 +61,13 @@ impl Socket for UnixStream {
     }
 }
 
-/// The whole life of an accepted connection.
+/// From an accepted socket to the task that serves it.
 pub(super) async fn greet<S: Service>(
     shared: Arc<Shared<S>>,
     place: Arc<Place>,
     socket: OwnedFd,
     peer: Option<SocketAddr>,
-    _counted: Counted,
+    counted: Counted,
 ) {
     let edge = &shared.edge;
     let connection = Connection {
@@ -74,12 +79,12 @@ pub(super) async fn greet<S: Service>(
     // Taking a descriptor into the reactor fails when epoll has no memory: the client sees a close.
     let outcome = if place.unix {
         match UnixStream::from_std(socket.into()) {
-            Ok(stream) => meet(edge, &place, stream, connection).await,
+            Ok(stream) => meet(edge, &place, stream, connection, counted).await,
             Err(error) => Err(error),
         }
     } else {
         match TcpStream::from_std(socket.into()) {
-            Ok(stream) => meet(edge, &place, stream, connection).await,
+            Ok(stream) => meet(edge, &place, stream, connection, counted).await,
             Err(error) => Err(error),
         }
     };
@@ -92,39 +97,37 @@ fn local_address(socket: &OwnedFd) -> Option<SocketAddr> {
     SocketAddr::try_from(rustix::net::getsockname(socket).ok()?).ok()
 }
 
-/// Waits for the first byte, then boxes what follows.
 async fn meet<S: Service, T: Socket>(
     edge: &Edge<S>,
     place: &Place,
     mut stream: T,
     mut connection: Connection,
+    counted: Counted,
 ) -> io::Result<()> {
     let patience = if place.tls { edge.config.timeouts.tls_handshake } else { edge.config.timeouts.header };
-    {
-        let mut drain = edge.drain.clone();
-        tokio::select! {
-            biased;
-            ready = timeout(patience, stream.ready(Interest::READABLE)) => { ready??; }
-            // Its first request may be on its way.
-            () = drain.begun() => { timeout(DRAIN_GRACE, stream.ready(Interest::READABLE)).await??; }
-        }
-    }
-    // What each step takes is given back before the next.
+    Box::pin(first_byte(edge, &stream, patience)).await?;
     if edge.config.proxy.protocol
         && connection.peer_is_trusted
         && !Box::pin(hear_proxy(edge, &stream, &mut connection, patience)).await
     {
         return Ok(());
     }
-    if !place.tls {
-        if let Some((first, is_h2)) = sniff(edge, &mut stream).await? {
-            speak(edge, stream, first, connection, is_h2).await;
-        }
-    } else if let Some(stream) = Box::pin(handshake(edge, place, stream)).await? {
-        connection.tls = true;
-        // RFC 7301: what was chosen from our list, or nothing when the client offered none.
-        let is_h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-        speak(edge, stream, BytesMut::new(), connection, is_h2).await;
+    if place.tls {
+        Box::pin(handshake(edge, place, stream, connection, counted)).await?;
+    } else if let Some((first, is_h2)) = Box::pin(sniff(edge, &mut stream)).await? {
+        converse(edge, stream, first, connection, is_h2, counted);
+    }
+    Ok(())
+}
+
+/// Waits with empty hands.
+async fn first_byte<S, T: Socket>(edge: &Edge<S>, stream: &T, patience: Duration) -> io::Result<()> {
+    let mut drain = edge.drain.clone();
+    tokio::select! {
+        biased;
+        ready = timeout(patience, stream.ready(Interest::READABLE)) => { ready??; }
+        // Its first request may be on its way.
+        () = drain.begun() => { timeout(DRAIN_GRACE, stream.ready(Interest::READABLE)).await??; }
     }
     Ok(())
 }
@@ -191,22 +194,30 @@ async fn read_proxy_header<T: Socket>(stream: &T) -> io::Result<Header> {
     }
 }
 
-async fn handshake<S, T: Socket>(
+async fn handshake<S: Service, T: Socket>(
     edge: &Edge<S>,
     place: &Place,
     stream: T,
-) -> io::Result<Option<TlsStream<T>>> {
+    mut connection: Connection,
+    counted: Counted,
+) -> io::Result<()> {
     let Some(identity) = &edge.tls else {
         // `run_reactors` refuses such a listener.
         return Err(io::Error::other(format!("{} has no certificate", place.name)));
     };
     let handshake = TlsAcceptor::from(identity.current()).accept(stream);
     match timeout(edge.config.timeouts.tls_handshake, handshake).await {
-        Ok(Ok(stream)) => Ok(Some(stream)),
+        Ok(Ok(stream)) => {
+            connection.tls = true;
+            // RFC 7301: what was chosen from our list, or nothing when the client offered none.
+            let is_h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+            converse(edge, stream, BytesMut::new(), connection, is_h2, counted);
+            Ok(())
+        }
         failed => {
             TLS_FAILURES_TOTAL.inc();
             failed??;
-            Ok(None)
+            Ok(())
         }
     }
 }
@@ -214,9 +225,9 @@ async fn handshake<S, T: Socket>(
 /// The first bytes of a clear connection, and whether they are HTTP/2's. `None`: it ended before.
 async fn sniff<S, T: Socket>(edge: &Edge<S>, stream: &mut T) -> io::Result<Option<(BytesMut, bool)>> {
     let deadline = Instant::now() + edge.config.timeouts.header;
-    let mut first = BytesMut::with_capacity(FIRST_READ_BYTES);
+    let mut first = BytesMut::new();
     loop {
-        if timeout_at(deadline, stream.read_buf(&mut first)).await?? == 0 {
+        if !timeout_at(deadline, poll_fn(|cx| poll_read(stream, &mut first, cx))).await?? {
             return Ok(None);
         }
         // "PRI" and the like: the next bytes decide.
@@ -226,25 +237,79 @@ async fn sniff<S, T: Socket>(edge: &Edge<S>, stream: &mut T) -> io::Result<Optio
     }
 }
 
-async fn speak<S: Service, T: h1::Transport>(
+/// Reads once, into no more memory than what comes needs. `false`: the end.
+fn poll_read<T: Socket>(
+    stream: &mut T,
+    first: &mut BytesMut,
+    cx: &mut Context<'_>,
+) -> Poll<io::Result<bool>> {
+    let mut buffer = [MaybeUninit::uninit(); FIRST_READ_BYTES];
+    let mut read = ReadBuf::uninit(&mut buffer);
+    ready!(Pin::new(stream).poll_read(cx, &mut read))?;
+    first.extend_from_slice(read.filled());
+    Poll::Ready(Ok(!read.filled().is_empty()))
+}
+
+pin_project! {
+    /// The rest of a connection's life, counted while it lasts. (An async block would hold the conversation twice.)
+    struct Life<F> {
+        #[pin]
+        conversation: F,
+        counted: Counted,
+    }
+}
+
+impl<F: Future> Future for Life<F> {
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        self.project().conversation.poll(cx)
+    }
+}
+
+/// Spawns the protocol's driver.
+fn converse<S: Service, T: h1::Transport + 'static>(
     edge: &Edge<S>,
     stream: T,
     first: BytesMut,
     connection: Connection,
     is_h2: bool,
+    counted: Counted,
 ) {
-    let Edge { service, config, drain, .. } = edge;
+    let (service, config, drain) = (Arc::clone(&edge.service), Arc::clone(&edge.config), edge.drain.clone());
     if is_h2 {
-        Box::pin(h2::serve(stream, first, connection, service, config, drain.clone())).await;
+        let conversation = h2::serve(stream, first, connection, service, config, drain);
+        drop(tokio::spawn(Life { conversation, counted }));
     } else {
-        Box::pin(h1::serve(
-            stream,
-            first,
-            connection,
-            Arc::clone(service),
-            Arc::clone(config),
-            drain.clone(),
-        ))
-        .await;
+        let conversation = h1::serve(stream, first, connection, service, config, drain);
+        drop(tokio::spawn(Life { conversation, counted }));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio_rustls::server::TlsStream;
+
+    use super::*;
+    use crate::testing::Answers;
+
+    /// The sizes of what functions of five and six arguments return.
+    fn five<A, B, C, D, E, F>(_: fn(A, B, C, D, E) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    fn six<A, B, C, D, E, F, G>(_: fn(A, B, C, D, E, F) -> G) -> usize {
+        size_of::<G>()
+    }
+
+    /// What every open connection costs, times ten thousand. The bounds are what it was when this was written, rounded up.
+    #[test]
+    fn futures_are_small() {
+        let greeting = five(greet::<Answers>);
+        let clear = six(h1::serve::<TcpStream, Answers>);
+        let session = size_of::<TlsStream<TcpStream>>();
+        let private = six(h1::serve::<TlsStream<TcpStream>, Answers>) - session;
+        println!("{greeting} {clear} {private} + {session}");
+        assert!(greeting <= 512 && clear <= 640 && private <= 640, "{greeting} {clear} {private}");
     }
 }
