@@ -146,3 +146,31 @@ async fn blocking<R: Send + 'static>(
         Ok(Err(_)) | Err(_) => Err(StreamError::Gone),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use rustix::fs::{Advice, fadvise};
+
+    use super::*;
+
+    #[test]
+    fn what_is_not_in_memory_is_noticed_and_fetched() {
+        let len = 3 * WINDOW_BYTES;
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&vec![1; len as usize]).unwrap();
+        file.sync_all().unwrap();
+        if !is_resident(&file, 0, len) {
+            // This file system does not answer such questions; then every window is fetched first.
+            return;
+        }
+        fadvise(&file, 0, None, Advice::DontNeed).unwrap();
+        let was_dropped = !is_resident(&file, WINDOW_BYTES, 2 * WINDOW_BYTES);
+        read_through(&file, WINDOW_BYTES, 2 * WINDOW_BYTES).unwrap();
+        assert!(is_resident(&file, WINDOW_BYTES, 2 * WINDOW_BYTES));
+        // What lives in memory only (tmpfs) cannot be dropped.
+        let lives_in_memory = rustix::fs::fstatfs(&file).unwrap().f_type == 0x0102_1994;
+        assert!(was_dropped || lives_in_memory);
+    }
+}
