@@ -4,12 +4,12 @@
 //!          first bytes                 response sent, more to come
 //!  idle ───────────────► exchanges ◄──────────────────────────────┐
 //!   ▲                      │  │  └──────────────────────────────────┘
-//!   └── nothing came for ──┘  └─► close, or linger so that the client can read our last words
-//!        a short while
+//!   └── nothing more came ─┘  └─► close, or linger so that the client can read our last words
 //! ```
 //!
 //! The state of an exchange (the service's future, above all) lives in one allocation that is made when a client
-//! becomes active and given back when it falls silent: ten thousand idle connections hold next to nothing.
+//! becomes active and given back when it falls silent: ten thousand idle connections hold next to nothing. A client
+//! whose requests follow each other briskly keeps it from one to the next.
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -31,9 +31,9 @@ use super::transport::Transport;
 use crate::drain::Drain;
 use crate::message::{Connection, Exchange, Method, Response, Service, Version};
 
-/// An active client's next request mostly comes at once. After this it counts as idle. Also the longest time that an
-/// active connection needs to notice that the process drains.
-const ACTIVE_WAIT: Duration = Duration::from_millis(500);
+/// A client is brisk when its next request comes within this: then it keeps its state for as long while it is silent.
+/// Also the longest time that such a connection needs to notice that the process drains.
+const BRISK_WAIT: Duration = Duration::from_millis(500);
 
 /// A connection that was accepted and has sent nothing when draining begins may have a request on its way.
 const DRAIN_GRACE: Duration = Duration::from_secs(1);
@@ -85,11 +85,15 @@ pub fn serve<T: Transport, S: Service>(
     async move {
         let mut fresh = true;
         let how = loop {
-            if stream.buffered().is_empty() && !first_bytes(&mut stream, &mut shared, fresh).await {
-                break Next::Close;
+            let mut brisk = false;
+            if stream.buffered().is_empty() {
+                match first_bytes(&mut stream, &mut shared, fresh).await {
+                    Some(soon) => brisk = soon && !fresh,
+                    None => break Next::Close,
+                }
             }
             fresh = false;
-            match Box::pin(exchanges(&mut stream, &shared)).await {
+            match Box::pin(exchanges(&mut stream, &shared, brisk)).await {
                 Next::Idle => stream.release(),
                 over => break over,
             }
@@ -100,14 +104,18 @@ pub fn serve<T: Transport, S: Service>(
     }
 }
 
-/// Waits for a request to begin. `false`: the connection is over.
-async fn first_bytes<T: Transport, S>(stream: &mut Stream<T>, shared: &mut Shared<S>, fresh: bool) -> bool {
+/// Waits for a request to begin, and tells whether it did within [`BRISK_WAIT`]. `None`: the connection is over.
+async fn first_bytes<T: Transport, S>(
+    stream: &mut Stream<T>,
+    shared: &mut Shared<S>,
+    fresh: bool,
+) -> Option<bool> {
     let timeouts = &shared.config.timeouts;
     let mut timeout = if fresh { timeouts.header } else { timeouts.keep_alive };
     let mut deadline = None;
     let mut draining = false;
     let mut begun = pin!(shared.drain.begun());
-    poll_fn(|context| {
+    let read = poll_fn(|context| {
         if let Poll::Ready(read) = stream.poll_fill_until(context, &mut deadline, timeout) {
             return Poll::Ready(read.is_ok());
         }
@@ -120,12 +128,17 @@ async fn first_bytes<T: Transport, S>(stream: &mut Stream<T>, shared: &mut Share
             return stream.poll_fill_until(context, &mut deadline, timeout).map(|read| read.is_ok());
         }
         Poll::Pending
-    })
-    .await
+    });
+    // The deadline tells when the wait began; without one there was none.
+    read.await.then(|| deadline.is_none_or(|deadline| Instant::now() + timeout < deadline + BRISK_WAIT))
 }
 
 /// Serves requests as long as they come.
-async fn exchanges<T: Transport, S: Service>(stream: &mut Stream<T>, shared: &Shared<S>) -> Next {
+async fn exchanges<T: Transport, S: Service>(
+    stream: &mut Stream<T>,
+    shared: &Shared<S>,
+    brisk: bool,
+) -> Next {
     loop {
         let parsed = match read_head(stream, shared).await {
             Ok(parsed) => parsed,
@@ -140,6 +153,9 @@ async fn exchanges<T: Transport, S: Service>(stream: &mut Stream<T>, shared: &Sh
         if let Some(next) = next {
             return next;
         }
+        if !brisk && stream.buffered().is_empty() {
+            return Next::Idle;
+        }
     }
 }
 
@@ -152,7 +168,7 @@ enum NoHead {
 async fn read_head<T: Transport, S>(stream: &mut Stream<T>, shared: &Shared<S>) -> Result<Parsed, NoHead> {
     let limits = HeadLimits::new(&shared.config.limits);
     let mut parser = HeadParser::new();
-    let mut active = None;
+    let mut silence = None;
     let mut deadline = None;
     loop {
         match parser.advance(stream.buffered(), &limits) {
@@ -165,7 +181,7 @@ async fn read_head<T: Transport, S>(stream: &mut Stream<T>, shared: &Shared<S>) 
         }
         let silent = stream.buffered().is_empty();
         let read = if silent {
-            stream.fill(&mut active, ACTIVE_WAIT.min(shared.config.timeouts.keep_alive)).await
+            stream.fill(&mut silence, BRISK_WAIT.min(shared.config.timeouts.keep_alive)).await
         } else {
             stream.fill(&mut deadline, shared.config.timeouts.header).await
         };
