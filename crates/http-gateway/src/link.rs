@@ -10,17 +10,19 @@
 pub mod accept;
 mod receive;
 mod send;
+mod stream;
 
 use std::io;
 
 use py_link::{Flags, Kind, LinkError, frame};
-use tokio::net::UnixStream;
+use rustix::net::SendFlags;
 
 use crate::queue::Homed;
 use receive::ReceiveBuffer;
 pub use receive::{Head, Received};
 pub use send::RequestBodySource;
 use send::SendBuffer;
+use stream::SlotStream;
 
 /// What can go wrong between us and a worker. Each of these ends the slot.
 #[derive(Debug, thiserror::Error)]
@@ -52,7 +54,7 @@ pub struct SlotIdentity {
 
 /// One place for one request in one worker.
 pub struct Slot {
-    stream: UnixStream,
+    stream: SlotStream,
     identity: SlotIdentity,
     received: ReceiveBuffer,
     sending: SendBuffer,
@@ -73,7 +75,7 @@ impl Slot {
     pub fn new(stream: std::os::unix::net::UnixStream, identity: SlotIdentity) -> io::Result<Self> {
         stream.set_nonblocking(true)?;
         Ok(Self {
-            stream: UnixStream::from_std(stream)?,
+            stream: SlotStream::new(stream)?,
             identity,
             received: ReceiveBuffer::default(),
             sending: SendBuffer::default(),
@@ -188,7 +190,7 @@ impl Slot {
     pub fn retire(self) {
         // Between exchanges the socket's buffer is empty, so eight bytes always fit; if the worker is dead already
         // there is nobody to tell.
-        let _ = self.stream.try_write(&frame(Kind::Retire, Flags::NONE, &[]));
+        let _ = rustix::net::send(&self.stream, &frame(Kind::Retire, Flags::NONE, &[]), SendFlags::NOSIGNAL);
     }
 }
 

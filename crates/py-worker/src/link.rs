@@ -13,6 +13,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use py_link::{Frame, HEADER_BYTES, Kind, LinkError};
 use pyo3::Python;
 use pyo3::sync::MutexExt as _;
+use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
@@ -121,7 +122,7 @@ impl Link {
                 // Left over from the exchange before: the app did not read all of the body, or was done before the
                 // client went away.
                 Ok(Some((Kind::RequestBody | Kind::Cancel, bytes))) => inbox.consume(bytes),
-                Ok(None) => match inbox.receive(&self.socket, RecvFlags::empty()) {
+                Ok(None) => match inbox.wait_and_receive(&self.socket) {
                     Ok(0) => return Heard::Closed,
                     Ok(_) | Err(Errno::INTR) => {}
                     Err(_) => return Heard::Closed,
@@ -336,6 +337,13 @@ impl Inbox {
             // Whole frames fill it all (a body nobody reads yet): room to see what is behind them.
             self.buffer.resize(self.end + BUFFER_BYTES, 0);
         }
+    }
+
+    /// Sleeps in poll(2), not in recvmsg(2): a reader that sleeps in there is also woken when the gateway takes our last
+    /// answer out of the socket ("there is room"), for nothing, and it is the gateway that pays for the wake-up.
+    fn wait_and_receive(&mut self, socket: &OwnedFd) -> Result<usize, Errno> {
+        rustix::event::poll(&mut [PollFd::new(socket, PollFlags::IN)], None)?;
+        self.receive(socket, RecvFlags::empty())
     }
 
     fn receive(&mut self, socket: &OwnedFd, flags: RecvFlags) -> Result<usize, Errno> {

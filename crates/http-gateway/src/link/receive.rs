@@ -11,10 +11,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use py_link::{Flags, FrameHeader, HEADER_BYTES, Kind, LinkError, ResponseFile, ResponseHead};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
-use tokio::io::Interest;
-use tokio::net::UnixStream;
 
 use super::SlotError;
+use super::stream::SlotStream;
 use crate::message::{FileBody, Headers};
 
 /// A slot's buffer while nothing large passes; most answers of Django fit.
@@ -75,14 +74,14 @@ impl Default for ReceiveBuffer {
 
 impl ReceiveBuffer {
     /// The next frame of an answer.
-    pub(super) async fn next(&mut self, stream: &UnixStream) -> Result<Received, SlotError> {
+    pub(super) async fn next(&mut self, stream: &SlotStream) -> Result<Received, SlotError> {
         loop {
             if let Some(header) = self.peek()? {
                 return Ok(self.take(header)?);
             }
             stream.readable().await?;
             let mut received = None;
-            let outcome = stream.try_io(Interest::READABLE, || {
+            let outcome = stream.try_receive(|| {
                 let bytes = self.receive(stream)?;
                 received = Some(bytes);
                 // All there was has been read. To say so here clears the readiness: polling is edge-triggered, the
@@ -150,7 +149,7 @@ impl ReceiveBuffer {
         self.filled = 0..len;
     }
 
-    fn receive(&mut self, stream: &UnixStream) -> io::Result<usize> {
+    fn receive(&mut self, stream: &SlotStream) -> io::Result<usize> {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_MAX))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
         let free = self.buffer.get_mut(self.filled.end..).unwrap_or_default();

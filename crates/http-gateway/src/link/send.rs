@@ -8,10 +8,9 @@ use std::sync::Arc;
 
 use py_link::{Flags, Kind, encode_header};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
-use tokio::io::Interest;
-use tokio::net::UnixStream;
 
 use super::SlotError;
+use super::stream::SlotStream;
 
 /// A buffer that grew for a large request is given back above this.
 const KEPT_BYTES: usize = 64 << 10;
@@ -59,10 +58,10 @@ impl SendBuffer {
     }
 
     /// Sends all that is queued.
-    pub(super) async fn flush(&mut self, stream: &UnixStream) -> Result<(), SlotError> {
+    pub(super) async fn flush(&mut self, stream: &SlotStream) -> Result<(), SlotError> {
         while !self.is_empty() {
             // Nearly always there is room, and this does not sleep.
-            match stream.try_io(Interest::WRITABLE, || self.send_once(stream)) {
+            match self.send_once(stream) {
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => stream.writable().await?,
                 Err(error) => return Err(self.error(error)),
@@ -75,15 +74,15 @@ impl SendBuffer {
     }
 
     /// Sends what the kernel takes now. Errors are left for the next call that may wait.
-    pub(super) fn try_flush(&mut self, stream: &UnixStream) {
+    pub(super) fn try_flush(&mut self, stream: &SlotStream) {
         while !self.is_empty() {
-            if stream.try_io(Interest::WRITABLE, || self.send_once(stream)).is_err() {
+            if self.send_once(stream).is_err() {
                 return;
             }
         }
     }
 
-    fn send_once(&mut self, stream: &UnixStream) -> io::Result<()> {
+    fn send_once(&mut self, stream: &SlotStream) -> io::Result<()> {
         let rest = self.bytes.get(self.sent..).unwrap_or_default();
         let sent = match &self.descriptor {
             None => rustix::net::send(stream, rest, SendFlags::NOSIGNAL),
