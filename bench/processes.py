@@ -1,4 +1,7 @@
-"""Server processes: started in a session of their own, watched as a tree, stopped by their own pids.
+"""Server processes: started in a process group of their own, watched as a tree, stopped by their own pids.
+
+All stay in the harness's session: the kernel shares CPU between sessions first (sched(7), autogroup), and a stack of two
+sessions would get twice the share of a stack of one.
 
 CPU time is read from each process's CPU clock (clock_getcpuclockid(3)): the user and system time that
 /proc/PID/stat shows, threads included, in nanoseconds instead of ticks of 10 ms. Children that ended meanwhile are in
@@ -19,7 +22,7 @@ from pathlib import Path
 from bench.errors import BenchError
 
 _TICK_NS = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
-# How long a server has to stop by itself; then its own process group is killed.
+# How long a server has to stop by itself; then what is left of it is killed.
 _STOP_SECONDS = 8.0
 
 
@@ -51,17 +54,16 @@ class Tree:
         return self.process.poll() is None
 
     def stop(self) -> None:
-        """SIGTERM and a wait; what is left of its session is killed."""
-        before = self.pids()
+        """SIGTERM and a wait; what is left of the tree is killed."""
+        before = {pid: _started(pid) for pid in self.pids()}
         if self.alive():
             self.process.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(_STOP_SECONDS)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
-        for pid in before:
-            with contextlib.suppress(ProcessLookupError):
-                if _session(pid) == self.process.pid:
+        for pid, started in before.items():
+            # A number may have gone to another process meanwhile; its start time has not.
+            if started is not None and _started(pid) == started:
+                with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
         self.process.wait()
 
@@ -90,7 +92,7 @@ def start(
             stderr=subprocess.STDOUT,
             env={**os.environ, **(env or {})},
             cwd=cwd,
-            start_new_session=True,
+            preexec_fn=os.setpgrp,
             user=user,
             group=group_of(user),
             extra_groups=[] if user else None,
@@ -172,8 +174,9 @@ def _parent(pid: int) -> int:
     return int(_stat(pid)[1])
 
 
-def _session(pid: int) -> int:
+def _started(pid: int) -> str | None:
+    """When the process started, in ticks after boot; None when it is gone."""
     try:
-        return int(_stat(pid)[3])
+        return _stat(pid)[19]
     except OSError:
-        return -1
+        return None
