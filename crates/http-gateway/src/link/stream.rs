@@ -42,7 +42,10 @@ impl AsFd for SlotStream {
 }
 
 /// What is watched owns its descriptor, all the time.
-#[expect(deprecated, reason = "sound for owners of a descriptor; its successor is unsafe, which is not allowed here")]
+#[expect(
+    deprecated,
+    reason = "sound for owners of a descriptor; its successor is unsafe, which is not allowed here"
+)]
 fn watch<T: AsFd + std::os::fd::AsRawFd>(owner: T, interest: Interest) -> io::Result<AsyncFd<T>> {
     AsyncFd::with_interest(owner, interest)
 }
