@@ -32,6 +32,7 @@ use crate::message::{
     AnsweredBy, Body, Connection, Exchange, Headers, Method, RequestBody, RequestHead, Response, Service,
     Trail,
 };
+use crate::request_id::RequestId;
 
 /// Operators, a scraper and a probe or two; whoever is more waits.
 const CONNECTIONS_MAX: usize = 32;
@@ -208,8 +209,8 @@ fn typed(status: u16, content_type: &str, body: impl Into<Bytes>) -> Response {
     headers.push(b"x-content-type-options", b"nosniff");
     let trail = Trail {
         started: Instant::now(),
-        request_id: Box::default(),
-        client: Box::default(),
+        request_id: RequestId::default(),
+        client: None,
         by: AnsweredBy::Gateway,
         queue_wait: Duration::ZERO,
     };

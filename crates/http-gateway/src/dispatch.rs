@@ -86,6 +86,8 @@ pub struct Dispatcher {
     pub queue_patience: Duration,
     /// Longest wait for the head of an answer.
     pub app_timeout: Duration,
+    /// Longest streamed request body; the others were bounded when they were read.
+    pub body_bytes_max: u64,
     /// For answers in more than one piece.
     pub spool: SpoolLimits,
     /// For answers in more than one piece.

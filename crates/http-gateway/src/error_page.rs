@@ -1,10 +1,12 @@
 //! Answers that the gateway makes itself: errors and health. Plain, small, free of the client's bytes and of secrets.
 
+use std::net::IpAddr;
 use std::time::Instant;
 
 use bytes::Bytes;
 
 use crate::message::{AnsweredBy, Body, Headers, Response, Trail};
+use crate::request_id::RequestId;
 
 /// What a person reads under the title. Empty for a status that needs no more words.
 fn advice(status: u16) -> &'static str {
@@ -50,7 +52,7 @@ pub fn title(status: u16) -> &'static str {
 /// An error as a page for people (`html`) or as one line of text for programs.
 pub fn error(status: u16, html: bool, why: &str, trail: Trail) -> Response {
     let (title, advice) = (title(status), if why.is_empty() { advice(status) } else { why });
-    let id = &trail.request_id;
+    let id = &*trail.request_id;
     let text = if html {
         let footer =
             if id.is_empty() { String::new() } else { format!("<p><small>Request {id}</small></p>\n") };
@@ -70,7 +72,7 @@ pub fn error(status: u16, html: bool, why: &str, trail: Trail) -> Response {
     headers.push(b"content-type", kind);
     headers.push(b"cache-control", b"no-store");
     if !trail.request_id.is_empty() {
-        headers.push(b"x-request-id", trail.request_id.as_bytes());
+        headers.push(b"X-Request-ID", trail.request_id.as_bytes());
     }
     Response {
         status,
@@ -92,7 +94,7 @@ pub fn plain(status: u16, text: &'static str, trail: Trail) -> Response {
 }
 
 /// The trail of a request that nobody but us has seen.
-pub fn own_trail(started: Instant, request_id: Box<str>, client: Box<str>) -> Trail {
+pub fn own_trail(started: Instant, request_id: RequestId, client: Option<IpAddr>) -> Trail {
     Trail { started, request_id, client, by: AnsweredBy::Gateway, queue_wait: std::time::Duration::ZERO }
 }
 
@@ -101,7 +103,7 @@ mod tests {
     use super::*;
 
     fn page(status: u16, html: bool, why: &str, id: &str) -> String {
-        let response = error(status, html, why, own_trail(Instant::now(), id.into(), "".into()));
+        let response = error(status, html, why, own_trail(Instant::now(), id.into(), None));
         assert_eq!(response.status, status);
         let Body::Bytes(body) = response.body else { panic!("an error page is bytes") };
         String::from_utf8(body.to_vec()).expect("text")

@@ -4,7 +4,7 @@
 //! [`Service`], and writes the [`Response`]. The service knows no protocol, the drivers no policy.
 
 use std::fs::File;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,6 +13,7 @@ use bytes::Bytes;
 
 pub use py_link::Version;
 
+use crate::request_id::RequestId;
 use crate::spool::BodyStream;
 
 /// Header fields in order, in one buffer; repeated names stay apart.
@@ -306,9 +307,9 @@ pub struct Trail {
     /// When the head was complete.
     pub started: Instant,
     /// The request id; empty when none was made yet.
-    pub request_id: Box<str>,
-    /// The true client address as text.
-    pub client: Box<str>,
+    pub request_id: RequestId,
+    /// The true client address; `None`: a unix socket.
+    pub client: Option<IpAddr>,
     /// Who answered.
     pub by: AnsweredBy,
     /// Time in the queue.

@@ -6,6 +6,46 @@
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+/// A request's id as text, without memory of its own in the common case: it is made for every request, and mostly
+/// only sent along or forgotten.
+#[derive(Clone)]
+pub enum RequestId {
+    /// Made here.
+    Made([u8; 32]),
+    /// Kept from a trusted proxy; empty where there is no request to name.
+    Kept(Box<str>),
+}
+
+impl std::ops::Deref for RequestId {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        match self {
+            // Hexadecimal digits are text.
+            Self::Made(digits) => std::str::from_utf8(digits).unwrap_or_default(),
+            Self::Kept(id) => id,
+        }
+    }
+}
+
+impl Default for RequestId {
+    fn default() -> Self {
+        Self::Kept(Box::default())
+    }
+}
+
+impl From<&str> for RequestId {
+    fn from(id: &str) -> Self {
+        Self::Kept(id.into())
+    }
+}
+
+impl std::fmt::Debug for RequestId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        std::fmt::Debug::fmt(&**self, f)
+    }
+}
+
 /// The longest id kept from a proxy; longer ones are replaced.
 const KEPT_BYTES_MAX: usize = 128;
 
@@ -26,20 +66,19 @@ impl Default for RequestIds {
 
 impl RequestIds {
     /// A new id.
-    pub fn make(&self) -> Box<str> {
+    pub fn make(&self) -> RequestId {
         const DIGITS: &[u8; 16] = b"0123456789abcdef";
         let number = stir(self.next.fetch_add(1, Relaxed));
-        let mut id = String::with_capacity(32);
-        for half in [self.process, number] {
-            for shift in (0..16).rev() {
-                id.push(char::from(DIGITS[(half >> (4 * shift) & 15) as usize]));
-            }
+        let mut id = [0; 32];
+        let halves = self.process.to_be_bytes().into_iter().chain(number.to_be_bytes());
+        for (digits, byte) in id.chunks_exact_mut(2).zip(halves) {
+            digits.copy_from_slice(&[DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
         }
-        id.into_boxed_str()
+        RequestId::Made(id)
     }
 
     /// The id a trusted proxy gave, if it is one that may stand in a log and a header; else a new one.
-    pub fn keep_or_make(&self, given: Option<&[u8]>) -> Box<str> {
+    pub fn keep_or_make(&self, given: Option<&[u8]>) -> RequestId {
         let fit = |id: &&str| {
             (1..=KEPT_BYTES_MAX).contains(&id.len())
                 && id.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.:=+/@".contains(&b))
@@ -66,7 +105,7 @@ mod tests {
     #[test]
     fn ids_are_unique_and_of_one_form() {
         let ids = RequestIds::default();
-        let made: std::collections::HashSet<_> = (0..10_000).map(|_| ids.make()).collect();
+        let made: std::collections::HashSet<_> = (0..10_000).map(|_| ids.make().to_string()).collect();
         assert_eq!(made.len(), 10_000);
         assert!(made.iter().all(|id| id.len() == 32 && id.bytes().all(|b| b.is_ascii_hexdigit())));
     }

@@ -51,6 +51,7 @@ impl Gateway {
             mount: config.app.mount.clone(),
             queue_patience: config.timeouts.queue,
             app_timeout: config.timeouts.app,
+            body_bytes_max: config.limits.body_max,
             spool: SpoolLimits {
                 memory_bytes: config.buffers.response_memory,
                 disk_bytes: config.buffers.response_disk,
@@ -125,7 +126,7 @@ impl Gateway {
             Err(error) => return Self::body_failed(&error, head, trail),
         };
         let request_id = trail.request_id.clone();
-        let client = trail.client.clone();
+        let client = trail.client.map_or_else(String::new, |client| client.to_string());
         let request = Ready {
             head,
             origin: Origin {
@@ -251,8 +252,7 @@ impl Service for Gateway {
         let identity = client::identify(connection, &head.headers, &self.trusted);
         let given = identity.headers_heard.then(|| head.headers.get("x-request-id")).flatten();
         let request_id = self.ids.keep_or_make(given);
-        let client = identity.addr.map_or_else(String::new, |addr| addr.to_string());
-        let mut trail = error_page::own_trail(started, request_id, client.into());
+        let mut trail = error_page::own_trail(started, request_id, identity.addr);
         if let Some(response) = self.health(head.path(), &trail) {
             return response;
         }
@@ -265,8 +265,8 @@ impl Service for Gateway {
     }
 
     fn refuse(&self, connection: &Connection, status: u16, why: &'static str) -> Response {
-        let client = connection.peer.map_or_else(String::new, |peer| peer.ip().to_string());
-        let trail = error_page::own_trail(Instant::now(), self.ids.make(), client.into());
+        let client = connection.peer.map(|peer| peer.ip().to_canonical());
+        let trail = error_page::own_trail(Instant::now(), self.ids.make(), client);
         let mut response = error_page::error(status, false, why, trail);
         response.close = true;
         response

@@ -24,7 +24,7 @@ pub(crate) fn response(status: u16, body: Body) -> Response {
     let trail = Trail {
         started: Instant::now(),
         request_id: "test".into(),
-        client: "".into(),
+        client: None,
         by: AnsweredBy::Gateway,
         queue_wait: Duration::ZERO,
     };

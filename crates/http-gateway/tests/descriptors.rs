@@ -24,7 +24,7 @@ fn hello(status: u16) -> Response {
     let trail = Trail {
         started: Instant::now(),
         request_id: "".into(),
-        client: "".into(),
+        client: None,
         by: AnsweredBy::Gateway,
         queue_wait: Duration::ZERO,
     };

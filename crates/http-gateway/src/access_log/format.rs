@@ -1,6 +1,7 @@
 //! A line of the access log, as text or JSON. Whatever the client sent is escaped: a line stays a line, and what a terminal shows
 //! is what was sent. No clock: how long it took is an argument.
 
+use std::io::Write as _;
 use std::time::Duration;
 
 use crate::message::{AnsweredBy, Exchange, Version};
@@ -15,7 +16,10 @@ const MONTHS: [&[u8]; 12] =
 /// answered, and `cut` where the response did not go out whole.
 pub(super) fn text(line: &mut Vec<u8>, exchange: &Exchange<'_>, took: Duration, date: &Date) {
     let header = |name| exchange.head.and_then(|head| head.headers.get(name));
-    or_dash(line, exchange.trail.client.as_bytes());
+    match exchange.trail.client {
+        Some(client) => drop(write!(line, "{client}")),
+        None => line.push(b'-'),
+    }
     line.extend_from_slice(b" - - [");
     let [_, _, _, _, _, d1, d2, _, m1, m2, m3, _, y1, y2, y3, y4, _, time @ .., _, _, _, _] = date;
     line.extend_from_slice(&[*d1, *d2, b'/', *m1, *m2, *m3, b'/', *y1, *y2, *y3, *y4, b':']);
@@ -88,7 +92,9 @@ pub(super) fn json(line: &mut Vec<u8>, exchange: &Exchange<'_>, took: Duration, 
     line.extend_from_slice(b"{\"time\":\"");
     line.extend_from_slice(&[*y1, *y2, *y3, *y4, b'-', m1, m2, b'-', *d1, *d2, b'T']);
     line.extend_from_slice(&[*h1, *h2, b':', *n1, *n2, b':', *s1, *s2, b'Z', b'"']);
-    string(line, "client", exchange.trail.client.as_bytes());
+    if let Some(client) = exchange.trail.client {
+        string(line, "client", client.to_string().as_bytes());
+    }
     if let Some(head) = exchange.head {
         string(line, "method", head.method.as_bytes());
         string(line, "host", header("host").unwrap_or_default());

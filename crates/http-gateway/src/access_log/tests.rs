@@ -15,7 +15,7 @@ fn with_exchange(head: Option<&RequestHead>, complete: bool, look: impl FnOnce(&
     let trail = Trail {
         started: Instant::now(),
         request_id: "r1".into(),
-        client: "192.0.2.7".into(),
+        client: "192.0.2.7".parse().ok(),
         by: AnsweredBy::Worker(3),
         queue_wait: Duration::from_micros(1_002_003),
     };

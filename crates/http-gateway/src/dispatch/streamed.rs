@@ -7,7 +7,7 @@ use py_link::Flags;
 
 use super::{Dispatcher, Failure, Lost, Ready};
 use crate::link::{Received, RequestBodySource, Slot};
-use crate::message::RequestBody;
+use crate::message::{BodyError, RequestBody};
 use crate::queue::CheckedOut;
 
 /// What one step of the upload brought.
@@ -32,8 +32,9 @@ impl Dispatcher {
         slot.send_request(RequestBodySource::Stream, |out| self.write(out, request, start))
             .await
             .map_err(|error| Self::lost(&error, request))?;
+        let mut left = self.body_bytes_max;
         loop {
-            match step(slot, request, body).await? {
+            match step(slot, request, body, &mut left).await? {
                 Step::Sent => {}
                 Step::BodyEnded => break,
                 Step::Answered(received) => {
@@ -57,7 +58,12 @@ impl Dispatcher {
 }
 
 /// Moves one piece from the client to the worker.
-async fn step<B: RequestBody>(slot: &mut Slot, request: &Ready<'_>, body: &mut B) -> Result<Step, Lost> {
+async fn step<B: RequestBody>(
+    slot: &mut Slot,
+    request: &Ready<'_>,
+    body: &mut B,
+    left: &mut u64,
+) -> Result<Step, Lost> {
     let piece = tokio::select! {
         biased;
         piece = body.chunk() => piece,
@@ -67,6 +73,9 @@ async fn step<B: RequestBody>(slot: &mut Slot, request: &Ready<'_>, body: &mut B
     };
     let ended = match piece {
         Ok(Some(piece)) => {
+            *left = left
+                .checked_sub(piece.len() as u64)
+                .ok_or(Lost::Final(Failure::Body(BodyError::TooLarge)))?;
             slot.queue_body(&piece, Flags::NONE);
             false
         }

@@ -109,6 +109,7 @@ impl Site {
             mount: String::new(),
             queue_patience: Duration::from_millis(200),
             app_timeout: Duration::from_millis(400),
+            body_bytes_max: 100_000,
             spool,
             pump,
         };
@@ -150,7 +151,7 @@ impl Site {
                 headers_heard: false,
             };
             let request = Ready { head: &head, origin, payload: &payload };
-            let mut trail = own_trail(Instant::now(), "id".into(), "".into());
+            let mut trail = own_trail(Instant::now(), "id".into(), None);
             dispatcher.dispatch(&request, &mut client, &mut trail).await
         })
     }
@@ -378,6 +379,18 @@ async fn an_early_refusal_ends_a_streamed_upload() {
     worker.request().await;
     worker.answer(Flags::END, b"next").await;
     assert_eq!(text(next.await.expect("ran")).await, "200 [X-App] next");
+}
+
+#[tokio::test]
+async fn a_streamed_body_is_bounded_while_it_comes() {
+    let site = Site::new();
+    let mut worker = site.worker(1);
+    let client = Client { pieces: vec![&[b'x'; 60_000], &[b'x'; 60_000]], leaves: false };
+    let answer = site.send(b"POST", Payload::Stream(None), client);
+    worker.request().await;
+    assert_eq!(worker.frame().await.map(|frame| frame.2.len()), Some(60_000));
+    assert_eq!(text(answer.await.expect("ran")).await, "Body(TooLarge)");
+    assert_eq!(worker.frame().await.map(|frame| (frame.0, frame.1)), Some((Kind::RequestBody, Flags::ABORT)));
 }
 
 #[tokio::test]

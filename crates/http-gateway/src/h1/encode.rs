@@ -210,7 +210,7 @@ mod tests {
         let trail = Trail {
             started: Instant::now(),
             request_id: "".into(),
-            client: "".into(),
+            client: None,
             by: AnsweredBy::Gateway,
             queue_wait: Duration::ZERO,
         };

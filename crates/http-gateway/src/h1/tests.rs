@@ -35,8 +35,8 @@ struct Fake {
 fn response(status: u16, body: impl Into<Bytes>) -> Response {
     let trail = Trail {
         started: Instant::now(),
-        request_id: Box::default(),
-        client: Box::default(),
+        request_id: "".into(),
+        client: None,
         by: AnsweredBy::Gateway,
         queue_wait: Duration::ZERO,
     };

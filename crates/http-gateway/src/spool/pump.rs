@@ -9,6 +9,7 @@ use tracing::warn;
 use super::{Aborted, Writer};
 use crate::link::{Received, SlotError};
 use crate::queue::CheckedOut;
+use crate::request_id::RequestId;
 
 /// Bounds of an answer that streams.
 #[derive(Debug, Clone, Copy)]
@@ -56,7 +57,7 @@ enum Ended {
 }
 
 /// Runs until the worker has said everything or the client is gone; then gives the slot back.
-pub async fn pump(mut checkout: CheckedOut, mut writer: Writer, limits: PumpLimits, request_id: Box<str>) {
+pub async fn pump(mut checkout: CheckedOut, mut writer: Writer, limits: PumpLimits, request_id: RequestId) {
     match forward(&mut checkout, &mut writer, limits, &request_id).await {
         Ended::Complete => {
             // First the slot, then the client's end: whoever saw the whole answer finds the slot free.
