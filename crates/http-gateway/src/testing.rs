@@ -1,5 +1,6 @@
 //! For the tests of several rooms: a service that answers by itself, and certificates.
 
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,15 +11,35 @@ use rustls_pki_types::pem::PemObject as _;
 use tempfile::TempDir;
 
 use crate::message::{
-    AnsweredBy, Body, Connection, Exchange, Headers, RequestBody, RequestHead, Response, Service, Trail,
+    AnsweredBy, Body, Connection, Exchange, FileBody, Headers, RequestBody, RequestHead, Response, Service,
+    Trail,
 };
+use crate::spool::{Aborted, SpoolLimits, spool};
 
 /// Answers by path: `/slow` after 300 ms, `/never`, `/echo` with the request's body, `/large` with 1 MiB, `/lie` with a
-/// length that is wrong, `/peer` with who the client is, anything else with `hello`.
+/// length that is wrong, `/file` with 100,000 bytes of one, `/stream` in three pieces, `/broken` in one and then no more, `/peer` with who the client is, anything else with `hello`.
 pub(crate) struct Answers;
 
 /// The size of `/large`.
 pub(crate) const LARGE_BYTES: usize = 1 << 20;
+
+/// The size of `/file`.
+pub(crate) const FILE_BYTES: usize = 100_000;
+
+/// Pieces that come one after another.
+fn streamed(pieces: &'static [&'static str], end: Result<(), Aborted>) -> Body {
+    let limits = SpoolLimits { memory_bytes: 1 << 20, disk_bytes: 0, dir: std::env::temp_dir() };
+    let (mut writer, reader) = spool(limits);
+    tokio::spawn(async move {
+        for piece in pieces {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            assert!(writer.push(Bytes::from_static(piece.as_bytes()), || {}).await.unwrap());
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        writer.end(end);
+    });
+    Body::Stream(reader)
+}
 
 pub(crate) fn response(status: u16, body: Body) -> Response {
     let trail = Trail {
@@ -49,6 +70,14 @@ impl Service for Answers {
                 let (peer, local) = (text(connection.peer), text(connection.local));
                 return response(200, Body::Bytes(format!("{peer} {local} {trusted} hello").into()));
             }
+            b"/file" => {
+                let mut file = tempfile::tempfile().unwrap();
+                file.write_all(&vec![b'f'; 2 + FILE_BYTES]).unwrap();
+                let body = FileBody { file: Arc::new(file), offset: 1, len: FILE_BYTES as u64 };
+                return response(200, Body::File(body));
+            }
+            b"/stream" => return response(200, streamed(&["one ", "two ", "three"], Ok(()))),
+            b"/broken" => return response(200, streamed(&["one "], Err(Aborted))),
             b"/lie" => {
                 let mut lie = response(200, Body::Bytes(Bytes::from_static(b"hello")));
                 lie.headers.push(b"content-length", b"6");

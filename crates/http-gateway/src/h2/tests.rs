@@ -10,7 +10,7 @@ use tokio::time::timeout;
 
 use super::*;
 use crate::drain::Phase;
-use crate::testing::{Answers, LARGE_BYTES};
+use crate::testing::{Answers, FILE_BYTES, LARGE_BYTES};
 
 /// Far more than anything here takes.
 const SOON: Duration = Duration::from_secs(5);
@@ -114,6 +114,40 @@ async fn bodies_larger_than_the_windows_go_both_ways() {
     let (status, _, body) = ask(&send, request("POST", "/echo"), &up).await.unwrap();
     assert_eq!(status, 200);
     assert!(body.unwrap() == up);
+}
+
+#[tokio::test]
+async fn files_and_streams_go_out_as_they_come() {
+    let (send, _server, _client) = connect(|_| {}).await;
+    let (status, headers, body) = ask(&send, request("GET", "/file"), b"").await.unwrap();
+    assert_eq!((status, body.unwrap()), (200, vec![b'f'; FILE_BYTES]));
+    assert_eq!(headers["content-length"], FILE_BYTES.to_string());
+    let (status, headers, body) = ask(&send, request("GET", "/stream"), b"").await.unwrap();
+    assert_eq!((status, body.unwrap().as_slice()), (200, &b"one two three"[..]));
+    assert!(!headers.contains_key("content-length"));
+    let (status, _, body) = ask(&send, request("HEAD", "/stream"), b"").await.unwrap();
+    assert_eq!((status, body.unwrap().len()), (200, 0));
+}
+
+#[tokio::test]
+async fn a_stream_that_breaks_off_does_not_end_like_a_whole_one() {
+    let (send, _server, _client) = connect(|_| {}).await;
+    let (status, _, body) = ask(&send, request("GET", "/broken"), b"").await.unwrap();
+    assert_eq!((status, body.unwrap_err().reason()), (200, Some(h2::Reason::INTERNAL_ERROR)));
+}
+
+#[tokio::test]
+async fn a_client_that_waits_for_100_continue_is_told_and_trailers_are_ignored() {
+    let (send, _server, _client) = connect(|_| {}).await;
+    let mut waits = request("POST", "/echo");
+    waits.headers_mut().insert("expect", "100-continue".parse().unwrap());
+    let (mut response, mut up) = send.ready().await.unwrap().send_request(waits, false).unwrap();
+    let told = timeout(SOON, poll_fn(|cx| response.poll_informational(cx))).await.expect("no 100");
+    assert_eq!(told.unwrap().unwrap().status(), 100);
+    up.send_data(Bytes::from_static(b"body"), false).unwrap();
+    up.send_trailers(http::HeaderMap::from_iter([("x".parse().unwrap(), "y".parse().unwrap())])).unwrap();
+    let mut down = timeout(SOON, response).await.unwrap().unwrap().into_body();
+    assert_eq!(&down.data().await.unwrap().unwrap()[..], b"body");
 }
 
 #[tokio::test]

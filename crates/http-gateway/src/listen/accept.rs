@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -171,17 +171,21 @@ fn reserve() -> Option<OwnedFd> {
     std::fs::File::open("/dev/null").ok().map(OwnedFd::from)
 }
 
-/// Tells a client that it is one too many, as far as that takes no waiting. Over TLS nothing can be told.
+/// Tells a client that it is one too many. Over TLS nothing can be told.
 fn refuse(socket: &OwnedFd, place: &Place) {
-    if place.tls {
-        return;
+    if !place.tls {
+        tell_and_close(socket, TOO_MANY);
     }
+}
+
+/// Sends a few last words, as far as that takes no waiting; the caller closes.
+pub(super) fn tell_and_close(socket: impl AsFd, words: &[u8]) {
     // Each of these may fail when the client has gone; then there is nobody to tell.
-    let _sent = rustix::net::send(socket, TOO_MANY, SendFlags::NOSIGNAL | SendFlags::DONTWAIT);
-    let _shut = rustix::net::shutdown(socket, Shutdown::Write);
-    // A socket closed with unread bytes in it resets the connection, and the answer may be lost on the way.
+    let _sent = rustix::net::send(&socket, words, SendFlags::NOSIGNAL | SendFlags::DONTWAIT);
+    let _shut = rustix::net::shutdown(&socket, Shutdown::Write);
+    // A socket closed with unread bytes in it resets the connection, and the words may be lost on the way.
     let mut unread = [0_u8; 4096];
-    let _read = rustix::net::recv(socket, &mut unread, RecvFlags::DONTWAIT);
+    let _read = rustix::net::recv(&socket, &mut unread, RecvFlags::DONTWAIT);
 }
 
 #[cfg(test)]

@@ -23,6 +23,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::TlsAcceptor;
 
+use super::accept::tell_and_close;
 use super::census::Counted;
 use super::{Edge, Place, Shared};
 use crate::message::{Connection, Service};
@@ -34,6 +35,13 @@ const FIRST_READ_BYTES: usize = 4096;
 
 /// A connection that has sent nothing when the drain begins gets this long: its first request may be on its way.
 const DRAIN_GRACE: Duration = Duration::from_secs(1);
+
+/// Told to a client that speaks HTTP where TLS is spoken.
+const HTTP_ON_TLS: &[u8] = b"HTTP/1.1 400 Bad Request\r\n\
+    Content-Type: text/plain; charset=utf-8\r\n\
+    Content-Length: 68\r\n\
+    Connection: close\r\n\r\n\
+    This address speaks HTTPS only. Please put https:// before its name.";
 
 /// The two kinds of sockets that we accept.
 trait Socket: h1::Transport + AsFd + Sync + 'static {
@@ -205,6 +213,10 @@ async fn handshake<S: Service, T: Socket>(
         // `run_reactors` refuses such a listener.
         return Err(io::Error::other(format!("{} has no certificate", place.name)));
     };
+    if tell_http(&stream) {
+        TLS_FAILURES_TOTAL.inc();
+        return Ok(());
+    }
     let handshake = TlsAcceptor::from(identity.current()).accept(stream);
     match timeout(edge.config.timeouts.tls_handshake, handshake).await {
         Ok(Ok(stream)) => {
@@ -220,6 +232,20 @@ async fn handshake<S: Service, T: Socket>(
             Ok(())
         }
     }
+}
+
+/// A client that speaks HTTP where TLS is spoken is told so; an alert would tell its user nothing. A look at the first byte
+/// costs a system call, which is nothing beside a handshake.
+fn tell_http<T: Socket>(stream: &T) -> bool {
+    let mut first = [0];
+    let peeked =
+        stream.try_io(Interest::READABLE, || Ok(rustix::net::recv(stream, &mut first[..], RecvFlags::PEEK)?));
+    // A method begins with a letter, a TLS handshake with 22 (RFC 8446, 5.1).
+    let speaks_http = peeked.is_ok() && first[0].is_ascii_alphabetic();
+    if speaks_http {
+        tell_and_close(stream, HTTP_ON_TLS);
+    }
+    speaks_http
 }
 
 /// The first bytes of a clear connection, and whether they are HTTP/2's. `None`: it ended before.
@@ -300,6 +326,13 @@ mod tests {
 
     fn six<A, B, C, D, E, F, G>(_: fn(A, B, C, D, E, F) -> G) -> usize {
         size_of::<G>()
+    }
+
+    #[test]
+    fn the_refusal_announces_its_length() {
+        let text = std::str::from_utf8(HTTP_ON_TLS).unwrap();
+        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        assert!(head.contains(&format!("Content-Length: {}\r\n", body.len())), "{}", body.len());
     }
 
     /// What every open connection costs, times ten thousand. The bounds are what it was when this was written, rounded up.

@@ -225,7 +225,7 @@ fn a_new_certificate_is_shown_to_new_connections() {
 }
 
 #[test]
-fn a_handshake_that_does_not_come_is_not_waited_for() {
+fn a_handshake_that_does_not_come_is_not_waited_for_and_http_is_told_so() {
     let files = tls_files();
     let identity = Arc::new(Identity::load(&files.certificate, &files.key).unwrap());
     let running = start(|config| config.timeouts.tls_handshake = Duration::from_millis(100), Some(identity));
@@ -234,8 +234,8 @@ fn a_handshake_that_does_not_come_is_not_waited_for() {
     assert_eq!(silent.read(&mut [0; 16]).unwrap(), 0);
     let mut clear = running.connect();
     clear.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
-    // An alert, then the end; no HTTP.
-    assert!(!read_response_bytes(&mut clear).starts_with(b"HTTP"));
+    let told = String::from_utf8(read_response_bytes(&mut clear)).unwrap();
+    assert!(told.starts_with("HTTP/1.1 400 ") && told.contains("https://"), "{told}");
 }
 
 fn read_response_bytes(stream: &mut TcpStream) -> Vec<u8> {
