@@ -147,7 +147,7 @@ async fn hear_proxy<S, T: Socket>(
     connection: &mut Connection,
     patience: Duration,
 ) -> bool {
-    match timeout(patience, read_proxy_header(stream)).await {
+    let problem = match timeout(patience, read_proxy_header(stream)).await {
         Ok(Ok(Header::Proxied { source, destination, tls })) => {
             connection.peer = Some(source);
             connection.local = Some(destination);
@@ -161,8 +161,12 @@ async fn hear_proxy<S, T: Socket>(
             connection.tls |= tls;
             return true;
         }
-        Ok(Err(error)) => PROXY_HEADER_BAD.happened(format_args!("{:?}: {error}", connection.peer)),
-        Err(_) => PROXY_HEADER_BAD.happened(format_args!("{:?}: nothing came in time", connection.peer)),
+        Ok(Err(error)) => error.to_string(),
+        Err(_) => "nothing came in time".to_owned(),
+    };
+    match connection.peer {
+        Some(peer) => PROXY_HEADER_BAD.happened(format_args!("{peer}: {problem}")),
+        None => PROXY_HEADER_BAD.happened(format_args!("a unix socket: {problem}")),
     }
     false
 }
