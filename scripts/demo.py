@@ -122,12 +122,15 @@ def run(environment: dict[str, str], bind: str) -> int:
         command, env=environment, cwd=SHOP, start_new_session=True, preexec_fn=_die_with_parent
     )
 
+    told = False
+
     def hand_on(number: int, _frame: object) -> None:
+        nonlocal told
+        told = True
         site.send_signal(signal.SIGTERM if number == signal.SIGHUP else number)
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, hand_on)
-    told = False
     while True:
         try:
             return site.wait(WATCH_SECONDS)
