@@ -67,12 +67,12 @@ def test_a_new_wagtail_site(start: Start, wagtail_python: Path, project: Path) -
 
         editor.submit(
             "/admin/images/add/",
-            {"title": "One pixel"},
-            files={"file": ("pixel.png", PNG, "image/png")},
+            {"title": "A red one"},
+            files={"file": ("red.png", PNG, "image/png")},
             on="/admin/images/add/",
         )
         assert editor.page.status_code == 200
-        assert "One pixel" in editor.page.text
+        assert "A red one" in editor.page.text
         shown = [link for link in editor.links() if link.startswith("/media/")]
         assert shown
         assert editor.open(shown[0]).headers["content-type"] == "image/png"

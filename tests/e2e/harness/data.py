@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import ssl
+import struct
 import subprocess
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,11 +15,20 @@ from harness import places
 # Ten pages of the catalogue.
 PRODUCTS = 240
 
-# One pixel.
-PNG = bytes.fromhex(
-    "89504e470d0a1a0a0000000d49484452000000010000000108060000001f15c4890000000d49444154789c6360f8cf50"
-    "0f0003860180c0c62c5d0000000049454e44ae426082"
-)
+
+def _png(width: int, height: int) -> bytes:
+    """A red picture that any imaging library opens."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack("!I", len(data)) + kind + data + struct.pack("!I", zlib.crc32(kind + data))
+
+    header = struct.pack("!IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    rows = (b"\0" + b"\xc0\x40\x20" * width) * height
+    data = [chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(data)
+
+
+PNG = _png(24, 16)
 
 
 @dataclass(frozen=True)
