@@ -1,10 +1,10 @@
 """What a request costs the worker process beyond the bare call of the app: CPU microseconds, side by side.
 
-    python bench/worker_overhead.py [--requests 5000] [--pairs 5] [--app django|plain] [--browser]
+    python bench/worker_overhead.py [--requests 5000] [--pairs 5] [--app django|plain] [--browser] [--threads 1]
 
 The bare call runs in a process of its own, with the environ the worker would build and the garbage collector as in the
-worker: app called, response iterated and closed. The worker runs on one slot, driven over the link by the fake gateway of
-tests/worker, one request after the other. Both are measured in turn; medians with the smallest and the largest.
+worker: app called, response iterated and closed. The worker is driven over the link by the fake gateway of tests/worker,
+one request after the other. Both are measured in turn; medians with the smallest and the largest.
 """
 
 from __future__ import annotations
@@ -94,17 +94,20 @@ def bare_us(name: str, directory: Path, environ: dict[str, str], requests: int) 
 
 
 def worker_us(worker: Worker, request: bytes, requests: int) -> float:
-    """One request after the other over the link."""
-    stream = worker.slot.stream
-    stream.settimeout(None)
+    """A request on each slot at a time, again and again."""
+    streams = [slot.stream for slot in worker.slots]
+    for stream in streams:
+        stream.settimeout(None)
 
     def run(count: int) -> None:
-        for _ in range(count):
-            stream.sendall(request)
-            answer = stream.recv(65536)
-            # One frame, or the end a moment later when the machine was busy: see exchange.rs.
-            while answer[-HEADER_BYTES:] != LAST and answer[5] != END:
-                answer += stream.recv(65536)
+        for _ in range(count // len(streams)):
+            for stream in streams:
+                stream.sendall(request)
+            for stream in streams:
+                answer = stream.recv(65536)
+                # One frame, or the end a moment later when the machine was busy: see exchange.rs.
+                while answer[-HEADER_BYTES:] != LAST and answer[5] != END:
+                    answer += stream.recv(65536)
 
     run(300)
     before = cpu_us(worker.process.pid)
@@ -119,6 +122,7 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--app", choices=["django", "plain"], default="django")
     parser.add_argument("--browser", action="store_true", help="send the headers that a browser sends")
+    parser.add_argument("--threads", type=int, default=1, help="slots that are busy at the same time")
     options = parser.parse_args()
     headers = BROWSER if options.browser else MINIMAL
     request = encode_request(headers=headers)
@@ -131,7 +135,7 @@ def main() -> None:
         directory = Path(folder)
         (directory / "app.py").write_text(SITE)
         gateway = Gateway(directory / "link.sock")
-        start = {"version": version, "wsgi": f"app:{options.app}"}
+        start = {"version": version, "wsgi": f"app:{options.app}", "threads": options.threads}
         worker = Worker(gateway, directory, sys.executable, [ROOT / "python"], start)
         worker.ready()
         environ = {

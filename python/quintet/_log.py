@@ -40,6 +40,7 @@ class Log:
         shown = "" if exception is None else "".join(traceback.format_exception(exception))
         if self.as_json:
             entry = {"timestamp": now, "level": level, "message": message, **fields, "worker": self.worker}
+            entry["target"] = "quintet.worker"
             if shown:
                 entry["traceback"] = shown
             line = json.dumps(entry) + "\n"

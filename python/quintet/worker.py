@@ -50,7 +50,8 @@ def main() -> int:
         return fail(worker, version_mismatch(start["version"]))
     faulthandler.enable()
     # What a view prints is seen at once, also when a file or a pipe takes it.
-    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    if sys.stdout is not None:
+        sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     enter(start["dir"])
     try:
         app, report = _app.load(start)
@@ -78,12 +79,14 @@ def enter(directory: str) -> None:
 
 def serve(worker: _core.Worker, app: Any, log: Log, slots: int) -> int:
     """One thread a slot, until all are retired or told to stop."""
+    failures = []
 
     def slot(index: int) -> None:
         try:
             worker.slot(index, app, log.exchange)
         except BaseException as error:  # noqa: BLE001 (it must not end without a word)
             log.write("ERROR", "a slot of the worker failed", {"slot": str(index)}, error)
+            failures.append(index)
             worker.stop()
 
     threads = [
@@ -97,7 +100,7 @@ def serve(worker: _core.Worker, app: Any, log: Log, slots: int) -> int:
     if worker.refusal is not None:
         log.write("ERROR", "the gateway refused this worker", {"detail": worker.refusal})
         return EXIT_SOFTWARE
-    return 0
+    return EXIT_SOFTWARE if failures else 0
 
 
 def watch_forks(worker: _core.Worker) -> None:

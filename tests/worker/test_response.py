@@ -520,6 +520,24 @@ def test_slow_work_after_the_response_holds_the_end_back(serve: Serve) -> None:
     assert worker.slot.get("/").frames == 1
 
 
+def test_a_failure_after_the_whole_body_is_no_cut_response(serve: Serve) -> None:
+    worker = serve(
+        """
+        import time
+        def app(environ, start_response):
+            start_response("200 OK", [("Content-Length", "3")])
+            yield b"abc"
+            time.sleep(0.01)
+            if environ["QUERY_STRING"]:
+                raise KeyError("too late")
+        """
+    )
+    for target in ("/?raise", "/", "/", "/?raise", "/"):
+        response = worker.slot.get(target)
+        assert (response.body, response.aborted) == (b"abc", False)
+    assert worker.stderr().count("KeyError: 'too late'") == 2
+
+
 def test_a_gigabyte_takes_no_memory(serve: Serve) -> None:
     worker = serve(
         """

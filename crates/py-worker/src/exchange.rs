@@ -6,7 +6,6 @@
 
 use std::time::{Duration, Instant};
 
-use py_link::Flags;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -81,10 +80,8 @@ impl Turn<'_, '_> {
             self.log(py, "close() of a response failed", Some(&error));
         }
         let shared = self.shared();
-        let gone = shared.link.is_broken() || shared.link.is_cancelled();
-        let last = if gone { Flags::ABORT } else { Flags::END };
         // Gone by now: the slot notices on its next read.
-        let _gone = shared.outgoing(py).end(py, &shared.link, last);
+        let _gone = shared.outgoing(py).end(py, &shared.link);
         answered.elapsed()
     }
 
@@ -248,7 +245,7 @@ impl Turn<'_, '_> {
                 outgoing.know_total(body.len() as u64);
                 outgoing.finish(py, &shared.link, body.as_bytes(), false).map(|_| ())
             }
-            Stage::Sent => outgoing.end(py, &shared.link, Flags::ABORT),
+            Stage::Sent | Stage::Complete => outgoing.end(py, &shared.link),
             Stage::Over => Ok(()),
         };
     }

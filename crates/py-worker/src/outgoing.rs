@@ -32,6 +32,8 @@ pub(crate) enum Stage {
     Set,
     /// The head has been sent.
     Sent,
+    /// The whole body, too; the frame that ends the exchange is held back.
+    Complete,
     /// The last frame has been sent, or never will be.
     Over,
 }
@@ -163,6 +165,7 @@ impl Outgoing {
         let (flags, ended) = if short { (Flags::ABORT, Ended::Short) } else { (Flags::END, Ended::Whole) };
         if hold_end && !short {
             self.frames(py, link, data, Flags::NONE)?;
+            self.stage = Stage::Complete;
         } else {
             self.frames(py, link, data, flags)?;
             self.stage = Stage::Over;
@@ -170,11 +173,13 @@ impl Outgoing {
         Ok(ended)
     }
 
-    /// The last frame of a response whose body is out.
-    pub(crate) fn end(&mut self, py: Python<'_>, link: &Link, flags: Flags) -> Result<(), Gone> {
-        if self.stage != Stage::Sent {
-            return Ok(());
-        }
+    /// The last frame, if it has not been sent: END after the whole body, ABORT after less.
+    pub(crate) fn end(&mut self, py: Python<'_>, link: &Link) -> Result<(), Gone> {
+        let flags = match self.stage {
+            Stage::Complete => Flags::END,
+            Stage::Sent => Flags::ABORT,
+            Stage::Fresh | Stage::Set | Stage::Over => return Ok(()),
+        };
         self.stage = Stage::Over;
         link.send(py, &mut [IoSlice::new(&encode_header(Kind::ResponseBody, flags, 0))], None)
     }

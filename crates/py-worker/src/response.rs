@@ -86,12 +86,12 @@ impl StartResponse {
         let mut outgoing = self.shared.outgoing(py);
         match (outgoing.stage(), exc_info) {
             (Stage::Fresh, _) | (Stage::Set, Some(_)) => {}
-            (Stage::Set | Stage::Sent, None) => {
+            (Stage::Set | Stage::Sent | Stage::Complete, None) => {
                 return Err(PyRuntimeError::new_err(
                     "start_response was called a second time without exc_info (PEP 3333)",
                 ));
             }
-            (Stage::Sent, Some(exc_info)) => {
+            (Stage::Sent | Stage::Complete, Some(exc_info)) => {
                 drop(outgoing);
                 return Err(raised(exc_info)?);
             }
@@ -112,7 +112,7 @@ impl Write {
     fn __call__(&self, py: Python<'_>, data: &Bound<'_, PyAny>) -> PyResult<()> {
         let data = as_bytes(data)?.as_bytes();
         let mut outgoing = self.shared.outgoing(py);
-        if outgoing.stage() == Stage::Over {
+        if matches!(outgoing.stage(), Stage::Complete | Stage::Over) {
             return Err(PyRuntimeError::new_err(
                 "write() was called after the request it belongs to had ended",
             ));
