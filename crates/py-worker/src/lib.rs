@@ -24,6 +24,7 @@ mod input;
 mod link;
 mod outgoing;
 mod response;
+mod seat;
 mod slot;
 mod text;
 mod worker;

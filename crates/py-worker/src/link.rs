@@ -52,6 +52,8 @@ pub(crate) struct Inbox {
 
 /// See the file's head.
 pub(crate) struct Link {
+    /// The number of the slot.
+    slot: u16,
     socket: OwnedFd,
     inbox: Mutex<Inbox>,
     /// An exchange is going on.
@@ -63,19 +65,25 @@ pub(crate) struct Link {
 
 impl Link {
     /// Connects. Fails at once with `AGAIN` when the gateway's backlog is full.
-    pub(crate) fn connect(path: &Path) -> Result<Self, Errno> {
+    pub(crate) fn connect(path: &Path, slot: u16) -> Result<Self, Errno> {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
         rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)?;
         rustix::io::ioctl_fionbio(&socket, false)?;
         let inbox = Inbox { buffer: vec![0; BUFFER_BYTES], start: 0, end: 0, file: None };
         Ok(Self {
+            slot,
             socket,
             inbox: Mutex::new(inbox),
             busy: AtomicBool::new(false),
             broken: AtomicBool::new(false),
             cancelled: AtomicBool::new(false),
         })
+    }
+
+    /// The number of the slot this is the stream of.
+    pub(crate) fn slot(&self) -> u16 {
+        self.slot
     }
 
     /// The socket itself, for the child of a fork to let go.
@@ -88,12 +96,24 @@ impl Link {
         let _already_closed = rustix::net::shutdown(&self.socket, Shutdown::Read);
     }
 
+    /// Ends the stream now, whoever still knows it (a `start_response` that an app has kept).
+    pub(crate) fn close(&self) {
+        self.break_off();
+        let _already_closed = rustix::net::shutdown(&self.socket, Shutdown::Both);
+    }
+
     pub(crate) fn is_busy(&self) -> bool {
         self.busy.load(Ordering::SeqCst)
     }
 
-    pub(crate) fn set_busy(&self, busy: bool) {
-        self.busy.store(busy, Ordering::SeqCst);
+    /// The exchange is over.
+    pub(crate) fn set_idle(&self) {
+        self.busy.store(false, Ordering::SeqCst);
+    }
+
+    /// Of no use any more: what was received makes no sense.
+    pub(crate) fn abandon(&self) {
+        self.break_off();
     }
 
     /// Nothing more can be sent.
@@ -114,22 +134,39 @@ impl Link {
     /// Waits for the next request. Call it without the GIL.
     pub(crate) fn wait_request(&self) -> Heard {
         let mut inbox = self.inbox.lock().unwrap_or_else(PoisonError::into_inner);
+        self.hear(&mut inbox, |inbox| inbox.wait_and_receive(&self.socket)).unwrap_or(Heard::Closed)
+    }
+
+    /// Has a request arrived meanwhile? Anything else is left for [`Self::wait_request`] to find.
+    pub(crate) fn try_request(&self, py: Python<'_>) -> bool {
+        let mut inbox = self.inbox(py);
+        self.hear(&mut inbox, |inbox| inbox.receive(&self.socket, RecvFlags::DONTWAIT)) == Ok(Heard::Request)
+    }
+
+    fn hear(
+        &self,
+        inbox: &mut Inbox,
+        receive: impl Fn(&mut Inbox) -> Result<usize, Errno>,
+    ) -> Result<Heard, Errno> {
         self.cancelled.store(false, Ordering::Relaxed);
         loop {
             match inbox.frame().map(|found| found.map(|frame| (frame.header.kind, frame.wire_bytes()))) {
-                Ok(Some((Kind::Request, _))) => return Heard::Request,
-                Ok(Some((Kind::Retire, _))) => return Heard::Retire,
+                Ok(Some((Kind::Request, _))) => {
+                    self.busy.store(true, Ordering::SeqCst);
+                    return Ok(Heard::Request);
+                }
+                Ok(Some((Kind::Retire, _))) => return Ok(Heard::Retire),
                 // Left over from the exchange before: the app did not read all of the body, or was done before the
                 // client went away.
                 Ok(Some((Kind::RequestBody | Kind::Cancel, bytes))) => inbox.consume(bytes),
-                Ok(None) => match inbox.wait_and_receive(&self.socket) {
-                    Ok(0) => return Heard::Closed,
+                Ok(None) => match receive(inbox) {
+                    Ok(0) => return Ok(Heard::Closed),
                     Ok(_) | Err(Errno::INTR) => {}
-                    Err(_) => return Heard::Closed,
+                    Err(errno) => return Err(errno),
                 },
                 Ok(Some(_)) | Err(_) => {
                     self.break_off();
-                    return Heard::Closed;
+                    return Ok(Heard::Closed);
                 }
             }
         }

@@ -55,6 +55,11 @@ impl StartResponse {
         &self.shared
     }
 
+    /// Do its frames go to this stream?
+    pub(crate) fn is_for(&self, link: &Arc<Link>) -> bool {
+        Arc::ptr_eq(&self.shared.link, link)
+    }
+
     /// Does nobody but us know `start` and its `write`?
     pub(crate) fn is_ours_alone(_py: Python<'_>, start: &Py<Self>) -> bool {
         // SAFETY: both pointers are those of live objects that `start` keeps, and the GIL is held (`_py`).

@@ -1,7 +1,8 @@
 //! The life of a slot: connect, say hello, serve one request after the other, connect again when the gateway died.
 //!
 //! Runs in a Python thread of its own and holds the GIL except where it waits. Ends when the gateway retires it, when the
-//! worker stops, or when the gateway refuses it.
+//! worker stops, or when the gateway refuses it. Which stream a thread looks after may change while it waits for the
+//! GIL: see `seat`.
 
 use std::io::IoSlice;
 use std::sync::Arc;
@@ -17,18 +18,13 @@ use crate::exchange::{AFTER_WORK_MAX, Turn};
 use crate::input::Input;
 use crate::link::{Heard, Link};
 use crate::response::StartResponse;
+use crate::seat::Next;
 use crate::worker::Core;
 
 /// The first wait before connecting again; a gateway is started within some ten milliseconds.
 const RECONNECT_MIN: Duration = Duration::from_millis(10);
 /// The longest: how long a gateway that came back may lack this slot.
 const RECONNECT_MAX: Duration = Duration::from_millis(500);
-
-/// Why a stream ended.
-enum Ended {
-    Retired,
-    Closed,
-}
 
 /// Why there is no stream.
 enum NoLink {
@@ -45,8 +41,8 @@ pub(crate) struct Slot<'a, 'py> {
     app: &'a Bound<'py, PyAny>,
     report: &'a Bound<'py, PyAny>,
     environ: Builder,
-    /// Of the exchange before, to use again.
-    start: Option<Py<StartResponse>>,
+    /// Of the exchange before on each stream, to use again.
+    starts: Vec<Option<Py<StartResponse>>>,
     /// The app went on for long after its last response.
     was_slow: bool,
     /// And after the one before: no accident of scheduling.
@@ -61,17 +57,21 @@ impl<'a, 'py> Slot<'a, 'py> {
         report: &'a Bound<'py, PyAny>,
     ) -> PyResult<Self> {
         let environ = Builder::new(app.py(), core.hello.slots > 1)?;
-        Ok(Self { core, index, app, report, environ, start: None, was_slow: false, hold_end: false })
+        let starts = (0..core.hello.slots).map(|_| None).collect();
+        Ok(Self { core, index, app, report, environ, starts, was_slow: false, hold_end: false })
     }
 
     /// Until it is retired, stopped or refused.
     pub(crate) fn run(&mut self, py: Python<'py>) -> PyResult<()> {
         let mut wait = RECONNECT_MIN;
+        let mut number = self.index;
         while !self.core.is_stopping() {
-            match self.connect(py) {
+            match self.connect(py, number) {
                 Ok(link) => {
                     wait = RECONNECT_MIN;
-                    if let Ended::Retired = self.serve(py, &link)? {
+                    let ended;
+                    (number, ended) = self.serve(py, link)?;
+                    if ended == Heard::Retire {
                         break;
                     }
                 }
@@ -81,19 +81,18 @@ impl<'a, 'py> Slot<'a, 'py> {
                 }
                 Err(NoLink::Gone) => {}
             }
-            self.start = None;
             py.detach(|| self.core.sleep(wait));
             wait = RECONNECT_MAX.min(wait * 2);
         }
-        self.core.forget_link(self.index);
+        self.core.forget_link(number);
         Ok(())
     }
 
-    fn connect(&self, py: Python<'py>) -> Result<Arc<Link>, NoLink> {
-        let link = py.detach(|| Link::connect(&self.core.path)).map_err(|_| NoLink::Gone)?;
+    fn connect(&self, py: Python<'py>, number: u16) -> Result<Arc<Link>, NoLink> {
+        let link = py.detach(|| Link::connect(&self.core.path, number)).map_err(|_| NoLink::Gone)?;
         let link = Arc::new(link);
-        self.core.remember_link(self.index, &link);
-        let hello = Hello { slot: self.index, ..self.core.hello.clone() };
+        self.core.remember_link(number, &link);
+        let hello = Hello { slot: number, ..self.core.hello.clone() };
         // A struct of strings and numbers always has a JSON form.
         let hello = serde_json::to_vec(&hello).unwrap_or_default();
         let hello = py_link::frame(Kind::Hello, Flags::NONE, &hello);
@@ -105,34 +104,39 @@ impl<'a, 'py> Slot<'a, 'py> {
         }
     }
 
-    fn serve(&mut self, py: Python<'py>, link: &Arc<Link>) -> PyResult<Ended> {
+    /// Serves until the stream it looks after is over; which one that was by then, and how.
+    fn serve(&mut self, py: Python<'py>, mut link: Arc<Link>) -> PyResult<(u16, Heard)> {
         loop {
-            link.set_busy(false);
+            link.set_idle();
             if self.core.is_stopping() {
                 // What the gateway has sent is still served; what it sends from now on fails on its side.
                 link.stop_receiving();
             }
-            let heard = py.detach(|| {
-                let heard = link.wait_request();
-                link.set_busy(true);
-                heard
-            });
-            match heard {
-                Heard::Request => self.exchange(py, link)?,
-                Heard::Retire => return Ok(Ended::Retired),
-                Heard::Closed => return Ok(Ended::Closed),
-            }
+            link = match self.core.seats.next(py, self.index, link) {
+                Next::Serve(link) => link,
+                Next::Again(idle) => {
+                    link = idle;
+                    continue;
+                }
+                Next::Over(over, heard) => {
+                    over.close();
+                    return Ok((over.slot(), heard));
+                }
+            };
+            self.exchange(py, &link)?;
             self.core.leave_if_forked();
             if link.is_broken() {
-                return Ok(Ended::Closed);
+                link.close();
+                return Ok((link.slot(), Heard::Closed));
             }
         }
     }
 
     /// One request. Fails only when memory runs out before the app is called.
     fn exchange(&mut self, py: Python<'py>, link: &Arc<Link>) -> PyResult<()> {
-        let start = match self.start.take() {
-            Some(start) if StartResponse::is_ours_alone(py, &start) => start,
+        let place = usize::from(link.slot());
+        let start = match self.starts.get_mut(place).and_then(Option::take) {
+            Some(start) if start.get().is_for(link) && StartResponse::is_ours_alone(py, &start) => start,
             _ => StartResponse::new(py, Arc::clone(link))?,
         };
         let (environ, input, is_head) = {
@@ -140,8 +144,7 @@ impl<'a, 'py> Slot<'a, 'py> {
             let file = inbox.take_file();
             let Ok(request) = Request::decode(inbox.request()) else {
                 // The gateway and we do not understand each other: this stream is of no use.
-                drop(inbox);
-                link.stop_receiving();
+                link.abandon();
                 return Ok(());
             };
             let environ = self.environ.build(py, &request)?;
@@ -169,7 +172,9 @@ impl<'a, 'py> Slot<'a, 'py> {
             input.get().detach(py);
         }
         start.get().shared().outgoing(py).give_up();
-        self.start = Some(start);
+        if let Some(kept) = self.starts.get_mut(place) {
+            *kept = Some(start);
+        }
         Ok(())
     }
 }

@@ -14,6 +14,7 @@ use pyo3::prelude::*;
 
 use crate::control;
 use crate::link::Link;
+use crate::seat::Seats;
 use crate::slot::Slot;
 
 /// What the slots share.
@@ -21,6 +22,7 @@ pub(crate) struct Core {
     pub(crate) path: PathBuf,
     /// The hello of each slot, but for its number.
     pub(crate) hello: Hello,
+    pub(crate) seats: Seats,
     links: Mutex<Vec<Option<Arc<Link>>>>,
     stopping: AtomicBool,
     asleep: Mutex<()>,
@@ -119,6 +121,7 @@ impl Worker {
         let core = Arc::new(Core {
             path: link,
             hello,
+            seats: Seats::new(slots),
             links: Mutex::new(vec![None; usize::from(slots)]),
             stopping: AtomicBool::new(false),
             asleep: Mutex::new(()),
