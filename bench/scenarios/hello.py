@@ -23,7 +23,7 @@ _ANSWER_BYTES = 330
 def run(context: Context) -> Outcome:
     """Closed loop for CPU and throughput, open loop for latency."""
     path, body = HELLO
-    site, samples = hello_site(workers=2, threads=1), Samples()
+    site, samples = hello_site(workers=2, threads=4), Samples()
     with context.started(site, _STARTS, path, body) as stacks:
         bare = pages.closed_rounds(context, stacks, site, path, samples, _BARE_REQUESTS)
         more = pages.open_rounds(context, stacks, path, samples)
@@ -32,7 +32,7 @@ def run(context: Context) -> Outcome:
         samples,
         pages.limit(bare, samples),
         more=more,
-        method="2 workers with 1 thread each; wrk with 64 keep-alive connections; "
+        method="2 workers with 4 threads each (gunicorn sync: 1); wrk with 64 keep-alive connections; "
         "then Poisson arrivals at fixed rates.",
     )
     if not context.rivals_only:

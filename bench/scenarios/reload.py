@@ -29,7 +29,7 @@ _SECONDS_MAX = 400.0
 
 def run(context: Context) -> Outcome:
     """SIGHUP again and again, for both; every request is sent on a kept-alive connection and must get its 200."""
-    site, samples, more = hello_site(workers=2, threads=1), Samples(), {}
+    site, samples, more = hello_site(workers=2, threads=4), Samples(), {}
     starts: dict[str, Start] = {"nginx+gunicorn": rivals.nginx_gunicorn}
     if not context.rivals_only:
         starts = {"quintet": quintet.start, **starts}

@@ -12,7 +12,7 @@ TITLE = "The shop's list page: ORM on PostgreSQL, templates, sessions"
 TOOLS = ("wrk", "nginx", "postgres", "pgbouncer")
 _PATH = "/catalogue/"
 # Requests wait for the database: more slots than cores.
-_WORKERS, _THREADS = 2, 2
+_WORKERS, _THREADS = 2, 4
 _BARE_REQUESTS = 400
 # CPU that serving may add to the page itself.
 _ADDED_US_MAX = 60.0
