@@ -36,10 +36,11 @@ def pythons() -> dict[str, str]:
         version = f"3.{minor}"
         candidates = [str(path) for path in sorted(pyenv.glob(f"{version}.*/bin/python"))]
         candidates += [path for path in [shutil.which(f"python{version}")] if path]
-        code = "import sys; print('{}.{}'.format(*sys.version_info))"
+        # A free-threaded build takes no extension of the stable ABI.
+        code = "import sys; print('{}.{}'.format(*sys.version_info), getattr(sys, '_is_gil_enabled', lambda: True)())"
         for candidate in candidates:
             told = subprocess.run([candidate, "-c", code], capture_output=True, text=True, check=False)
-            if told.returncode == 0 and told.stdout.strip() == version:
+            if told.returncode == 0 and told.stdout.split() == [version, "True"]:
                 found.setdefault(version, candidate)
     return dict(sorted(found.items(), key=lambda item: int(item[0].partition(".")[2])))
 

@@ -32,7 +32,9 @@ mod worker;
 use pyo3::prelude::*;
 
 /// The compiled half of the `quintet` package; private, see `python/quintet/_core.pyi`.
-#[pymodule]
+///
+/// Needs the GIL: who holds it may touch the seats of those who wait for it (`seat`).
+#[pymodule(gil_used = true)]
 mod _core {
     #[pymodule_export]
     use super::file::FileWrapper;
