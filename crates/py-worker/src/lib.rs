@@ -4,15 +4,18 @@
 //! which stays in here until the slot is retired. The way of one request, in the order of the files:
 //!
 //! ```text
-//! link      recv without the GIL, a whole Request frame            (one system call)
-//! environ   copy of a template dict, filled; wsgi.input
+//! slot      the life of a stream: connect, hello, requests, retire
+//! seat      which thread serves which request
+//! link      wait without the GIL for a whole Request frame (poll and recvmsg)
+//! environ   a copy of a template dict, filled; input: the body as a file
 //! exchange  call the app, iterate what it returns, close() it
-//! response  start_response, write(), the head and the body as frames (one system call when it is small)
+//! response  start_response and write()
+//! outgoing  head and body as frames (one send when they are small); file: a file as a descriptor
 //! ```
 //!
 //! Promises: no Python code of ours runs on the hot path; the GIL is let go only around system calls that may wait; what
-//! an app does wrong ends its exchange, never the worker; `close()` is called whatever happens; every frame of one
-//! exchange is followed by exactly one with END or ABORT unless the gateway is gone. Buffers are kept and bounded.
+//! an app does wrong ends its exchange, never the worker; `close()` is called whatever happens; each exchange ends
+//! with exactly one frame that has END or ABORT, unless the gateway is gone. Buffers are kept and bounded.
 //!
 //! `unsafe` is allowed here for what `PyO3` has no safe word for, each place with its reason.
 
