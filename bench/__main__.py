@@ -47,7 +47,10 @@ def main() -> int:
 def _run(names: list[str], *, quick: bool, rivals_only: bool) -> None:
     modules = {name: importlib.import_module(f"bench.scenarios.{name}") for name in names}
     setup.tools(
-        sorted({tool for module in modules.values() for tool in module.TOOLS} | {"gcc", "wrk", "nginx"})
+        sorted(
+            {tool for module in modules.values() for tool in module.TOOLS}
+            | {"gcc", "Python.h", "wrk", "nginx"}
+        )
     )
     setup.rivals()
     setup.load_generator()

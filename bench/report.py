@@ -10,11 +10,8 @@ from bench import charts
 from bench.places import DOCUMENT, RESULTS, ROOT
 from bench.scenarios import NAMES
 
-_BEGIN, _END = "<!-- figures: written by make bench -->", "<!-- figures: end -->"
-_SHORT_BEGIN, _SHORT_END = (
-    "<!-- figures, in short: written by make bench -->",
-    "<!-- figures, in short: end -->",
-)
+_BEGIN, _END = "<!-- bench:figures -->", "<!-- /bench:figures -->"
+_SHORT_BEGIN, _SHORT_END = "<!-- bench:short -->", "<!-- /bench:short -->"
 # figure in results/*.json: column
 _COLUMNS = {
     "cpu_us_per_request": "CPU µs / request",
@@ -151,24 +148,38 @@ def _beside(result: dict[str, Any]) -> list[str]:
 
 
 def _short(results: list[dict[str, Any]]) -> str:
-    """Ratios that a newcomer understands at once."""
+    """What a newcomer understands at once."""
     by_name = {result["scenario"]: result for result in results}
-    lines = ["| | quintet | best rival | |", "|---|---|---|---|"]
+    lines = ["| | quintet | usual stack | best rival |", "|---|---|---|---|"]
     wanted = (
-        ("hello", "cpu_us_per_request", "CPU per request, short Django view", "µs"),
-        ("shop", "cpu_us_per_request", "CPU per request, page from PostgreSQL", "µs"),
-        ("mixed", "p99_ms", "p99 of fast requests among slow ones", "ms"),
+        ("hello", "cpu_us_per_request", "CPU per request: a short Django view", "µs"),
+        ("shop", "cpu_us_per_request", "CPU per request: a page from PostgreSQL", "µs"),
+        ("mixed", "p99_ms", "p99 of fast requests while 5 % take 500 ms", "ms"),
         ("static", "cpu_us_per_request", "CPU per static file of 1 kB", "µs"),
+        ("tls", "cpu_us_per_request_handshake", "CPU per TLS handshake and request", "µs"),
         ("idle", "memory_bytes_per_connection", "memory per idle connection", "bytes"),
+        ("reload", "errors", "requests that failed in reloads under full load", "of"),
     )
     for scenario, figure, text, unit in wanted:
         result = by_name.get(scenario)
         if result:
-            ours, *rivals = charts.bars(result, figure)
-            best = rivals[0]
-            mine, theirs = f"{_number(ours.value)} {unit}", f"{_number(best.value)} {unit}"
-            lines.append(f"| {text} | **{mine}** | {theirs} | {best.name} |")
+            lines.append(f"| {text} | {' | '.join(_three(result, figure, unit))} |")
     return "\n".join(lines) + "\n"
+
+
+def _three(result: dict[str, Any], figure: str, unit: str) -> tuple[str, str, str]:
+    """Ours, that of nginx (with gunicorn), that of the best rival, where it is another."""
+
+    def shown(bar: charts.Bar) -> str:
+        if unit == "of":
+            return f"{bar.value:.0f} of {_number(float(result['stacks'][bar.name]['requests']))}"
+        return f"{_number(bar.value)} {unit}"
+
+    ours, *rivals = charts.bars(result, figure)
+    usual = next((bar for bar in rivals if bar.name in {"nginx", "nginx+gunicorn"}), None)
+    best = rivals[0]
+    last = f"{best.name} {shown(best)}" if best is not usual else ""
+    return f"**{shown(ours)}**", f"{usual.name} {shown(usual)}" if usual else "", last
 
 
 def _fill(file: Path, begin: str, end: str, text: str) -> bool:

@@ -22,6 +22,7 @@ _PACKAGES = {
     "postgres": "postgresql",
     "openssl": "openssl",
     "gcc": "build-essential",
+    "Python.h": "python3-dev",
 }
 # The sizes of the `static` scenario, in bytes. The names end in .png: nobody tries to compress them.
 STATIC_SIZES = {"1kB": 1_000, "100kB": 100_000, "10MB": 10_000_000}
@@ -52,6 +53,9 @@ def tools(names: Iterable[str]) -> None:
 
 def find(name: str) -> str | None:
     """A command, also where Debian puts servers (sbin, postgresql's own directory)."""
+    if name == "Python.h":
+        header = Path(sysconfig.get_path("include"), name)
+        return str(header) if header.exists() else None
     found = shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
     if found or name != "postgres":
         return found

@@ -6,6 +6,7 @@ import statistics
 
 from bench import pages, postgres, rivals
 from bench.context import Context, Goal, Outcome
+from bench.rivals import Start
 from bench.rounds import Samples
 
 TITLE = "The shop's list page: ORM on PostgreSQL, templates, sessions"
@@ -31,13 +32,14 @@ def run(context: Context) -> Outcome:
 
 def _run(context: Context, database: postgres.Database) -> Outcome:
     site, samples = postgres.site(database, _WORKERS, _THREADS), Samples()
-    starts = {
+    starts: dict[str, Start] = {
         "nginx+gunicorn": rivals.nginx_gunicorn_threads,
         "granian": rivals.granian,
         "nginx+granian": rivals.nginx_granian,
         "nginx+uwsgi": rivals.nginx_uwsgi,
-        "nginx+granian+pgbouncer": postgres.pooled(rivals.nginx_granian, database),
     }
+    if not context.quick:
+        starts["nginx+granian+pgbouncer"] = postgres.pooled(rivals.nginx_granian, database)
     with context.started(site, starts, _PATH, None) as stacks:
         bare = pages.closed_rounds(context, stacks, site, _PATH, samples, _BARE_REQUESTS, database.tree)
         more = pages.open_rounds(context, stacks, _PATH, samples)
