@@ -8,9 +8,9 @@
 //! | `GET /readyz` | 200 while clients are served, else 503 |
 //! | `POST /reload`, `POST /stop` | 202: the supervisor has been asked |
 //!
-//! Who may: on the unix socket whoever can open it (the directory is the owner's alone); on loopback, where every user of
-//! the machine and every web page in its browsers can connect, only who shows the bearer token (RFC 6750). The two health
-//! paths tell nothing and need none. Another address than loopback is refused at the start.
+//! Who may: on the unix socket whoever can open it (the directory is the owner's alone); on loopback, where every user
+//! of the machine and every web page in its browsers can connect, only who shows the bearer token (RFC 6750). The two
+//! health paths tell nothing and need none. Another address than loopback is refused at the start.
 
 use std::io;
 use std::net::SocketAddr;

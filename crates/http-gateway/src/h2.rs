@@ -11,9 +11,9 @@
 //! | `response.rs` | a response head as HTTP/2 has it |
 //! | `cork.rs` | the socket, written to in large pieces |
 //!
-//! Bounds: streams (`limits.h2_streams_max`), header lists, streams reset by the client before we saw them (rapid reset)
-//! or by us for errors, buffered output; a deadline for the hand-shake, request bodies, output that does not move, and idle
-//! connections. Dropping the future of [`serve`] drops every exchange.
+//! Bounds: streams (`limits.h2_streams_max`), header lists, streams reset by the client before we saw them (rapid
+//! reset) or by us for errors, buffered output; a deadline for the hand-shake, request bodies, output that does not move,
+//! and idle connections. Dropping the future of [`serve`] drops every exchange.
 
 mod cork;
 mod exchange;
@@ -48,9 +48,13 @@ const STREAM_WINDOW_BYTES: u32 = 1 << 20;
 /// The same for all streams of a connection together; it bounds the memory that a connection's bodies can take here.
 const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
 
-/// Streams that the client reset before they were answered, or that we reset for errors: above, the connection is closed.
-/// A browser cancels what a page no longer needs, a few dozen at most; "rapid reset" attacks send thousands (CVE-2023-44487).
+/// Streams that the client reset before we had looked at them: above, the connection is closed. A browser cancels what a
+/// page no longer needs, a few dozen at most; "rapid reset" attacks send thousands (CVE-2023-44487).
 const RESETS_MAX: usize = 100;
+
+/// Streams that we had to reset or refuse because the client broke the rules, in the connection's whole life. A client
+/// that opens many streams before it has heard how many it may is refused some, and stays far below this.
+const REFUSED_MAX: usize = 1024;
 
 /// An idle client has this long to agree that the connection ends: a round trip, and what a sleeping phone needs.
 const GOODBYE: Duration = Duration::from_secs(5);
@@ -137,7 +141,7 @@ fn builder(config: &Config) -> h2::server::Builder {
         .initial_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_pending_accept_reset_streams(RESETS_MAX)
-        .max_local_error_reset_streams(Some(RESETS_MAX))
+        .max_local_error_reset_streams(Some(REFUSED_MAX))
         .max_concurrent_reset_streams(RESETS_MAX);
     builder
 }
@@ -212,8 +216,8 @@ impl Patience {
 }
 
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Driver<T> {
-    /// GOAWAY in two steps (RFC 9113, 6.8): first with no bound, so that requests on their way are still answered; after
-    /// a round trip with the last stream. The crate closes the connection when the last exchange is over.
+    /// GOAWAY in two steps (RFC 9113, 6.8): first with no bound, so that requests on their way are still answered;
+    /// after a round trip with the last stream. The crate closes the connection when the last exchange is over.
     fn say_goodbye(&mut self) {
         self.draining = true;
         self.h2.graceful_shutdown();

@@ -17,7 +17,8 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 /// Sessions kept for TLS 1.2 clients that know no tickets; they are rare, everyone else carries a ticket.
 const SESSIONS_MAX: usize = 1024;
 
-/// Warn this long before the certificate expires: renewal is usually tried 30 days before, so half of that means that it fails.
+/// Warn this long before the certificate expires: renewal is usually tried 30 days before, so half of that means that
+/// it fails.
 const EXPIRY_WARNING: Duration = Duration::from_secs(15 * 24 * 3600);
 
 /// The protocols offered in the handshake (RFC 7301), the better one first.
@@ -50,6 +51,17 @@ pub enum Worry {
     ExpiresSoon,
     /// Its first day is in the future.
     NotYetValid,
+}
+
+impl Worry {
+    /// Message and hint.
+    fn text(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Expired => ("the certificate has expired", "renew it"),
+            Self::ExpiresSoon => ("the certificate expires within 15 days", "see why it was not renewed"),
+            Self::NotYetValid => ("the certificate is not valid yet", "is the machine's clock right?"),
+        }
+    }
 }
 
 /// Certificate and key in service.
@@ -94,17 +106,9 @@ fn read(
     now: UnixTime,
 ) -> Result<ServerConfig, TlsError> {
     let chain = read_chain(certificate)?;
-    match worry(&chain, now) {
-        Some(Worry::Expired) => {
-            tracing::warn!(certificate = %certificate.display(), hint = "renew it", "the certificate has expired");
-        }
-        Some(Worry::ExpiresSoon) => {
-            tracing::warn!(certificate = %certificate.display(), hint = "see why it was not renewed", "the certificate expires within 15 days");
-        }
-        Some(Worry::NotYetValid) => {
-            tracing::warn!(certificate = %certificate.display(), hint = "is the machine's clock right?", "the certificate is not valid yet");
-        }
-        None => {}
+    if let Some(worry) = worry(&chain, now) {
+        let (message, hint) = worry.text();
+        tracing::warn!(certificate = %certificate.display(), hint, "{message}");
     }
     let key_der = read_key(key)?;
     let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))

@@ -4,6 +4,7 @@ use std::sync::mpsc;
 use std::time::Instant;
 
 use ctl_telemetry::metrics::ACCESS_LOG_DROPPED_TOTAL;
+use proptest::prelude::*;
 
 use super::*;
 use crate::message::{AnsweredBy, Connection, Headers, Method, RequestHead, Trail, Version};
@@ -84,6 +85,20 @@ fn json_lines_are_json_whatever_was_sent() {
         assert!(line.bytes().filter(|&b| b < 0x20).eq([b'\n']), "{line:?}");
         let value: serde_json::Value = serde_json::from_str(&line).unwrap();
         assert_eq!(value["user_agent"], *String::from_utf8_lossy(agent));
+    }
+}
+
+proptest! {
+    #[test]
+    fn whatever_is_sent_a_line_is_one_line(target: Vec<u8>, agent: Vec<u8>) {
+        let head = head(&target, &agent);
+        let text = line(format::text, Some(&head), true);
+        prop_assert!(text.ends_with(" app\n") && text.bytes().filter(|b| !(b' '..=b'~').contains(b)).eq([b'\n']));
+        let json = line(format::json, Some(&head), true);
+        prop_assert!(json.bytes().filter(|&b| b < b' ').eq([b'\n']));
+        let value: serde_json::Value = serde_json::from_str(&json).unwrap();
+        let sent = String::from_utf8_lossy(&agent).into_owned();
+        prop_assert_eq!(value["user_agent"].as_str().unwrap_or_default(), sent);
     }
 }
 

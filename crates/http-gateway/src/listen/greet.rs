@@ -1,7 +1,7 @@
 //! A connection's first bytes: who it is (PROXY protocol), whether it is private (TLS), what it speaks.
 //!
-//! Each step is boxed, so that a connection that sends nothing costs little, and what follows the greeting is a task of its own, so
-//! that a connection that has said something costs no more than its protocol needs.
+//! Each step is boxed, so that a connection that sends nothing costs little, and what follows the greeting is a task of
+//! its own, so that a connection that has said something costs no more than its protocol needs.
 
 use std::future::poll_fn;
 use std::io;
@@ -238,8 +238,8 @@ async fn handshake<S: Service, T: Socket>(
     }
 }
 
-/// A client that speaks HTTP where TLS is spoken is told so; an alert would tell its user nothing. A look at the first byte
-/// costs a system call, which is nothing beside a handshake.
+/// A client that speaks HTTP where TLS is spoken is told so; an alert would tell its user nothing. A look at the first
+/// byte costs a system call, which is nothing beside a handshake.
 fn tell_http<T: Socket>(stream: &T) -> bool {
     let mut first = [0];
     let peeked =
@@ -339,7 +339,8 @@ mod tests {
         assert!(head.contains(&format!("Content-Length: {}\r\n", body.len())), "{}", body.len());
     }
 
-    /// What every open connection costs, times ten thousand. The bounds are what it was when this was written, rounded up.
+    /// What every open connection costs, times ten thousand. The bounds are what it was when this was written, rounded
+    /// up.
     #[test]
     fn futures_are_small() {
         let greeting = five(greet::<Answers>);
