@@ -87,6 +87,7 @@ fn of_project(decided: &Decided) -> Vec<Finding> {
     });
     findings.push(Finding::ok("threads", format!("{} each: {threads_why}", sizing.threads)));
     findings.push(system::descriptors(&loaded.config, sizing));
+    findings.push(system::supervisor(&loaded.config, runtime_dir));
     findings.extend(system::addresses(&loaded.config, runtime_dir));
     findings.extend(app::findings(decided));
     findings

@@ -61,6 +61,10 @@ pub(crate) fn reload(matches: &ArgMatches) -> Result<Exit> {
     match end {
         Ok(text) => done(&text),
         // What it says is the traceback of the new code, or why the configuration was not taken.
+        Err(ClientError::Failed(_)) if is_leaving(&instance) => {
+            let failure = Failure::new(Exit::Failure, "there is no reload: the instance is stopping");
+            Err(failure.hint("`quintet run` starts it with the new code"))
+        }
         Err(ClientError::Failed(text)) => {
             anstream::eprintln!("{text}");
             let exit = if instance.broken { Exit::Usage } else { Exit::App };
@@ -80,6 +84,11 @@ pub(crate) fn stop(matches: &ArgMatches) -> Result<Exit> {
         Ok(text) => done(&text),
         Err(error) => Err(not_reached(error, &instance)),
     }
+}
+
+/// Stopping, or gone by now.
+fn is_leaving(instance: &Instance) -> bool {
+    client::status(&instance.runtime_dir).map_or(true, |status| status.state == "draining")
 }
 
 fn status_workers(instance: &Instance) -> u32 {

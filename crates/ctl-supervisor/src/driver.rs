@@ -279,6 +279,7 @@ impl Driver {
             Action::Terminate(who) => self.signal(who, Signal::TERM),
             Action::Kill(who) => self.signal(who, Signal::KILL),
             Action::ReadConfig => return Some(Event::ConfigRead(self.house.read_config())),
+            Action::StopListening => self.house.stop_listening(),
             Action::Exit(outcome) => self.outcome = Some(outcome),
             told => self.tell(told),
         }

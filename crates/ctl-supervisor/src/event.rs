@@ -125,6 +125,8 @@ pub(crate) enum Action {
         gateway: Option<GatewayStatus>,
     },
     ReadConfig,
+    /// Give the client listeners up: from now on connections are refused.
+    StopListening,
     /// Requests are served from now on.
     Serving {
         app: Box<AppReport>,

@@ -100,6 +100,11 @@ impl House {
         self.listeners.iter().map(|bound| bound.url.as_str())
     }
 
+    /// For good: this instance ends. Sockets of systemd live on in systemd, which keeps clients waiting for the next one.
+    pub(crate) fn stop_listening(&mut self) {
+        self.listeners.clear();
+    }
+
     pub(crate) fn show_banner(&self, app: &AppReport, after: Duration) {
         let urls: Vec<&str> = self.urls().collect();
         if self.plan.config.log.format == LogFormat::Json {

@@ -26,10 +26,24 @@ mod state;
 mod systemd;
 mod user;
 
+use std::path::Path;
+
+use ctl_config::Config;
+
 pub use plan::{Outcome, Problem, ReloadConfig, RunPlan};
 
 use driver::Driver;
 use house::House;
+
+/// What would keep an instance from starting with this configuration, of the things that only the supervisor knows:
+/// the workers' user, and whether the runtime directory may be trusted. Changes nothing.
+///
+/// # Errors
+/// The problem that [`run`] would end with.
+pub fn look(config: &Config, runtime_dir: &Path) -> Result<(), Problem> {
+    user::resolve(&config.workers)?;
+    runtime_dir::look(runtime_dir)
+}
 
 /// Runs an instance until it is told to stop, and returns when all its processes are gone.
 ///

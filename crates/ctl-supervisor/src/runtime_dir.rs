@@ -69,6 +69,11 @@ fn make(path: &Path, shared: bool) -> Result<bool, Problem> {
     }
 }
 
+/// Would an instance take this directory? One that is not there yet will be made.
+pub(crate) fn look(path: &Path) -> Result<(), Problem> {
+    if path.symlink_metadata().is_ok() { check_trusted(path) } else { Ok(()) }
+}
+
 /// Nobody but root and ourselves may be able to put another directory (and so another socket) in its place.
 fn check_trusted(path: &Path) -> Result<(), Problem> {
     const STICKY: u32 = 0o1000;

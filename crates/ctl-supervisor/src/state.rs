@@ -181,7 +181,8 @@ impl State {
         let workers = self.workers.values().filter_map(|worker| self.worker_deadline(worker));
         let status = self.status.as_ref().map(|(deadline, _)| *deadline);
         let missing = if self.wants_worker() { self.crashes.waits_until(now) } else { None };
-        workers.chain(self.gateway.deadline(now)).chain(status).chain(missing).min()
+        let listening = self.stop.as_ref().and_then(Stop::deadline);
+        workers.chain(self.gateway.deadline(now)).chain(status).chain(missing).chain(listening).min()
     }
 
     /// The questions that are asked after every event.

@@ -39,9 +39,7 @@ pub(crate) fn resolve(workers: &Workers) -> Result<Option<WorkerUser>, Problem> 
     if !own.is_root() {
         return Err(Problem::new(format!("workers cannot run as {}", user.name))
             .detail("only root can start processes as another user or group")
-            .hint(
-                "start quintet as root (it keeps nothing but the listening sockets), or remove workers.user",
-            ));
+            .hint("start quintet as root (supervisor and gateway stay root), or remove workers.user"));
     }
     let name = CString::new(user.name.as_str()).unwrap_or_default();
     let groups = getgrouplist(&name, gid).map_err(|error| {

@@ -20,7 +20,6 @@ pub(super) fn findings(config: &Config) -> Vec<Finding> {
     let mut findings = Vec::new();
     findings.extend(tls(config));
     findings.extend(admin_token(config));
-    findings.extend(user(config));
     findings.extend(backlog(config));
     findings.push(spool_dir(config));
     findings
@@ -48,16 +47,6 @@ fn admin_token(config: &Config) -> Option<Finding> {
                 .hint(format!("chmod 600 {shown}"))
         }
         Ok(_) => Finding::ok("admin", format!("token from {shown}")),
-    })
-}
-
-fn user(config: &Config) -> Option<Finding> {
-    let name = config.workers.user.as_ref().or(config.workers.group.as_ref())?;
-    Some(if rustix::process::geteuid().is_root() {
-        Finding::ok("user", format!("workers run as {name}"))
-    } else {
-        Finding::fail("user", format!("workers cannot run as {name}: only root can change the user"))
-            .hint("start quintet as root, or leave workers.user and workers.group away")
     })
 }
 
@@ -137,6 +126,19 @@ pub(super) fn descriptors(config: &Config, sizing: &Sizing) -> Finding {
             "raise the limit to {need} (LimitNOFILE= in systemd, ulimit -Hn), or lower limits.connections_max"
         )),
         None => Finding::ok("files", format!("{need} of {hard} open files are enough")),
+    }
+}
+
+/// The workers' user and the runtime directory, with the supervisor's own words.
+pub(super) fn supervisor(config: &Config, runtime_dir: &Path) -> Finding {
+    match ctl_supervisor::look(config, runtime_dir) {
+        Ok(()) => Finding::ok("runtime", runtime_dir.display().to_string()),
+        Err(problem) if problem.detail.is_empty() => {
+            Finding::fail("runtime", problem.message).hint(problem.hint)
+        }
+        Err(problem) => {
+            Finding::fail("runtime", format!("{}\n{}", problem.message, problem.detail)).hint(problem.hint)
+        }
     }
 }
 
@@ -220,6 +222,19 @@ mod tests {
         assert!(finding.hint.contains("ss -ltnp"), "{finding:?}");
         drop(listener);
         assert_eq!(address(&bind).level, Level::Ok);
+    }
+
+    #[test]
+    fn what_the_supervisor_would_refuse_is_found_before() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut config = Config::default();
+        assert_eq!(supervisor(&config, &dir.path().join("not-there-yet")).level, Level::Ok);
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o777)).unwrap();
+        let finding = supervisor(&config, dir.path());
+        assert!(finding.level == Level::Fail && finding.text.contains("others may write"), "{finding:?}");
+        config.workers.user = Some("no-such-user".into());
+        let finding = supervisor(&config, &dir.path().join("not-there-yet"));
+        assert!(finding.level == Level::Fail && finding.text.contains("no-such-user"), "{finding:?}");
     }
 
     #[test]

@@ -23,11 +23,17 @@ pub(super) struct Stop {
     clients: Vec<ClientId>,
     /// Times somebody was in a hurry.
     hurries: u32,
+    /// Until then the listeners are kept, for load balancers that have not noticed yet. `None`: given up already.
+    listens_until: Option<Instant>,
 }
 
 impl Stop {
     pub(super) fn new(outcome: Outcome, clients: Vec<ClientId>) -> Self {
-        Self { outcome, clients, hurries: 0 }
+        Self { outcome, clients, hurries: 0, listens_until: None }
+    }
+
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.listens_until
     }
 }
 
@@ -57,7 +63,9 @@ impl State {
             client.as_slice(),
             &Reply::Progress { text: "finishing the requests in flight".to_owned() },
         );
-        self.stop = Some(Stop::new(Outcome::Stopped, client.into_iter().collect()));
+        let mut stop = Stop::new(Outcome::Stopped, client.into_iter().collect());
+        stop.listens_until = Some(now + self.settings.drain_delay);
+        self.stop = Some(stop);
         let starting =
             self.workers.iter().filter(|(_, worker)| worker.ready.is_none() && worker.leaving.is_none());
         let starting: Vec<u32> = starting.map(|(number, _)| *number).collect();
@@ -91,6 +99,12 @@ impl State {
 
     /// Once the gateway is gone the workers have nothing to do; once they are gone too, it is over.
     pub(super) fn settle_stop(&mut self, now: Instant) {
+        // The gateway accepts no longer either. A socket kept open would let clients connect and wait for nobody.
+        if let Some(stop) = &mut self.stop
+            && stop.listens_until.take_if(|until| *until <= now).is_some()
+        {
+            self.out.push(Action::StopListening);
+        }
         if !self.gateway.is_absent() {
             return;
         }

@@ -116,6 +116,7 @@ fn words(actions: &[Action]) -> String {
             Action::Reply { client, reply: Reply::Done { .. } } => format!("done→{client}"),
             Action::Reply { client, .. } => format!("failed→{client}"),
             Action::AnswerStatus { clients, .. } => format!("status→{clients:?}"),
+            Action::StopListening => "unlisten".to_owned(),
             Action::ReadConfig => "read-config".to_owned(),
             Action::Serving { .. } => "serving".to_owned(),
             Action::ShowFailure(_) => "show".to_owned(),
@@ -362,11 +363,23 @@ fn a_gateway_that_cannot_start_is_not_tried_for_ever() {
 #[test]
 fn a_stop_drains_the_gateway_then_ends_the_workers() {
     let mut table = Table::serving(2);
-    assert_eq!(table.does(Event::Asked { client: 7, command: Command::Stop }), "drain");
+    assert_eq!(table.does(Event::Asked { client: 7, command: Command::Stop }), "drain unlisten");
     assert_eq!(table.exits(Who::Worker(2), Exit::Signal(11)), "", "nobody is started any more");
     assert_eq!(table.does(Event::Gateway(FromGateway::Drained)), "");
     assert_eq!(table.exits(Who::Gateway, Exit::Code(0)), "exit1");
     assert_eq!(table.exits(Who::Worker(1), Exit::Code(0)), "done→7 end:Stopped");
+}
+
+#[test]
+fn a_stop_keeps_listening_for_as_long_as_a_load_balancer_needs() {
+    let mut table = Table::serving(1);
+    table.state.settings.drain_delay = Duration::from_secs(5);
+    assert_eq!(table.does(Event::StopSignal), "drain");
+    let due = table.state.next_deadline(table.now).unwrap();
+    assert_eq!(due - table.now, Duration::from_secs(5), "it wakes up for this");
+    assert_eq!(table.after(Duration::from_secs(4)), "");
+    assert_eq!(table.after(Duration::from_secs(1)), "unlisten");
+    assert_eq!(table.after(Duration::from_secs(1)), "", "once");
 }
 
 #[test]
@@ -384,7 +397,7 @@ fn a_stop_ends_although_nobody_listens() {
 #[test]
 fn a_second_signal_hurries_and_a_third_kills() {
     let mut table = Table::serving(2);
-    assert_eq!(table.does(Event::StopSignal), "drain");
+    assert_eq!(table.does(Event::StopSignal), "drain unlisten");
     assert_eq!(table.does(Event::StopSignal), "term-gateway term1 term2");
     assert_eq!(table.does(Event::StopSignal), "kill-gateway kill1 kill2");
 }
@@ -394,7 +407,7 @@ fn who_waits_for_a_reload_is_told_about_a_stop() {
     let mut table = Table::serving(1);
     table.reload(7);
     table.does(Event::Asked { client: 8, command: Command::Reload });
-    assert_eq!(table.does(Event::StopSignal), "failed→8 failed→7 term2 drain");
+    assert_eq!(table.does(Event::StopSignal), "failed→8 failed→7 term2 drain unlisten");
     assert_eq!(table.does(Event::Asked { client: 9, command: Command::Reload }), "failed→9");
 }
 

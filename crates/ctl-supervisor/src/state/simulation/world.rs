@@ -273,7 +273,11 @@ impl World {
                 self.after(Duration::ZERO, Later::Event(Event::ConfigRead(read)));
             }
             Action::Exit(outcome) => self.end = Some(outcome),
-            Action::Serving { .. } | Action::ShowFailure(_) | Action::Log(..) | Action::Notify(_) => {}
+            Action::StopListening
+            | Action::Serving { .. }
+            | Action::ShowFailure(_)
+            | Action::Log(..)
+            | Action::Notify(_) => {}
         }
     }
 
