@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import socket
 import ssl
 import struct
@@ -98,8 +97,6 @@ class TestHttp2:
 
     def test_many_streams_on_one_connection(self, plain: Start) -> None:
         site = plain(workers=2, threads=4)
-        if shutil.which("h2load") is None:
-            pytest.skip("h2load (Debian: nghttp2-client) is not installed")
         done = subprocess.run(
             ["h2load", "-n", "2000", "-c", "2", "-m", "50", f"http://127.0.0.1:{site.port}/hello"],
             capture_output=True,
