@@ -203,6 +203,9 @@ class Slot:
     def send_body(self, data: bytes, end: bool = False) -> None:
         self.stream.sendall(encode_frame(REQUEST_BODY, data, END if end else 0))
 
+    def break_off_body(self) -> None:
+        self.stream.sendall(encode_frame(REQUEST_BODY, b"", ABORT))
+
     def cancel(self) -> None:
         self.stream.sendall(encode_frame(CANCEL, b""))
 

@@ -198,6 +198,28 @@ def test_a_client_that_went_away_is_an_os_error(truncated: Worker) -> None:
     assert truncated.slot.get().body == b"complete"
 
 
+def test_a_body_that_was_broken_off_is_not_waited_for(serve: Serve) -> None:
+    # What the gateway does when an answer begins before the end of the body.
+    worker = serve(
+        """
+        def app(environ, start_response):
+            start_response("200 OK", [])
+            yield b"begun"
+            for _ in range(2):
+                try:
+                    environ["wsgi.input"].read()
+                except OSError as error:
+                    yield b", " + type(error).__name__.encode()
+        """
+    )
+    worker.slot.send(method="POST", stream=True, stream_bytes=100)
+    worker.slot.send_body(b"some")
+    worker.slot.break_off_body()
+    response = worker.slot.response()
+    assert response.body == b"begun, ConnectionResetError, ConnectionResetError"
+    assert not response.aborted
+
+
 def test_a_body_shorter_than_announced_is_an_os_error(truncated: Worker) -> None:
     truncated.slot.send(method="POST", stream=True, stream_bytes=100)
     truncated.slot.send_body(b"some", end=True)

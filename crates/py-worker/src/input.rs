@@ -67,6 +67,8 @@ enum Source {
     },
     /// It was announced as a file and came without.
     Lost,
+    /// The client went away in the middle of it, or the gateway took the answer for a refusal of the rest.
+    BrokenOff,
     /// The exchange is over.
     Detached,
 }
@@ -204,6 +206,7 @@ impl State {
                 Err(PyValueError::new_err("wsgi.input was read after the request it belongs to had ended"))
             }
             Source::Lost => Err(cannot_read(Errno::MFILE)),
+            Source::BrokenOff => Err(broken_off()),
             _ => Ok(()),
         }
     }
@@ -250,7 +253,7 @@ impl State {
         let Self { buffer, source, .. } = self;
         match source {
             Source::End => Ok(false),
-            Source::Lost | Source::Detached => {
+            Source::Lost | Source::BrokenOff | Source::Detached => {
                 self.check_attached()?;
                 Ok(false)
             }
@@ -272,15 +275,14 @@ impl State {
                 buffer.reserve(wanted.min(READ_AHEAD_BYTES));
                 let mut ended = false;
                 while buffer.len() == before && !ended {
-                    link.body_piece(py, |piece, end| {
+                    let received = link.body_piece(py, |piece, end| {
                         buffer.extend_from_slice(piece);
                         ended = end;
-                    })
-                    .map_err(|_gone| {
-                        PyConnectionResetError::new_err(
-                            "the client went away before its request body was complete",
-                        )
-                    })?;
+                    });
+                    if received.is_err() {
+                        *source = Source::BrokenOff;
+                        return Err(broken_off());
+                    }
                 }
                 let got = buffer.len() - before;
                 let short = left.is_some_and(|left| ended && (got as u64) < left);
@@ -297,6 +299,10 @@ impl State {
             }
         }
     }
+}
+
+fn broken_off() -> PyErr {
+    PyConnectionResetError::new_err("the client went away before its request body was complete")
 }
 
 fn cannot_read(errno: Errno) -> PyErr {

@@ -200,10 +200,12 @@ impl Link {
         loop {
             match inbox.frame() {
                 Ok(Some(frame)) if frame.header.kind == Kind::RequestBody => {
-                    take(frame.payload, frame.header.flags.is_end());
+                    let flags = frame.header.flags;
+                    take(frame.payload, flags.is_end());
                     let bytes = frame.wire_bytes();
                     inbox.consume(bytes);
-                    return Ok(());
+                    // After an ABORT no more comes, and none must be waited for.
+                    return if flags.is_abort() { Err(Gone) } else { Ok(()) };
                 }
                 Ok(Some(frame)) if frame.header.kind == Kind::Cancel => {
                     let bytes = frame.wire_bytes();
