@@ -105,7 +105,7 @@ impl Running {
             TrustedProxies::parse(&config.proxy.trusted)
                 .map_err(|error| format!("proxy.trusted: {error}\nhint: {}", error.hint))?,
         );
-        let (queue, news) = Queue::new(config.queue.depth_max);
+        let (queue, news) = Queue::new(config.queue.depth_max, config.timeouts.app);
         let access = AccessLog::open(config.log.access, io::stdout())
             .map_err(|error| format!("access log: {error}"))?;
         let gateway =

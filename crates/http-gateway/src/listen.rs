@@ -166,7 +166,7 @@ pub fn run_reactors<S: Service>(listeners: Vec<Listening>, edge: Edge<S>) -> io:
         }
         let stopped = stopped.clone();
         let thread = std::thread::Builder::new().name(format!("reactor-{number}"));
-        reactors.threads.push(thread.spawn(move || run_one(number, &runtime, stopped))?);
+        reactors.threads.push(thread.spawn(move || run_one(number, runtime, stopped))?);
     }
     Ok(reactors)
 }
@@ -175,13 +175,15 @@ fn runtime(_number: usize) -> io::Result<Runtime> {
     Builder::new_current_thread().enable_all().max_blocking_threads(BLOCKING_THREADS_MAX).build()
 }
 
-/// The life of a reactor thread. Dropping the runtime at its end drops every task that is left.
-fn run_one(number: usize, runtime: &Runtime, mut stopped: watch::Receiver<bool>) {
+/// The life of a reactor thread. At its end every task that is left is dropped; blocking threads that wait for a disk
+/// are not waited for.
+fn run_one(number: usize, runtime: Runtime, mut stopped: watch::Receiver<bool>) {
     reactor::set_current(number);
     runtime.block_on(async {
         // A sender that is gone means stop, too.
         let _told_or_gone = stopped.wait_for(|&stop| stop).await;
     });
+    runtime.shutdown_background();
 }
 
 /// Looks at a listening socket and makes it ready for the reactors.

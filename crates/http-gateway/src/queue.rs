@@ -9,6 +9,7 @@
 
 mod pool;
 
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -47,13 +48,17 @@ pub enum NoSlot {
 pub struct Queue {
     pool: Mutex<Pool<Slot, oneshot::Sender<CheckedOut>>>,
     news: mpsc::UnboundedSender<WorkerNews>,
+    /// After this an app that does not end an exchange nobody waits for is stuck.
+    ending_patience: Duration,
 }
 
 impl Queue {
     /// An empty queue of at most `depth_max` waiting requests, and the receiver of its news (a few a worker's life).
-    pub fn new(depth_max: u32) -> (Arc<Self>, mpsc::UnboundedReceiver<WorkerNews>) {
+    /// `app_timeout` is how long an app may go on with a request whose client is gone.
+    pub fn new(depth_max: u32, app_timeout: Duration) -> (Arc<Self>, mpsc::UnboundedReceiver<WorkerNews>) {
         let (news, receiver) = mpsc::unbounded_channel();
-        (Arc::new(Self { pool: Mutex::new(Pool::new(depth_max as usize)), news }), receiver)
+        let pool = Mutex::new(Pool::new(depth_max as usize));
+        (Arc::new(Self { pool, news, ending_patience: app_timeout }), receiver)
     }
 
     fn pool(&self) -> MutexGuard<'_, Pool<Slot, oneshot::Sender<CheckedOut>>> {
@@ -247,6 +252,24 @@ impl CheckedOut {
         self.queue.stuck(self.worker());
     }
 
+    /// Ends the exchange of a client that is gone. An app that does not come to its end would keep the slot for good and
+    /// nobody would hear of it: its worker is reported, and replacing it breaks the stream.
+    async fn end(mut self) {
+        let (queue, worker) = (Arc::clone(&self.queue), self.worker());
+        let ended = {
+            let mut ending = pin!(self.slot().end_exchange());
+            if let Ok(ended) = tokio::time::timeout(queue.ending_patience, &mut ending).await {
+                ended
+            } else {
+                queue.stuck(worker);
+                ending.await
+            }
+        };
+        if ended.is_err() {
+            self.lose();
+        }
+    }
+
     /// The stream broke: the slot is no more.
     pub fn lose(mut self) {
         if let Some(slot) = self.slot.take() {
@@ -264,19 +287,14 @@ impl Drop for CheckedOut {
             self.queue.give_back(slot);
             return;
         }
-        let mut guard = Self { slot: Some(slot), queue: Arc::clone(&self.queue), ending: true };
+        let guard = Self { slot: Some(slot), queue: Arc::clone(&self.queue), ending: true };
         if self.ending {
             // The runtime goes and has dropped the task; it would drop the next one just so, without an end.
             guard.lose();
             return;
         }
         match tokio::runtime::Handle::try_current() {
-            Ok(handle) => drop(handle.spawn(async move {
-                match guard.slot().end_exchange().await {
-                    Ok(()) => drop(guard),
-                    Err(_) => guard.lose(),
-                }
-            })),
+            Ok(handle) => drop(handle.spawn(guard.end())),
             // The process is ending.
             Err(_) => guard.lose(),
         }

@@ -89,7 +89,8 @@ async fn to_file<B: RequestBody>(
 ) -> Result<Payload, GatherError> {
     REQUEST_SPOOLED_TOTAL.inc();
     let disk = |error| GatherError::Disk { dir: limits.dir.display().to_string(), error };
-    let file = Arc::new(unlinked_file(limits.dir).map_err(disk)?);
+    let dir = limits.dir.to_owned();
+    let file = Arc::new(blocking(move || unlinked_file(&dir)).await.map_err(disk)?);
     let mut written = 0;
     loop {
         let piece: Option<Bytes> = body.chunk().await?;
@@ -102,21 +103,24 @@ async fn to_file<B: RequestBody>(
         if pending.len() >= WRITE_BYTES || piece.is_none() {
             let (to, batch, at) = (Arc::clone(&file), std::mem::take(&mut pending), written);
             written += batch.len() as u64;
-            pending = tokio::task::spawn_blocking(move || {
+            pending = blocking(move || {
                 to.write_all_at(&batch, at)?;
                 let mut batch = batch;
                 batch.clear();
-                io::Result::Ok(batch)
+                Ok(batch)
             })
             .await
-            .map_err(io::Error::other)
-            .and_then(std::convert::identity)
             .map_err(disk)?;
         }
         if piece.is_none() {
             return Ok(Payload::File(file, written));
         }
     }
+}
+
+/// Runs what may wait for a disk where it may.
+async fn blocking<R: Send + 'static>(work: impl FnOnce() -> io::Result<R> + Send + 'static) -> io::Result<R> {
+    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
 }
 
 #[cfg(test)]

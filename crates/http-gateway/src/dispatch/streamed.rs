@@ -3,7 +3,10 @@
 //! While we send we listen, so that two sides with full buffers never wait for each other. An app that answers
 //! before it has read all does not get the rest: that is how a refused upload ends at once.
 
+use std::time::Duration;
+
 use py_link::Flags;
+use tokio::time::timeout;
 
 use super::{Dispatcher, Failure, Lost, Ready};
 use crate::link::{Received, RequestBodySource, Slot};
@@ -15,6 +18,8 @@ enum Step {
     Sent,
     BodyEnded,
     Answered(Received),
+    /// The app has neither taken the piece nor answered for too long.
+    Stalled,
 }
 
 impl Dispatcher {
@@ -29,14 +34,17 @@ impl Dispatcher {
     ) -> Result<Received, Lost> {
         let slot = checkout.slot();
         let start = py_link::Body::Stream { len };
-        slot.send_request(RequestBodySource::Stream, |out| self.write(out, request, start))
-            .await
-            .map_err(|error| Self::lost(&error, request))?;
+        let sending = slot.send_request(RequestBodySource::Stream, |out| self.write(out, request, start));
+        match timeout(self.app_timeout, sending).await {
+            Ok(sent) => sent.map_err(|error| Self::lost(&error, request))?,
+            Err(_) => return Err(self.timed_out(checkout, request)),
+        }
         let mut left = self.body_bytes_max;
         loop {
-            match step(slot, request, body, &mut left).await? {
+            match step(slot, request, body, &mut left, self.app_timeout).await? {
                 Step::Sent => {}
                 Step::BodyEnded => break,
+                Step::Stalled => return Err(self.timed_out(checkout, request)),
                 Step::Answered(received) => {
                     slot.queue_body(&[], Flags::ABORT);
                     slot.try_flush();
@@ -47,7 +55,7 @@ impl Dispatcher {
         // All is sent: from here on it is like any other request.
         let received = tokio::select! {
             biased;
-            received = tokio::time::timeout(self.app_timeout, slot.receive()) => received,
+            received = timeout(self.app_timeout, slot.receive()) => received,
             () = body.closed() => return Err(Lost::Final(Failure::ClientGone)),
         };
         match received {
@@ -63,6 +71,7 @@ async fn step<B: RequestBody>(
     request: &Ready<'_>,
     body: &mut B,
     left: &mut u64,
+    patience: Duration,
 ) -> Result<Step, Lost> {
     let piece = tokio::select! {
         biased;
@@ -86,10 +95,11 @@ async fn step<B: RequestBody>(
         // The guard cancels the exchange and aborts the body.
         Err(error) => return Err(Lost::Final(Failure::Body(error))),
     };
-    match slot.progress().await {
-        Ok(None) if ended => Ok(Step::BodyEnded),
-        Ok(None) => Ok(Step::Sent),
-        Ok(Some(received)) => Ok(Step::Answered(received)),
-        Err(error) => Err(Dispatcher::lost(&error, request)),
+    match timeout(patience, slot.progress()).await {
+        Ok(Ok(None)) if ended => Ok(Step::BodyEnded),
+        Ok(Ok(None)) => Ok(Step::Sent),
+        Ok(Ok(Some(received))) => Ok(Step::Answered(received)),
+        Ok(Err(error)) => Err(Dispatcher::lost(&error, request)),
+        Err(_) => Ok(Step::Stalled),
     }
 }

@@ -1,10 +1,15 @@
 //! A request's way against workers that are played by the test: answers, deaths, silence, slow clients.
 
+use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::time::Instant;
 
 use bytes::Bytes;
-use py_link::{Body as LinkBody, Flags, Frame, Kind, Request, encode_response_head, frame};
+use py_link::{
+    Body as LinkBody, Flags, Frame, Kind, Request, ResponseFile, encode_response_file, encode_response_head,
+    frame,
+};
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -59,6 +64,18 @@ impl Worker {
         self.stream.write_all(&frame(kind, flags, payload)).await.expect("sent");
     }
 
+    fn send_file(&mut self, file: &std::fs::File, len: u64) {
+        let mut payload = Vec::new();
+        encode_response_file(&mut payload, ResponseFile { offset: 0, len });
+        let bytes = frame(Kind::ResponseFile, Flags::NONE, &payload);
+        let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        let descriptors = [file.as_fd()];
+        control.push(SendAncillaryMessage::ScmRights(&descriptors));
+        let bytes = [std::io::IoSlice::new(&bytes)];
+        sendmsg(&self.stream, &bytes, &mut control, SendFlags::empty()).expect("sent");
+    }
+
     async fn answer(&mut self, flags: Flags, body: &[u8]) {
         let headers = [(&b"X-App"[..], &b"yes"[..]), (b"Connection", b"close")];
         let mut payload = Vec::new();
@@ -99,7 +116,7 @@ struct Site {
 
 impl Site {
     fn new() -> Self {
-        let (queue, news) = Queue::new(2);
+        let (queue, news) = Queue::new(2, Duration::from_millis(400));
         queue.activate(1);
         let spool = SpoolLimits { memory_bytes: 64, disk_bytes: 64, dir: std::env::temp_dir() };
         let pump =
@@ -226,6 +243,21 @@ async fn a_streamed_answer_frees_its_slot_before_the_client_has_read_it() {
 }
 
 #[tokio::test]
+async fn what_comes_behind_a_descriptor_is_heard_at_once() {
+    let site = Site::new();
+    let mut worker = site.worker(1);
+    let answer = site.send(b"GET", Payload::Empty, STAYS);
+    worker.request().await;
+    // All of it lies there before the gateway looks.
+    worker.answer(Flags::NONE, b"before ").await;
+    worker.send_file(&std::fs::File::open("/dev/null").expect("there"), 1);
+    worker.send(Kind::ResponseBody, Flags::END, b" behind").await;
+    let answer = answer.await.expect("ran");
+    let seen = tokio::time::timeout(Duration::from_secs(2), text(answer)).await;
+    assert_eq!(seen.as_deref(), Ok("200 [X-App] ~before <file> behind"));
+}
+
+#[tokio::test]
 async fn death_costs_one_safe_retry_or_a_502() {
     let site = Site::new();
     let (mut first, mut second, mut third) = (site.worker(1), site.worker(2), site.worker(3));
@@ -320,6 +352,40 @@ async fn a_client_that_leaves_gives_up_its_place_or_its_exchange() {
     worker.request().await;
     worker.answer(Flags::END, b"for somebody").await;
     assert_eq!(text(answer.await.expect("ran")).await, "200 [X-App] for somebody");
+}
+
+#[tokio::test]
+async fn an_app_that_hangs_on_for_nobody_is_reported() {
+    let mut site = Site::new();
+    let mut worker = site.worker(1);
+    assert_eq!(site.news.recv().await, Some(WorkerNews::Online(1)));
+    let gone = Client { pieces: Vec::new(), leaves: true };
+    assert_eq!(text(site.send(b"GET", Payload::Empty, gone).await.expect("ran")).await, "ClientGone");
+    worker.request().await;
+    let news = tokio::time::timeout(Duration::from_secs(5), site.news.recv()).await.expect("in time");
+    assert_eq!(news, Some(WorkerNews::Stuck(1)));
+    // Its replacement breaks the stream, or it comes to its end after all.
+    assert_eq!(worker.frame().await.map(|frame| frame.0), Some(Kind::Cancel));
+    worker.answer(Flags::END, b"for nobody").await;
+    let answer = site.send(b"GET", Payload::Empty, STAYS);
+    worker.request().await;
+    worker.answer(Flags::END, b"for somebody").await;
+    assert_eq!(text(answer.await.expect("ran")).await, "200 [X-App] for somebody");
+}
+
+#[tokio::test]
+async fn an_app_that_does_not_read_a_streamed_body_is_a_504() {
+    let mut site = Site::new();
+    let mut worker = site.worker(1);
+    Arc::get_mut(&mut site.dispatcher).expect("nothing runs yet").body_bytes_max = 1 << 30;
+    assert_eq!(site.news.recv().await, Some(WorkerNews::Online(1)));
+    // More than the buffers between us hold.
+    let client = Client { pieces: vec![&[b'x'; 10_000]; 600], leaves: false };
+    let answer = site.send(b"POST", Payload::Stream(None), client);
+    worker.request().await;
+    let answer = tokio::time::timeout(Duration::from_secs(5), answer).await.expect("in time");
+    assert_eq!(text(answer.expect("ran")).await, "TimedOut");
+    assert_eq!(site.news.recv().await, Some(WorkerNews::Stuck(1)));
 }
 
 #[tokio::test]

@@ -51,6 +51,15 @@ fn fields(map: &HeaderMap, host: &[u8], limits: &HeadLimits) -> Result<(Headers,
     if map.len() > limits.fields_max {
         return Err(Refusal { status: 431, why: "there are too many request headers" });
     }
+    // As over HTTP/1: which of two would count is anybody's guess (RFC 9110, 8.3 and 8.6).
+    for (singleton, why) in [
+        (header::CONTENT_LENGTH, "Content-Length is there twice"),
+        (header::CONTENT_TYPE, "there is more than one Content-Type"),
+    ] {
+        if map.get_all(singleton).iter().nth(1).is_some() {
+            return Err(Refusal::bad(why));
+        }
+    }
     let mut headers = Headers::with_capacity(map.len() + 1, bytes + host.len() + 4);
     headers.push(b"host", host);
     let mut expects_continue = false;
@@ -146,6 +155,10 @@ mod tests {
         check("get", "https://a/", &[], "400: the method is malformed");
         check("CONNECT", "https://a/", &[], "501: this server is no tunnel");
         check("GET", "https://a/", &[("a", " b")], "400: a header value begins or ends with a space");
+        let two = [("content-length", "1"), ("content-length", "2")];
+        check("POST", "https://a/", &two, "400: Content-Length is there twice");
+        let two = [("content-type", "a/b"), ("content-type", "c/d")];
+        check("POST", "https://a/", &two, "400: there is more than one Content-Type");
         check("POST", "https://a/", &[("expect", "tea")], "417: the expectation is unknown");
         check("GET", &format!("https://a/{}", "x".repeat(40)), &[], "414: the request target is too long");
         check("GET", "https://a/", &[("a", &"x".repeat(200))], "431: the request headers are too large");

@@ -82,11 +82,13 @@ impl ReceiveBuffer {
             stream.readable().await?;
             let mut received = None;
             let outcome = stream.try_receive(|| {
+                let descriptors = self.descriptors.len();
                 let bytes = self.receive(stream)?;
                 received = Some(bytes);
                 // All there was has been read. To say so here clears the readiness: polling is edge-triggered, the
                 // next byte wakes us anew, and the next exchange saves a system call that would find nothing.
-                if self.filled.end < self.buffer.len() {
+                // (Behind a descriptor a read ends early, and more may lie there.)
+                if self.filled.end < self.buffer.len() && self.descriptors.len() == descriptors {
                     Err(io::ErrorKind::WouldBlock.into())
                 } else {
                     Ok(())

@@ -95,6 +95,21 @@ fn serves_http1_with_keep_alive_over_tcp_and_unix_sockets() {
 }
 
 #[test]
+fn a_disk_that_hangs_does_not_hold_up_the_end() {
+    let running = start(|_| {}, None);
+    let (reached, waits) = std::sync::mpsc::channel();
+    let (_end, hangs) = std::sync::mpsc::channel::<()>();
+    drop(running.reactors.handles()[0].spawn_blocking(move || {
+        reached.send(()).unwrap();
+        let _hung = hangs.recv_timeout(Duration::from_secs(20));
+    }));
+    waits.recv().unwrap();
+    let since = Instant::now();
+    running.reactors.stop();
+    assert!(since.elapsed() < Duration::from_secs(10));
+}
+
+#[test]
 fn a_method_that_begins_like_the_preface_is_http1() {
     let running = start(|_| {}, None);
     let mut stream = running.connect();
