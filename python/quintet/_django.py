@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Callable
@@ -64,6 +65,56 @@ def with_static_files(app: Callable[..., Any]) -> Callable[..., Any]:
     from django.contrib.staticfiles.handlers import StaticFilesHandler
 
     return StaticFilesHandler(app)
+
+
+def log_unheard_exceptions(log: Callable[[str, str, str, str, BaseException | None], None]) -> None:
+    """Has the exceptions of views logged, where the project's own logging writes them nowhere.
+
+    Django turns them into a 500 itself, and with DEBUG off its default logging only mails ADMINS.
+    """
+    from django.conf import settings
+    from django.core.signals import got_request_exception
+
+    # Propagated exceptions reach the worker, which logs them.
+    if settings.DEBUG_PROPAGATE_EXCEPTIONS or _is_heard("django.request"):
+        return
+
+    def tell(request: Any = None, **_: Any) -> None:
+        meta = getattr(request, "META", {})
+        words = [str(meta.get(name, "")) for name in ("HTTP_X_REQUEST_ID", "REQUEST_METHOD", "PATH_INFO")]
+        log("the app raised an exception", words[0], words[1], words[2], sys.exc_info()[1])
+
+    got_request_exception.connect(tell, weak=False, dispatch_uid="quintet")
+
+
+def _is_heard(name: str) -> bool:
+    """Does a handler take this logger's errors, mail aside?"""
+    from django.utils.log import AdminEmailHandler
+
+    found = False
+    logger: logging.Logger | None = logging.getLogger(name)
+    if logger.disabled:
+        # Seldom wanted: a LOGGING without `disable_existing_loggers: False` does it to Django's loggers.
+        return False
+    if not logger.isEnabledFor(logging.ERROR):
+        # A level above ERROR is wanted: the project is obeyed.
+        return True
+    record = logging.LogRecord(name, logging.ERROR, "", 0, "", (), None)
+    while logger is not None:
+        for handler in logger.handlers:
+            found = True
+            if isinstance(handler, AdminEmailHandler) or handler.level > logging.ERROR:
+                continue
+            try:
+                taken = handler.filter(record)
+            except Exception:  # noqa: BLE001
+                # A filter of the project that wants a real record: the handler is there to be used.
+                taken = True
+            if taken:
+                return True
+        logger = logger.parent if logger.propagate else None
+    # With no handler at all Python writes to standard error.
+    return not found
 
 
 def _path(value: Any) -> str | None:

@@ -16,7 +16,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from quintet import _app, _core
+from quintet import _app, _core, _django
 from quintet._log import Log
 
 # BSD's sysexits: a configuration error, an internal error.
@@ -57,13 +57,16 @@ def main() -> int:
         app, report = _app.load(start)
     except BaseException as error:  # noqa: BLE001 (SystemExit at import is a failed import, too)
         return fail(worker, _app.explain(error, start))
+    log = Log(start["worker"], start["log_json"])
+    if _django.is_used():
+        _django.log_unheard_exceptions(log.exchange)
     # What lives by now lives for ever: the garbage collector need not look at it again.
     gc.collect()
     gc.freeze()
     signal.signal(signal.SIGTERM, lambda *_: worker.stop())
     watch_forks(worker)
     worker.tell(json.dumps({"type": "ready", "app": report}))
-    return serve(worker, app, Log(start["worker"], start["log_json"]), start["threads"])
+    return serve(worker, app, log, start["threads"])
 
 
 def enter(directory: str) -> None:

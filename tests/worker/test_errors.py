@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from workers import Serve, eventually
+from workers import Serve, django_dir, eventually
 
 RAISES = """
     import pathlib
@@ -132,3 +132,43 @@ def test_wsgi_errors_takes_text(serve: Serve) -> None:
     )
     worker.slot.get()
     assert worker.stderr() == "wrote ä\none\ntwo\nprinted\n"
+
+
+DJANGO = """
+    from django.urls import path
+    def lost(request): raise KeyError("lost")
+    urlpatterns = [path("lost", lost)]
+"""
+
+
+LOGGING = """
+LOGGING = {
+    "version": 1,
+    "handlers": {"console": {"class": "logging.StreamHandler"}},
+    "root": {"handlers": ["console"]},
+}
+"""
+
+
+@pytest.mark.parametrize(
+    ("settings", "entries_of_ours"),
+    [
+        pytest.param("", 1, id="Django's default only mails"),
+        pytest.param("DEBUG_PROPAGATE_EXCEPTIONS = True", 1, id="propagated"),
+        pytest.param("DEBUG = True", 0, id="Django writes with DEBUG"),
+        pytest.param(LOGGING + "LOGGING['disable_existing_loggers'] = False", 0, id="the project writes"),
+        pytest.param(LOGGING, 1, id="the project has disabled Django's loggers, as LOGGING does unless told"),
+        pytest.param("LOGGING_CONFIG = None", 0, id="Python writes"),
+    ],
+)
+def test_an_exception_of_a_view_is_written_once(
+    serve: Serve, tmp_path: Path, settings: str, entries_of_ours: int
+) -> None:
+    more = f"SECRET_KEY = 'x'\nALLOWED_HOSTS = ['*']\nROOT_URLCONF = 'app'\n{settings}\n"
+    (tmp_path / "own_settings.py").write_text(more)
+    worker = serve(DJANGO, path=[django_dir("5.2")], wsgi=None, settings="own_settings")
+    assert worker.slot.exchange(target="/lost", request_id="the-id").status == 500
+    logged = worker.stderr()
+    assert logged.count("Traceback") == 1
+    ours = 'the app raised an exception request_id="the-id" method="GET" path="/lost"'
+    assert logged.count(ours) == entries_of_ours
