@@ -4,7 +4,11 @@
 //! asking reactor (no wake-up across threads), then the most recently used (warm caches). Requests wait first in,
 //! first out. `S` is a slot, `W` a waiting request; both are opaque here.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+/// Retired workers that are remembered: a process that is on its way out may connect again until it is gone. Twice as
+/// many as there can be; numbers are never used again.
+const RETIRED_MAX: usize = 2048;
 
 /// A slot that knows on which reactor it lives.
 pub(crate) trait Homed {
@@ -54,6 +58,7 @@ impl<S> Worker<S> {
 
 pub(crate) struct Pool<S, W> {
     workers: HashMap<u32, Worker<S>>,
+    retired: BTreeSet<u32>,
     /// Newest generation that may serve; older ones that are not retired may, too.
     active: Option<u32>,
     waiting: BTreeMap<Ticket, W>,
@@ -63,7 +68,8 @@ pub(crate) struct Pool<S, W> {
 
 impl<S: Homed, W> Pool<S, W> {
     pub(crate) fn new(depth_max: usize) -> Self {
-        Self { workers: HashMap::new(), active: None, waiting: BTreeMap::new(), depth_max, tick: 0 }
+        let (workers, retired) = (HashMap::new(), BTreeSet::new());
+        Self { workers, retired, active: None, waiting: BTreeMap::new(), depth_max, tick: 0 }
     }
 
     fn tick(&mut self) -> u64 {
@@ -115,15 +121,17 @@ impl<S: Homed, W> Pool<S, W> {
 
     /// A slot was opened; it is to be given back next. True when it was the last of the `of` that were announced.
     pub(crate) fn join(&mut self, worker: u32, generation: u32, of: u16) -> bool {
+        // Its stream broke while it retired, and it has connected again: told once more, it goes.
+        let retiring = self.retired.contains(&worker);
         let entry = self.workers.entry(worker).or_insert_with(|| Worker {
             generation,
-            retiring: false,
+            retiring,
             slots: 0,
             idle: Vec::new(),
             used: 0,
         });
         entry.slots += 1;
-        entry.slots == of
+        entry.slots == of && !entry.retiring
     }
 
     /// A slot has come free.
@@ -173,6 +181,10 @@ impl<S: Homed, W> Pool<S, W> {
 
     /// Retires a worker: returns its idle slots, and whether no slot is out any more.
     pub(crate) fn retire(&mut self, worker: u32) -> (Vec<S>, bool) {
+        self.retired.insert(worker);
+        if self.retired.len() > RETIRED_MAX {
+            self.retired.pop_first();
+        }
         let Some(entry) = self.workers.get_mut(&worker) else { return (Vec::new(), true) };
         entry.retiring = true;
         let idle = std::mem::take(&mut entry.idle);
@@ -276,6 +288,18 @@ mod tests {
         assert_eq!(pool.give_back(1, out), Returned::Retire { slot: out, last: true });
         assert!(!pool.has_slots());
         assert_eq!(pool.retire(1), (vec![], true), "again: nothing left to do");
+    }
+
+    #[test]
+    fn a_retired_worker_that_connects_again_gets_nothing() {
+        let mut pool = pool_with(&[(1, &[0])]);
+        let out = pool.take(0).expect("idle");
+        assert_eq!(pool.retire(1), (vec![], false));
+        assert!(pool.lost(1), "its stream broke");
+        assert!(!pool.join(1, 1, 1));
+        pool.wait("next").expect("room");
+        assert_eq!(pool.give_back(1, out), Returned::Retire { slot: out, last: true });
+        assert!(!pool.has_slots());
     }
 
     #[test]
