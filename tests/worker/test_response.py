@@ -276,16 +276,26 @@ WRONGS = {
     "start_response('200 OK', [('a', 'b\\r\\nset-cookie: c')])": "control characters",
     "start_response('200 OK', [('a', 'b\\x00')])": "control characters",
     "start_response('200 OK', [('a', '\\u20ac')])": "latin-1",
-    "start_response('200 OK', [('Connection', 'close')])": "header of the connection",
-    "start_response('200 OK', [('TRANSFER-ENCODING', 'chunked')])": "header of the connection",
-    "start_response('200 OK', [('keep-alive', '5')])": "header of the connection",
-    "start_response('200 OK', [('Upgrade', 'h2c')])": "header of the connection",
     "start_response('200 OK', [('Content-Length', '-1')])": "no Content-Length",
     "start_response('200 OK', [('Content-Length', '1'), ('content-length', '1')])": "a second one",
     "start_response('200 OK', [('a', 'x' * 300_000)])": "more headers than fit",
     "start_response()": "missing",
     "start_response('200 OK', [])('text')": "must give bytes",
 }
+
+
+def test_headers_of_the_connection_are_dropped(serve: Serve) -> None:
+    worker = serve(
+        """
+        def app(environ, start_response):
+            dropped = [("Connection", "close"), ("TRANSFER-ENCODING", "chunked"), ("keep-alive", "5"), ("Upgrade", "x")]
+            start_response("200 OK", [("Content-Type", "text/event-stream"), *dropped])
+            return [b"data: 1\\n\\n"]
+        """
+    )
+    response = worker.slot.get()
+    assert (response.status, response.body) == (200, b"data: 1\n\n"), worker.stderr()
+    assert {name.lower() for name, _ in response.headers} == {"content-type", "content-length"}
 
 
 def test_wrong_calls(serve: Serve) -> None:

@@ -203,7 +203,9 @@ fn set_header(outgoing: &mut Outgoing, pair: &Bound<'_, PyAny>, declared: &mut O
     with_latin1(&name, "a header's name", |name| {
         with_latin1(&value, "a header's value", |value| {
             check_header(name, value, declared)?;
-            if outgoing.header(name, value) {
+            // What belongs to the connection is the server's business. PEP 3333 forbids it to apps, but views that set
+            // `Connection: keep-alive` on an event stream are common and work elsewhere: it is dropped, as gunicorn does.
+            if is_hop_by_hop(name) || outgoing.header(name, value) {
                 Ok(())
             } else {
                 Err(PyValueError::new_err("the response has more headers than fit (256 KiB, 65,535 fields)"))
@@ -222,13 +224,6 @@ fn check_header(name: &[u8], value: &[u8], declared: &mut Option<u64>) -> PyResu
             "the value of header {} has control characters: {:?}",
             shown(name),
             shown(value)
-        )));
-    }
-    if is_hop_by_hop(name) {
-        return Err(PyValueError::new_err(format!(
-            "{} is a header of the connection, which is the server's: an app must not set it (PEP 3333, \"Other \
-             HTTP Features\")",
-            shown(name)
         )));
     }
     if name.len() == 14 && name.eq_ignore_ascii_case(b"content-length") {
