@@ -63,7 +63,9 @@ class TestTls:
     def test_a_broken_certificate_at_reload_keeps_the_old(self, site: Site, certificate: Certificate) -> None:
         site.allow_log("certificate|TLS|tls")
         certificate.chain.write_text("nonsense")
-        site.reload()
+        done = site.reload()
+        assert done.returncode == 2, done.stdout + done.stderr
+        assert "TLS certificate" in done.stderr
         assert site.get("/hello").text == "hello"
 
     def test_a_silent_client_is_sent_away(self, plain: Start, certificate: Certificate) -> None:

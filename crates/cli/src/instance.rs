@@ -11,6 +11,7 @@ use ctl_config::{Config, Style};
 use crate::exit::Exit;
 use crate::failure::{Failure, Result};
 use crate::place;
+use crate::run;
 use crate::setup::Request;
 
 /// A running instance, or the place where it would be.
@@ -67,7 +68,8 @@ pub(crate) fn reload(matches: &ArgMatches) -> Result<Exit> {
         }
         Err(ClientError::Failed(text)) => {
             anstream::eprintln!("{text}");
-            let exit = if instance.broken { Exit::Usage } else { Exit::App };
+            let broken = instance.broken || run::readable_tls(config).is_err();
+            let exit = if broken { Exit::Usage } else { Exit::App };
             let failure = Failure::new(exit, "the reload failed; the old code is still serving");
             Err(failure.hint("mend what is shown above, then run `quintet reload` again"))
         }

@@ -7,6 +7,7 @@ use clap::ArgMatches;
 use ctl_config::{Config, Loaded, LogFormat, LogLevel, Style};
 use ctl_supervisor::{Outcome, ReloadConfig, RunPlan};
 use ctl_telemetry::logging::{self, Format, LevelFilter};
+use http_gateway::tls::Identity;
 
 use crate::exit::Exit;
 use crate::failure::{Failure, Result};
@@ -114,6 +115,7 @@ fn reload_config(request: Request) -> ReloadConfig {
     Box::new(move || {
         let again = || {
             let mut config = request.load()?.config;
+            readable_tls(&config)?;
             let project = discover(&config)?;
             let sizing = size(&config);
             fill_in(&mut config, &project, &sizing);
@@ -121,6 +123,17 @@ fn reload_config(request: Request) -> ReloadConfig {
         };
         again().map_err(|failure: Failure| failure.render(Style::default()))
     })
+}
+
+/// A certificate that cannot be read again fails a reload where its asker sees it; the gateway keeps the old one.
+pub(crate) fn readable_tls(config: &Config) -> Result<()> {
+    let Some((certificate, key)) = config.tls.certificate.as_ref().zip(config.tls.key.as_ref()) else {
+        return Ok(());
+    };
+    match Identity::load(certificate, key) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(Failure::new(Exit::Usage, error.message).detail(error.detail).hint(error.hint)),
+    }
 }
 
 fn start_log(config: &Config) {

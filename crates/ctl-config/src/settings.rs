@@ -147,7 +147,7 @@ settings! {
             example("\"www-data\""), otherwise("the user's own group");
     }
 
-    /// HTTPS. Both files are read again at `quintet reload`.
+    /// HTTPS. Both files are read again at `quintet reload`, which fails if they are no good: the old ones stay.
     [tls] Tls {
         /// PEM file with the certificate and its chain. Setting it turns TLS on for every TCP address.
         certificate: Option<PathBuf> = None,

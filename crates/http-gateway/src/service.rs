@@ -151,7 +151,7 @@ impl Gateway {
             }
         };
         if let Some(files) = self.files()
-            && let Some(file) = files.accel(head, response.status, &mut response.headers).await
+            && let Some(file) = files.accel(head, &request_id, response.status, &mut response.headers).await
         {
             response = from_file(file, response.trail);
         }

@@ -41,10 +41,11 @@ pub(super) fn plan(entries: &[String]) -> Result<Vec<Plan>, FilesError> {
 
 impl Files {
     /// Takes `X-Accel-Redirect` and `X-Sendfile` out of an app's response, and answers in its place when it has one.
-    /// `None`: the response is sent as it is.
+    /// `None`: the response is sent as it is. The request id is for the log.
     pub async fn accel(
         &self,
         head: &RequestHead,
+        request_id: &str,
         status: u16,
         headers: &mut Headers,
     ) -> Option<FileResponse> {
@@ -58,24 +59,25 @@ impl Files {
         for name in [REDIRECT, SENDFILE] {
             headers.remove(|n| n.eq_ignore_ascii_case(name.as_bytes()));
         }
-        Some(Box::pin(self.send(head, status, headers, name, &value)).await)
+        Some(Box::pin(self.send(head, request_id, status, headers, (name, &value))).await)
     }
 
     async fn send(
         &self,
         head: &RequestHead,
+        request_id: &str,
         status: u16,
         headers: &Headers,
-        name: &str,
-        value: &[u8],
+        (name, value): (&str, &[u8]),
     ) -> FileResponse {
         let found = if name == REDIRECT { self.shared.by_url(value) } else { self.shared.by_path(value) };
         let Some((mount, path)) = found else {
             tracing::error!(
+                request_id,
                 header = name,
                 value = %String::from_utf8_lossy(value),
                 hint = "name the directory in the setting files.accel, e.g. \"/protected/=/srv/files\"",
-                "the app wants a file sent from outside the configured directories"
+                "the app wants a file sent that is outside the configured directories or hidden"
             );
             return FileResponse::text(500, "The server is not set up to send this file.\n");
         };

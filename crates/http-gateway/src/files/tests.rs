@@ -494,7 +494,7 @@ async fn sent_on_the_apps_word() {
             headers.push(name.as_bytes(), value.as_bytes());
         }
         headers.push(name.as_bytes(), value.as_bytes());
-        let response = files.accel(&head("GET", "/download/", fields), 200, &mut headers).await;
+        let response = files.accel(&head("GET", "/download/", fields), "id", 200, &mut headers).await;
         assert!(!headers.contains(name));
         response.unwrap()
     };
@@ -524,7 +524,7 @@ async fn sent_on_the_apps_word() {
     let conditions = [("If-None-Match", "*"), ("If-Match", "\"other\""), ("Range", "bytes=0-1")];
     for (method, status) in [("POST", 200), ("GET", 404)] {
         let response = files
-            .accel(&head(method, "/download/", &conditions), status, &mut headers.clone())
+            .accel(&head(method, "/download/", &conditions), "id", status, &mut headers.clone())
             .await
             .unwrap();
         assert_eq!((response.status, body(&response)), (status, b"0123456789".to_vec()));
@@ -542,7 +542,7 @@ async fn sent_on_the_apps_word() {
         assert_eq!(send(name, &value, &[]).await.status, 500, "{value}");
     }
     let mut none = Headers::default();
-    assert!(files.accel(&head("GET", "/", &[]), 200, &mut none).await.is_none());
+    assert!(files.accel(&head("GET", "/", &[]), "id", 200, &mut none).await.is_none());
     assert_eq!(status(&files, "GET", "/protected/a%20b.pdf").await, None, "never for clients");
 }
 
