@@ -11,7 +11,6 @@ use ctl_config::{Config, Style};
 use crate::exit::Exit;
 use crate::failure::{Failure, Result};
 use crate::place;
-use crate::run;
 use crate::setup::Request;
 
 /// A running instance, or the place where it would be.
@@ -19,23 +18,21 @@ use crate::setup::Request;
 pub(crate) struct Instance {
     /// Its runtime directory.
     pub(crate) runtime_dir: PathBuf,
-    /// Its configuration as it would be read now; what it runs with may differ.
+    /// Its configuration as it would be read now, or defaults where that has errors; what it runs with may differ.
     pub(crate) config: Config,
-    /// The configuration has errors as it is now; `config` has defaults.
-    broken: bool,
 }
 
 /// Finds the instance that the command line means.
 pub(crate) fn find(matches: &ArgMatches) -> Result<Instance> {
     let request = Request::from_matches(matches)?;
-    let (config, broken) = match request.load() {
-        Ok(loaded) => (loaded.config, false),
+    let config = match request.load() {
+        Ok(loaded) => loaded.config,
         // A quintet.toml that was broken after the start must not keep anybody from asking or stopping.
-        Err(Failure::Config(_)) => (without_file(&request), true),
+        Err(Failure::Config(_)) => without_file(&request),
         Err(failure) => return Err(failure),
     };
     let project = env::current_dir().unwrap_or_default().join(&config.app.dir);
-    Ok(Instance { runtime_dir: place::runtime_dir(&config, &project)?, config, broken })
+    Ok(Instance { runtime_dir: place::runtime_dir(&config, &project)?, config })
 }
 
 /// What the command line alone says about where the instance is.
@@ -68,8 +65,8 @@ pub(crate) fn reload(matches: &ArgMatches) -> Result<Exit> {
         }
         Err(ClientError::Failed(text)) => {
             anstream::eprintln!("{text}");
-            let broken = instance.broken || run::readable_tls(config).is_err();
-            let exit = if broken { Exit::Usage } else { Exit::App };
+            // A configuration that was not taken comes as we write such errors ourselves; everything else is the app's.
+            let exit = if text.starts_with("error: ") { Exit::Usage } else { Exit::App };
             let failure = Failure::new(exit, "the reload failed; the old code is still serving");
             Err(failure.hint("mend what is shown above, then run `quintet reload` again"))
         }

@@ -126,7 +126,7 @@ fn reload_config(request: Request) -> ReloadConfig {
 }
 
 /// A certificate that cannot be read again fails a reload where its asker sees it; the gateway keeps the old one.
-pub(crate) fn readable_tls(config: &Config) -> Result<()> {
+fn readable_tls(config: &Config) -> Result<()> {
     let Some((certificate, key)) = config.tls.certificate.as_ref().zip(config.tls.key.as_ref()) else {
         return Ok(());
     };

@@ -60,7 +60,12 @@ impl State {
         let Some(reload) = self.reload.as_mut().filter(|reload| reload.reading) else { return };
         reload.reading = false;
         match read {
-            Err(text) => self.end_reload(Err(text)),
+            Err(text) => {
+                // Also for who has asked by signal, and hears nothing else.
+                let why = text.trim_end().trim_start_matches("error: ");
+                self.log(Level::Error, format!("reload failed, the old code keeps serving: {why}"));
+                self.end_reload(Err(text));
+            }
             Ok(settings) => {
                 self.settings = settings;
                 self.last_generation += 1;

@@ -226,6 +226,10 @@ fn a_configuration_that_cannot_be_read_changes_nothing() {
     let mut table = Table::serving(1);
     table.does(Event::Asked { client: 7, command: Command::Reload });
     assert_eq!(table.does(Event::ConfigRead(Err("quintet.toml: line 3".to_owned()))), "failed→7");
+    assert!(
+        table.logged(Level::Error).ends_with("quintet.toml: line 3"),
+        "who has sent a signal sees it there"
+    );
     assert_eq!(table.after(Duration::from_secs(60)), "");
 }
 
