@@ -42,7 +42,7 @@ def closed_rounds(
         if len(bare) <= number:
             bare.append(bare_call(context, site, path, bare_requests))
         before = beside.cpu_seconds() if beside else 0.0
-        sample = rounds.closed(stack, path, context.seconds(3))
+        sample = rounds.closed(stack, path, context.seconds(2))
         if beside:
             requests = sample["requests_per_second"] * sample["seconds"]
             sample["database_cpu_us_per_request"] = (beside.cpu_seconds() - before) / max(requests, 1) * 1e6
@@ -61,7 +61,7 @@ def open_rounds(context: Context, stacks: list[Stack], path: str, samples: Sampl
         context.say(f"open loop, {rate:.0f} requests/s: {share} % of what {slowest.name} can")
 
         def measure(stack: Stack, number: int, rate: float = rate, share: int = share) -> rounds.Sample:
-            return rounds.scheduled(stack, path, rate, context.seconds(2.5), f"at_{share}", seed=number + 1)
+            return rounds.scheduled(stack, path, rate, context.seconds(1.5), f"at_{share}", seed=number + 1)
 
         rounds.in_turn(stacks, context.rounds, measure, samples, context.say)
     busy = "at_80"
