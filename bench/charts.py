@@ -119,7 +119,7 @@ def of(result: dict[str, Any]) -> Chart | None:
             for case in ("1kB", "100kB", "10MB", "handshake")
             if _has(result, f"cpu_us_per_request_{case}")
         ]
-        groups = [(_spoken(case), bars(result, f"cpu_us_per_request_{case}")) for case in cases]
+        groups = [(spoken(case), bars(result, f"cpu_us_per_request_{case}")) for case in cases]
         note = "each group to its own scale; less is better"
         return Chart(f"{result['title']}: CPU per request", note, "µs", groups, one_scale=False)
     if scenario == "idle":
@@ -158,7 +158,8 @@ def _has(result: dict[str, Any], figure: str) -> bool:
     return any(figure in row for row in result["stacks"].values())
 
 
-def _spoken(case: str) -> str:
+def spoken(case: str) -> str:
+    """A case in words."""
     return {"1kB": "1 kB", "100kB": "100 kB", "10MB": "10 MB", "handshake": "a full handshake and 1 kB"}[case]
 
 

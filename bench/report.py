@@ -66,7 +66,8 @@ def _section(result: dict[str, Any], has_chart: bool) -> str:
     lines = [f"## `{result['scenario']}`: {result['title']}\n"]
     if has_chart:
         lines.append(f"![{result['title']}](benchmarks/{result['scenario']}.svg)\n")
-    lines.append(f"{result['method']} Medians of {result['pairs']} rounds [least – greatest].\n")
+    rounds = f"Medians of {result['pairs']} rounds [least – greatest]." if result["pairs"] > 1 else "One run."
+    lines.append(f"{result['method']} {rounds}\n")
     lines += _table(result)
     limit = result.get("limit")
     if limit:
@@ -88,12 +89,19 @@ def _table(result: dict[str, Any]) -> list[str]:
         for stack, row in result["stacks"].items():
             cells = [
                 stack,
-                *([case.replace("at_", "") + (" %" if case.startswith("at_") else "")] if case else []),
+                *([_spoken(case)] if case else []),
             ]
             lines.append(
                 "| " + " | ".join([*cells, *(_cell(row, _key(row, name, case)) for name in columns)]) + " |"
             )
     return lines
+
+
+def _spoken(case: str) -> str:
+    """`at_30`: 30 %, `1kB`: 1 kB, `10000`: 10,000 idle."""
+    if case.startswith("at_"):
+        return f"{case.removeprefix('at_')} %"
+    return f"{int(case):,} idle" if case.isdigit() else charts.spoken(case)
 
 
 def _known(result: dict[str, Any], case: str, name: str = "") -> bool:

@@ -17,7 +17,7 @@ def write(context: Context, title: str, outcome: Outcome, versions: dict[str, st
         "scenario": context.scenario,
         "title": title,
         "quick": context.quick,
-        "pairs": context.rounds,
+        "pairs": outcome.samples.rounds(),
         "machine": limits.machine(),
         "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
         "versions": versions,

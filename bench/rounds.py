@@ -29,6 +29,12 @@ class Samples:
         for name, value in sample.items():
             figures.setdefault(name, []).append(value)
 
+    def rounds(self) -> int:
+        """How many there were."""
+        return max(
+            (len(values) for figures in self.by_stack.values() for values in figures.values()), default=0
+        )
+
     def median(self, stack: str, figure: str) -> float:
         """Over the rounds so far."""
         return statistics.median(self.by_stack[stack][figure])
