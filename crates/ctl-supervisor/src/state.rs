@@ -320,7 +320,7 @@ impl State {
     /// Nothing can run, and it is not worth trying again.
     fn give_up(&mut self, outcome: Outcome, now: Instant) {
         if self.stop.is_none() {
-            self.stop = Some(Stop::new(outcome, Vec::new()));
+            self.stop = Some(Stop::new(outcome, Vec::new(), now));
             self.fail_waiting("the instance could not start");
             self.hurry(Step::Term, now);
         }

@@ -16,6 +16,10 @@ const DRAIN_SLACK: Duration = Duration::from_secs(2);
 /// Between SIGTERM and SIGKILL when a second signal says that it is urgent.
 const HURRY_GRACE: Duration = Duration::from_secs(1);
 
+/// Signals closer together than this are one wish: wrappers such as `timeout` signal the process and then its group.
+/// Nobody presses a key twice as fast and means two things.
+const SAME_WISH: Duration = Duration::from_millis(250);
+
 /// The instance ends.
 #[derive(Debug)]
 pub(super) struct Stop {
@@ -23,13 +27,15 @@ pub(super) struct Stop {
     clients: Vec<ClientId>,
     /// Times somebody was in a hurry.
     hurries: u32,
+    /// When the last wish was heard.
+    heard: Instant,
     /// Until then the listeners are kept, for load balancers that have not noticed yet. `None`: given up already.
     listens_until: Option<Instant>,
 }
 
 impl Stop {
-    pub(super) fn new(outcome: Outcome, clients: Vec<ClientId>) -> Self {
-        Self { outcome, clients, hurries: 0, listens_until: None }
+    pub(super) fn new(outcome: Outcome, clients: Vec<ClientId>, now: Instant) -> Self {
+        Self { outcome, clients, hurries: 0, heard: now, listens_until: None }
     }
 
     pub(super) fn deadline(&self) -> Option<Instant> {
@@ -44,7 +50,11 @@ impl State {
             return;
         };
         let Some(client) = client else {
+            if now < stop.heard + SAME_WISH {
+                return;
+            }
             // A second signal: urgent. A third: at once.
+            stop.heard = now;
             stop.hurries += 1;
             let step = if stop.hurries > 1 { Step::Kill } else { Step::Term };
             self.log(Level::Warn, "stopping without waiting for the requests in flight");
@@ -63,7 +73,7 @@ impl State {
             client.as_slice(),
             &Reply::Progress { text: "finishing the requests in flight".to_owned() },
         );
-        let mut stop = Stop::new(Outcome::Stopped, client.into_iter().collect());
+        let mut stop = Stop::new(Outcome::Stopped, client.into_iter().collect(), now);
         stop.listens_until = Some(now + self.settings.drain_delay);
         self.stop = Some(stop);
         let starting =

@@ -402,7 +402,14 @@ fn a_stop_ends_although_nobody_listens() {
 fn a_second_signal_hurries_and_a_third_kills() {
     let mut table = Table::serving(2);
     assert_eq!(table.does(Event::StopSignal), "drain unlisten");
+    assert_eq!(
+        table.does(Event::StopSignal),
+        "",
+        "a wrapper that signals the process and its group means one thing"
+    );
+    table.after(Duration::from_millis(300));
     assert_eq!(table.does(Event::StopSignal), "term-gateway term1 term2");
+    table.after(Duration::from_millis(300));
     assert_eq!(table.does(Event::StopSignal), "kill-gateway kill1 kill2");
 }
 
