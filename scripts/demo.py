@@ -27,19 +27,19 @@ PR_SET_PDEATHSIG = 1
 
 
 def arguments() -> argparse.Namespace:
-    """--bind, --db, --products."""
+    """--bind, --db, --products, --data."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--bind", default="127.0.0.1:8000")
     parser.add_argument("--db", choices=["sqlite", "postgres"], default="sqlite")
     parser.add_argument("--products", type=int, default=5000)
+    parser.add_argument("--data", type=Path, default=ROOT / ".cache" / "postgres", help="PostgreSQL's files")
     return parser.parse_args()
 
 
-def database(kind: str, stack: contextlib.ExitStack) -> str:
+def database(kind: str, data: Path, stack: contextlib.ExitStack) -> str:
     """The DATABASE_URL; starts PostgreSQL for it when asked to."""
     if kind == "sqlite":
         return os.environ.get("DATABASE_URL", f"sqlite:///{SHOP}/db.sqlite3")
-    data = ROOT / ".cache" / "postgres"
     if os.geteuid() == 0 and not _others_may_enter(data.parent):
         # The server runs as another user, who cannot reach a directory below, say, /root.
         data = Path(tempfile.gettempdir()) / f"quintet-demo-postgres-{ROOT.stat().st_ino}"
@@ -148,7 +148,7 @@ def main() -> int:
         return 1
     with contextlib.ExitStack() as stack:
         try:
-            url = database(asked.db, stack)
+            url = database(asked.db, asked.data, stack)
         except PostgresError as error:
             print(f"error: {error}", file=sys.stderr)
             return 1

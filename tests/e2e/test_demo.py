@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -31,17 +33,12 @@ def test_the_demo_runs_in_the_foreground_until_ctrl_c(tmp_path: Path, database: 
         "MEDIA_ROOT": str(tmp_path / "media"),
         "STATIC_ROOT": str(tmp_path / "static"),
     }
+    # PostgreSQL runs as another user, who cannot enter pytest's directories.
+    data = Path(tempfile.mkdtemp(prefix="story-postgres-"))
+    data.chmod(0o711)
     log = tmp_path / "log"
-    command = [
-        sys.executable,
-        "scripts/demo.py",
-        "--bind",
-        f"127.0.0.1:{port}",
-        "--db",
-        database,
-        "--products",
-        "60",
-    ]
+    command = [sys.executable, "scripts/demo.py", "--bind", f"127.0.0.1:{port}", "--db", database]
+    command += ["--products", "60", "--data", str(data / "cluster")]
     with log.open("wb") as output:
         demo = subprocess.Popen(
             command, cwd=places.ROOT, env=env, stdout=output, stderr=output, start_new_session=True
@@ -69,6 +66,7 @@ def test_the_demo_runs_in_the_foreground_until_ctrl_c(tmp_path: Path, database: 
     finally:
         if demo.poll() is None:
             demo.kill()
+        shutil.rmtree(data)
 
 
 class TestLayering:
