@@ -10,7 +10,7 @@
 //! | `census.rs` | how many connections are open, where, and when the last one is gone |
 //! | `greet.rs` | a connection's first bytes: PROXY header, TLS, which protocol |
 //!
-//! Invariants: nothing is accepted before the gate opens nor after the drain began; an accepted connection that
+//! Invariants: nothing is accepted before the gate opens nor after the last call of a drain; an accepted connection that
 //! sends nothing holds no buffer; every wait has a deadline; a connection that cannot be served is told so.
 
 mod accept;
@@ -40,6 +40,10 @@ const BLOCKING_THREADS_MAX: usize = 16;
 
 /// More reactors than this were never needed: one moves tens of thousands of requests a second.
 const REACTORS_MAX: usize = 64;
+
+/// How long connections are accepted after the drain has begun: the supervisor gives its share of the listening sockets up
+/// at the same moment, but not in the same microsecond, and until both have, clients still get in.
+pub const LAST_CALL: Duration = Duration::from_millis(100);
 
 /// A listening socket.
 #[derive(Debug)]

@@ -15,7 +15,7 @@ use tokio::runtime::Runtime;
 use tokio::sync::watch;
 
 use super::greet::greet;
-use super::{Place, Shared};
+use super::{LAST_CALL, Place, Shared};
 use crate::drain::Drain;
 use crate::message::Service;
 
@@ -80,8 +80,24 @@ impl<S: Service> Acceptor<S> {
         })
     }
 
-    /// Accepts until the drain begins.
+    /// Accepts until the drain begins, and then what is still at the door: a connection that the kernel has taken is
+    /// ours, and to close the socket before it is accepted would reset it.
     pub(super) async fn run(mut self) {
+        self.accept_until_drain().await;
+        if !*self.gate.borrow() {
+            return;
+        }
+        let last_call = tokio::time::Instant::now() + LAST_CALL;
+        while let Ok(Ok(mut ready)) = tokio::time::timeout_at(last_call, self.socket.readable()).await {
+            ready.retain_ready();
+            if let Round::Exhausted(_) = self.round() {
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+        while let Round::More = self.round() {}
+    }
+
+    async fn accept_until_drain(&mut self) {
         loop {
             tokio::select! {
                 biased;
