@@ -6,11 +6,14 @@
 
 use tokio::sync::watch;
 
-/// Serving or draining; never back.
+/// Serving, leaving, draining; never back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
     /// As usual.
     Serving,
+    /// Still listening. Clients hear of it with their next answer; no connection is closed under a request that may be
+    /// on its way.
+    Leaving,
     /// Finish what is in flight and close.
     Draining,
 }
@@ -26,12 +29,12 @@ impl Drain {
         (sender, Self(receiver))
     }
 
-    /// Has it begun?
-    pub fn has_begun(&self) -> bool {
-        *self.0.borrow() == Phase::Draining
+    /// Is it time to tell the client? From [`Phase::Leaving`] on.
+    pub fn is_ending(&self) -> bool {
+        *self.0.borrow() != Phase::Serving
     }
 
-    /// Resolves when it has begun, at once when it had already. A sender that is gone counts as begun: its
+    /// Resolves when draining has begun, at once when it had already. A sender that is gone counts as begun: its
     /// process is ending. Cancel safe.
     pub async fn begun(&mut self) {
         let _gone = self.0.wait_for(|&phase| phase == Phase::Draining).await;
@@ -46,11 +49,11 @@ mod tests {
     async fn every_ear_hears_it_once_begun() {
         let (sender, mut drain) = Drain::channel();
         let mut late = drain.clone();
-        assert!(!drain.has_begun());
+        assert!(!drain.is_ending());
         sender.send_replace(Phase::Draining);
         drain.begun().await;
         late.begun().await;
-        assert!(late.has_begun());
+        assert!(late.is_ending());
     }
 
     #[tokio::test]

@@ -23,7 +23,7 @@ use crate::admin_http::{self, Admin};
 use crate::client::TrustedProxies;
 use crate::drain::{Drain, Phase};
 use crate::link::accept::{Credentials, accept};
-use crate::listen::{Edge, LAST_CALL, Listening, Reactors, run_reactors};
+use crate::listen::{Edge, Listening, Reactors, run_reactors};
 use crate::queue::{Queue, WorkerNews};
 use crate::service::Gateway;
 use crate::tls::Identity;
@@ -180,9 +180,9 @@ impl Running {
     /// Not ready at once; no new connections after the delay; then until every connection has ended, or the timeout.
     async fn drain(&self) -> bool {
         self.gateway.not_ready();
+        self.drain.send_replace(Phase::Leaving);
         tokio::time::sleep(self.config.server.drain_delay).await;
         self.drain.send_replace(Phase::Draining);
-        tokio::time::sleep(LAST_CALL).await;
         self.reactors.drained(self.config.server.drain_timeout).await
     }
 

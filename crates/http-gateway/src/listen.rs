@@ -43,7 +43,7 @@ const REACTORS_MAX: usize = 64;
 
 /// How long connections are accepted after the drain has begun: the supervisor gives its share of the listening sockets up
 /// at the same moment, but not in the same microsecond, and until both have, clients still get in.
-pub const LAST_CALL: Duration = Duration::from_millis(100);
+const LAST_CALL: Duration = Duration::from_millis(100);
 
 /// A listening socket.
 #[derive(Debug)]
@@ -96,6 +96,8 @@ struct Shared<S> {
 pub struct Reactors {
     handles: Vec<Handle>,
     census: Arc<Census>,
+    /// Every acceptor holds a receiver until it has made its last call.
+    accepting: watch::Sender<()>,
     stop: watch::Sender<bool>,
     threads: Vec<JoinHandle<()>>,
 }
@@ -114,7 +116,12 @@ impl Reactors {
     /// Resolves when the drain has begun and no connection is left, or when `timeout` is over. Says whether all
     /// ended by themselves.
     pub async fn drained(&self, timeout: Duration) -> bool {
-        tokio::time::timeout(timeout, self.census.empty()).await.is_ok()
+        let over = async {
+            // Nobody is forgotten who waits to be accepted while the last of the others goes.
+            self.accepting.closed().await;
+            self.census.empty().await;
+        };
+        tokio::time::timeout(timeout, over).await.is_ok()
     }
 
     /// Ends every reactor: what is still open is cut. Blocks until the threads are gone.
@@ -156,7 +163,8 @@ pub fn run_reactors<S: Service>(listeners: Vec<Listening>, edge: Edge<S>) -> io:
     let shared = Arc::new(Shared { edge, census: Arc::clone(&census), runtimes: handles.clone() });
     let places: Vec<(OwnedFd, Arc<Place>)> = listeners.into_iter().map(place).collect::<io::Result<_>>()?;
     let (stop, stopped) = watch::channel(false);
-    let mut reactors = Reactors { handles, census, stop, threads: Vec::with_capacity(count) };
+    let (accepting, accepts) = watch::channel(());
+    let mut reactors = Reactors { handles, census, accepting, stop, threads: Vec::with_capacity(count) };
     for (number, runtime) in runtimes.into_iter().enumerate() {
         for (socket, place) in &places {
             let acceptor = accept::Acceptor::new(
@@ -166,7 +174,11 @@ pub fn run_reactors<S: Service>(listeners: Vec<Listening>, edge: Edge<S>) -> io:
                 number,
                 &runtime,
             )?;
-            drop(runtime.spawn(acceptor.run()));
+            let accepts = accepts.clone();
+            drop(runtime.spawn(async move {
+                acceptor.run().await;
+                drop(accepts);
+            }));
         }
         let stopped = stopped.clone();
         let thread = std::thread::Builder::new().name(format!("reactor-{number}"));

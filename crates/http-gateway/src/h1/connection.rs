@@ -239,7 +239,7 @@ async fn respond<T: Transport, S: Service>(
     let how = Asked {
         head_only: head.is_some_and(|head| head.method == Method::Head),
         version: head.map_or(Version::Http11, |head| head.version),
-        keep_alive: keep_alive && !response.close && !shared.drain.has_begun(),
+        keep_alive: keep_alive && !response.close && !shared.drain.is_ending(),
     };
     let date = date::now();
     let (framing, keep_alive) = match encode_head(&mut stream.output, &response, how, &date) {

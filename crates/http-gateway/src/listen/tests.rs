@@ -169,6 +169,7 @@ fn a_client_that_sends_nothing_is_not_kept() {
     let running = start(|config| config.timeouts.header = Duration::from_millis(100), None);
     let mut silent = running.connect();
     assert_eq!(silent.read(&mut [0; 16]).unwrap(), 0);
+    running.phase.send_replace(Phase::Draining);
     assert!(running.drained(Duration::from_secs(5)));
 }
 
