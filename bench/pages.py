@@ -52,11 +52,13 @@ def closed_rounds(
     return bare
 
 
-def open_rounds(context: Context, stacks: list[Stack], path: str, samples: Samples) -> dict[str, Any]:
+def open_rounds(
+    context: Context, stacks: list[Stack], path: str, samples: Samples, shares: tuple[int, ...] = SHARES
+) -> dict[str, Any]:
     """Latency at fixed rates, the same for every stack."""
     slowest = min(stacks, key=lambda stack: samples.median(stack.name, "requests_per_second"))
     capacity = samples.median(slowest.name, "requests_per_second")
-    rates = {share: capacity * share / 100 for share in (_QUICK_SHARES if context.quick else SHARES)}
+    rates = {share: capacity * share / 100 for share in (_QUICK_SHARES if context.quick else shares)}
     for share, rate in rates.items():
         context.say(f"open loop, {rate:.0f} requests/s: {share} % of what {slowest.name} can")
 

@@ -119,7 +119,7 @@ def _zero(context: Context, site: Site, name: str) -> float | None:
 def _latency(context: Context, stack: Stack, label: str, number: int) -> Sample:
     found, sample = rounds.with_cpu(
         stack,
-        lambda: load.scheduled(stack.address, _PATH, _RATE, context.seconds(2, quick=1.5), seed=number + 1),
+        lambda: load.scheduled(stack.address, _PATH, _RATE, context.seconds(1.5), seed=number + 1),
     )
     return {
         f"cpu_us_per_request_{label}": sample["cpu_us_per_request"],
