@@ -30,10 +30,9 @@ class Samples:
             figures.setdefault(name, []).append(value)
 
     def rounds(self) -> int:
-        """How many there were."""
-        return max(
-            (len(values) for figures in self.by_stack.values() for values in figures.values()), default=0
-        )
+        """How many there were; some figures are taken several times in a round."""
+        counts = [len(values) for figures in self.by_stack.values() for values in figures.values()]
+        return min(counts, default=0)
 
     def median(self, stack: str, figure: str) -> float:
         """Over the rounds so far."""
