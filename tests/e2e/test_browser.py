@@ -71,16 +71,20 @@ def test_a_visit_with_a_browser(start: Start, browser: webdriver.Chrome) -> None
 
     browser.find_element(By.ID, "q").send_keys("guitar")
     browser.find_element(By.CSS_SELECTOR, ".search button").click()
+    # The page before has cards, too.
+    wait = WebDriverWait(browser, PAGE_SECONDS_MAX)
+    wait.until(lambda b: "q=guitar" in b.current_url and b.execute_script("return document.readyState") == "complete")
     cards = browser.find_elements(By.CSS_SELECTOR, ".card")
     assert cards
     cards[0].click()
+    wait.until(lambda b: "/product/" in b.current_url)
     assert "Guitar" in browser.find_element(By.TAG_NAME, "h1").text
 
     browser.get(f"{shop.url}/accounts/login/")
     browser.find_element(By.NAME, "username").send_keys("admin")
     browser.find_element(By.NAME, "password").send_keys("demo")
     browser.find_element(By.CSS_SELECTOR, ".form button").click()
-    WebDriverWait(browser, PAGE_SECONDS_MAX).until(lambda b: "admin’s orders" in b.page_source)
+    wait.until(lambda b: "admin’s orders" in b.page_source)
 
     browser.get(f"{shop.url}/admin/catalogue/product/")
     assert len(browser.find_elements(By.CSS_SELECTOR, "#result_list tbody tr")) == 50
