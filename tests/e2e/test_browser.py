@@ -73,7 +73,9 @@ def test_a_visit_with_a_browser(start: Start, browser: webdriver.Chrome) -> None
     browser.find_element(By.CSS_SELECTOR, ".search button").click()
     # The page before has cards, too.
     wait = WebDriverWait(browser, PAGE_SECONDS_MAX)
-    wait.until(lambda b: "q=guitar" in b.current_url and b.execute_script("return document.readyState") == "complete")
+    wait.until(
+        lambda b: "q=guitar" in b.current_url and b.execute_script("return document.readyState") == "complete"
+    )
     cards = browser.find_elements(By.CSS_SELECTOR, ".card")
     assert cards
     cards[0].click()
