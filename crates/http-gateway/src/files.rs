@@ -106,6 +106,8 @@ struct Shared {
     started: Instant,
     packing: Arc<Semaphore>,
     packing_now: Semaphore,
+    /// Held while an entry that was loaded is compared with the store and put there; never while the disk is read.
+    arriving: std::sync::Mutex<()>,
     /// When something was last complained about, in milliseconds since `started`.
     complained_ms: AtomicU64,
 }
@@ -157,6 +159,7 @@ impl Files {
             started: Instant::now(),
             packing: Arc::new(Semaphore::new(PACKING_MAX)),
             packing_now: Semaphore::new(pack::AT_ONCE),
+            arriving: std::sync::Mutex::new(()),
             complained_ms: AtomicU64::new(0),
         };
         Ok(Self { shared: Arc::new(shared) })

@@ -9,7 +9,7 @@ use super::entry::{self, Entry};
 use super::mount::Mount;
 use super::representation::{self, Representation};
 use super::root::{OpenError, Root, Wait};
-use super::store::Known;
+use super::store::{KeyRef, Known};
 use super::{Ask, Chosen, RECHECK_MS, Shared, pack, read};
 use crate::encoding::{Coding, CodingSet};
 
@@ -51,9 +51,12 @@ impl Shared {
     fn entry(&self, mount: &Mount, ask: Ask<'_>, wait: Wait) -> Result<Arc<Entry>, OpenError> {
         let now_ms = self.now_ms();
         let key = ask.key(Coding::Identity);
-        match self.store.get(key) {
-            Some(Known::Here(entry)) if is_fresh(mount, ask, &entry, now_ms, wait)? => return Ok(entry),
-            Some(Known::Missing { until_ms }) if now_ms < until_ms => return Err(OpenError::Missing),
+        let known = self.store.get(key);
+        match &known {
+            Some(Known::Here(entry)) if is_fresh(mount, ask, entry, now_ms, wait)? => {
+                return Ok(Arc::clone(entry));
+            }
+            Some(Known::Missing { until_ms }) if now_ms < *until_ms => return Err(OpenError::Missing),
             _ => {}
         }
         for (_, root, _) in mount.candidates(ask.path) {
@@ -64,9 +67,7 @@ impl Shared {
         match loaded {
             Ok(entry) => {
                 entry.checked_ms.store(now_ms, Relaxed);
-                let entry = Arc::new(entry);
-                self.store.put(key, Known::Here(Arc::clone(&entry)));
-                Ok(entry)
+                Ok(self.settle(key, known.as_ref(), entry, now_ms))
             }
             Err(error @ (OpenError::WouldBlock | OpenError::NoRoot | OpenError::System(_))) => Err(error),
             Err(error) => {
@@ -75,6 +76,23 @@ impl Shared {
                 Err(error)
             }
         }
+    }
+
+    /// Many may load a cold file at one time; the first entry stays, so that it is compressed once for all of them.
+    /// `known`: what was in the store before, and was not good enough.
+    fn settle(&self, key: KeyRef<'_>, known: Option<&Known>, loaded: Entry, now_ms: u64) -> Arc<Entry> {
+        let _arriving = self.arriving.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if let Some(Known::Here(theirs)) = self.store.get(key)
+            && !matches!(known, Some(Known::Here(old)) if Arc::ptr_eq(old, &theirs))
+            // Read since this request came, and the disk has told the same of it.
+            && theirs.checked_ms.load(Relaxed) >= now_ms
+            && theirs.found == loaded.found
+        {
+            return theirs;
+        }
+        let entry = Arc::new(loaded);
+        self.store.put(key, Known::Here(Arc::clone(&entry)));
+        entry
     }
 
     /// A compressed sibling (`app.css.br`).
