@@ -18,6 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 # A room may import rooms of lower planes, never of its own: two players meet only in `cli`.
 PLANES = {
+    "quintet-ctl-autoscaler": 0,
     "quintet-ctl-config": 0,
     "quintet-ctl-telemetry": 0,
     "quintet-ctl-admin": 0,

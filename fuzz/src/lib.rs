@@ -129,8 +129,13 @@ pub fn client(data: &[u8]) {
     let trusted = TrustedProxies::parse(&["10.0.0.0/8", "unix"]).expect("both are well formed");
     for (peer, is_trusted) in [("10.0.0.1:1", true), ("192.0.2.1:1", false)] {
         let peer = peer.parse().expect("it is an address");
-        let connection =
-            Connection { peer: Some(peer), peer_is_trusted: is_trusted, local: None, tls: false };
+        let connection = Connection {
+            peer: Some(peer),
+            peer_is_trusted: is_trusted,
+            local: None,
+            tls: false,
+            tls_facts: None,
+        };
         let identity = identify(&connection, &headers, &trusted);
         assert!(identity.addr.is_some());
         if !is_trusted {
@@ -186,6 +191,8 @@ fn request(payload: &[u8]) {
         server_port: request.server_port,
         remote_addr: request.remote_addr,
         remote_port: request.remote_port,
+        exchange: request.exchange,
+        tls: request.tls,
     };
     let mut out = Vec::new();
     let mut writer = RequestWriter::start(&mut out, &start);

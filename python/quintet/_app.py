@@ -33,8 +33,8 @@ def load(start: dict[str, Any]) -> tuple[Callable[..., Any], dict[str, Any]]:
     """The app and what it reports (`AppReport` of the supervisor's messages)."""
     if start["settings"]:
         os.environ["DJANGO_SETTINGS_MODULE"] = start["settings"]
-    if start["wsgi"]:
-        name = start["wsgi"]
+    if start["app"]:
+        name = start["app"]
         app = import_callable(name)
     else:
         name, app = _django.find_app()
@@ -123,7 +123,7 @@ def _hint_for_missing(name: str, start: dict[str, Any]) -> str:
         )
     if any(module == name or module.startswith(name + ".") for module in wanted if module):
         return _nearest_settings(wanted[0]) or f"there is no such module below {start['dir']}"
-    app_module = (start["wsgi"] or "").partition(":")[0]
+    app_module = (start["app"] or "").partition(":")[0]
     if app_module == name or app_module.startswith(name + "."):
         near = _nearest(app_module, _modules(start["dir"], "wsgi"))
         return near or f"the app is looked for in {start['dir']}: is this the project's directory?"

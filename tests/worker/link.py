@@ -104,6 +104,8 @@ def encode_request(
     request_id: str = "req-1",
     server: tuple[str, int] = ("shop.example", 80),
     remote: tuple[str, int] = ("192.0.2.7", 50123),
+    exchange: int = 0,
+    tls: tuple[int, int] = (0, 0),
 ) -> bytes:
     if headers is None:
         headers = [("host", "shop.example")]
@@ -118,6 +120,7 @@ def encode_request(
         struct.pack("<H", server[1]),
         short(remote[0].encode()),
         struct.pack("<H", remote[1]),
+        struct.pack("<BHH", exchange, *tls),
         struct.pack("<H", len(headers)),
     ]
     for name, value in headers:
@@ -287,7 +290,7 @@ class Worker:
             "link": str(gateway.path),
             "token": "secret",
             "dir": str(directory),
-            "wsgi": "app:app",
+            "app": "app:app",
             "settings": None,
             "log_json": False,
             "debug_static": True,

@@ -210,7 +210,7 @@ PLAIN_FAILURES = {
     "raises": ("def f(): raise ValueError('two\\nlines')\nf()", {}, "ValueError: two", "in f", ""),
     "no such callable": ("def aap(e, s): ...", {}, "app has no 'app'", "", "did you mean aap?"),
     "not callable": ("app = 3", {}, "app:app is no WSGI app", "", ""),
-    "no such app": ("", {"wsgi": "wsgi:application"}, "No module named 'wsgi'", "", "did you mean my_wsgi?"),
+    "no such app": ("", {"app": "wsgi:application"}, "No module named 'wsgi'", "", "did you mean my_wsgi?"),
     "environment": ("import os\nos.environ['DATABASE']", {}, "KeyError", "app.py", "DATABASE=…"),
     "exits": ("raise SystemExit('no')", {}, "SystemExit: no", "app.py", ""),
     "cause": (

@@ -35,7 +35,7 @@ def check(tmp_path: Path, package_dir: Path, django_5_2: Path) -> Check:
         (tmp_path / "urls.py").write_text("urlpatterns = []\n")
         start = {
             "dir": str(tmp_path),
-            "wsgi": None,
+            "app": None,
             "settings": "settings",
             "workers": 2,
             "threads": 4,

@@ -14,7 +14,7 @@ pub(crate) struct Project {
     /// Absolute.
     pub(crate) dir: PathBuf,
     /// `MODULE:CALLABLE`; `None`: WSGI_APPLICATION of the settings module.
-    pub(crate) wsgi: Option<String>,
+    pub(crate) app: Option<String>,
     /// DJANGO_SETTINGS_MODULE; `None` for a plain WSGI app.
     pub(crate) settings: Option<String>,
     /// Where `settings` was found: "manage.py", "the environment".
@@ -36,7 +36,7 @@ pub(crate) fn discover(config: &Config, environment: Option<String>) -> Result<P
     let dir = directory(&config.app.dir)?;
     let manage = dir.join("manage.py");
     let found = |settings: Option<String>, settings_from| {
-        Ok(Project { dir: dir.clone(), wsgi: config.app.wsgi.clone(), settings, settings_from })
+        Ok(Project { dir: dir.clone(), app: config.app.callable.clone(), settings, settings_from })
     };
     if let Some(settings) = &config.app.settings {
         return found(Some(settings.clone()), "the configuration");
@@ -49,13 +49,13 @@ pub(crate) fn discover(config: &Config, environment: Option<String>) -> Result<P
         return match settings_of(&text) {
             Some(settings) => found(Some(settings), "manage.py"),
             // A plain WSGI app may have a manage.py of its own kind.
-            None if config.app.wsgi.is_some() => found(None, "nowhere"),
+            None if config.app.callable.is_some() => found(None, "nowhere"),
             None => Err(Failure::new(Exit::Usage, "manage.py does not say which settings module to use")
                 .detail(format!("{} has no line that sets DJANGO_SETTINGS_MODULE", manage.display()))
                 .hint("name it: --settings mysite.settings, or `settings` in [app] of quintet.toml")),
         };
     }
-    if config.app.wsgi.is_some() {
+    if config.app.callable.is_some() {
         return found(None, "nowhere");
     }
     Err(nothing_to_run(&dir))
@@ -225,9 +225,9 @@ def main():
     #[test]
     fn an_app_needs_no_manage_py() {
         let (_root, mut config) = project(&[("hello.py", "")]);
-        config.app.wsgi = Some("hello:app".into());
+        config.app.callable = Some("hello:app".into());
         let found = discover(&config, None).unwrap();
-        assert_eq!((found.wsgi.as_deref(), found.is_django()), (Some("hello:app"), false));
+        assert_eq!((found.app.as_deref(), found.is_django()), (Some("hello:app"), false));
     }
 
     #[test]

@@ -53,7 +53,7 @@ pub(crate) fn run(matches: &ArgMatches) -> Result<Exit> {
         version: env!("CARGO_PKG_VERSION").into(),
         dir: decided.project.dir,
         python: decided.python.path,
-        wsgi: decided.project.wsgi,
+        app: decided.project.app,
         settings: decided.project.settings,
         workers: decided.sizing.workers,
         threads: decided.sizing.threads,
@@ -95,7 +95,7 @@ fn size(config: &Config) -> Sizing {
 /// What was left to us is now decided; the other processes need not decide it again.
 fn fill_in(config: &mut Config, project: &Project, sizing: &Sizing) {
     config.app.dir.clone_from(&project.dir);
-    config.app.wsgi.clone_from(&project.wsgi);
+    config.app.callable.clone_from(&project.app);
     config.app.settings.clone_from(&project.settings);
     config.workers.count = Some(sizing.workers);
     config.workers.threads = Some(sizing.threads);
@@ -179,10 +179,10 @@ fn notes(decided: &Decided) -> Vec<String> {
 /// What was decided and why, a line each.
 pub(crate) fn banner(decided: &Decided) -> Vec<String> {
     let Decided { project, python, sizing, loaded, .. } = decided;
-    let app = match (&project.wsgi, &project.settings) {
-        (Some(wsgi), None) => wsgi.clone(),
-        (Some(wsgi), Some(settings)) => {
-            format!("{wsgi}, settings {settings} (from {})", project.settings_from)
+    let app = match (&project.app, &project.settings) {
+        (Some(app), None) => app.clone(),
+        (Some(app), Some(settings)) => {
+            format!("{app}, settings {settings} (from {})", project.settings_from)
         }
         (None, Some(settings)) => format!("settings {settings} (from {})", project.settings_from),
         (None, None) => String::new(),

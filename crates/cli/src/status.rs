@@ -106,6 +106,9 @@ mod tests {
 
     fn worker(worker: u32, state: &str, memory_mib: Option<u64>) -> WorkerStatus {
         WorkerStatus {
+            pool: "default".into(),
+            requests: 0,
+            long_lived: 0,
             worker,
             pid: 4000 + worker,
             generation: 2,
@@ -118,6 +121,9 @@ mod tests {
     #[test]
     fn a_serving_instance() {
         let status = Status {
+            pools: Vec::new(),
+            template_pid: None,
+            notes: Vec::new(),
             version: "0.1.0".into(),
             pid: 3999,
             project: "/srv/shop".into(),
@@ -129,6 +135,8 @@ mod tests {
             gateway_restarts: 1,
             workers: vec![worker(1, "ready", Some(84)), worker(12, "starting", None)],
             gateway: Some(GatewayStatus {
+                long_lived: 0,
+                shed_total: 0,
                 connections: 17,
                 requests_total: 120_034,
                 errors_total: 3,

@@ -14,6 +14,11 @@ pub enum Command {
     Reload,
     /// Drain and exit. `Progress` lines, then `Done`.
     Stop,
+    /// Hand the listeners over to the program that lies on disk now. `Progress` lines, then `Done` or `Failed`.
+    Upgrade {
+        /// The new program; `None`: where the running one was started from.
+        program: Option<PathBuf>,
+    },
 }
 
 /// Supervisor to command.
@@ -62,8 +67,34 @@ pub struct Status {
     pub gateway_restarts: u64,
     /// The workers.
     pub workers: Vec<WorkerStatus>,
+    /// The pools, the default one first.
+    #[serde(default)]
+    pub pools: Vec<PoolStatus>,
+    /// The template process's id, while there is one.
+    #[serde(default)]
+    pub template_pid: Option<u32>,
+    /// What an operator should know now, for people: "CPU is what is short: more workers would not help", for example.
+    #[serde(default)]
+    pub notes: Vec<String>,
     /// What the gateway counts, when it answered in time.
     pub gateway: Option<GatewayStatus>,
+}
+
+/// A pool in [`Status`].
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct PoolStatus {
+    /// Its name; "default" for requests that no `[[worker_pool]]` matches.
+    pub name: String,
+    /// Workers that are wanted now.
+    pub wanted: u32,
+    /// The bounds of scaling.
+    pub min: u32,
+    /// See `min`.
+    pub max: u32,
+    /// Why the number is what it is, for people: the last decision of the autoscaler.
+    pub reason: String,
+    /// What the gateway saw last.
+    pub load: PoolLoad,
 }
 
 /// A worker in [`Status`].
@@ -71,6 +102,15 @@ pub struct Status {
 pub struct WorkerStatus {
     /// Its number.
     pub worker: u32,
+    /// Its pool's name.
+    #[serde(default)]
+    pub pool: String,
+    /// Requests answered.
+    #[serde(default)]
+    pub requests: u64,
+    /// WebSockets and event streams it holds.
+    #[serde(default)]
+    pub long_lived: u64,
     /// Process id.
     pub pid: u32,
     /// Its generation.
@@ -98,6 +138,12 @@ pub struct GatewayStatus {
     pub slots_busy: u64,
     /// Requests waiting.
     pub queue_depth: u64,
+    /// WebSockets and event streams open.
+    #[serde(default)]
+    pub long_lived: u64,
+    /// Requests refused because of overload.
+    #[serde(default)]
+    pub shed_total: u64,
 }
 
 /// Supervisor to gateway, over the socket pair it inherits.
@@ -113,7 +159,8 @@ pub enum ToGateway {
         /// What its app reports.
         app: Box<AppReport>,
     },
-    /// Send these workers no more requests; when their exchanges are over, send each slot a Retire frame.
+    /// Send these workers no more requests; their WebSockets and event streams are ended after
+    /// `workers.long_lived_grace`; when their exchanges are over, send each slot a Retire frame.
     Retire {
         /// Worker numbers.
         workers: Vec<u32>,
@@ -190,6 +237,16 @@ pub enum FromGateway {
     WorkerStuck {
         /// The worker.
         worker: u32,
+        /// The request's id, to be logged with the worker's stacks.
+        #[serde(default)]
+        request_id: String,
+    },
+    /// What the queues look like; every [`LOAD_EVERY`] while there is something to scale, recycle or show.
+    Load(Box<LoadReport>),
+    /// A request waits in a pool that has no worker: start one now.
+    PoolWanted {
+        /// 0 is the default pool, N the Nth `[[worker_pool]]`.
+        pool: u16,
     },
     /// Counters.
     Status(GatewayStatus),
@@ -197,6 +254,54 @@ pub enum FromGateway {
     Drained,
     /// The admin HTTP was asked to do this.
     Asked(Command),
+}
+
+/// How often the gateway reports its load.
+pub const LOAD_EVERY: std::time::Duration = std::time::Duration::from_millis(100);
+
+/// See [`FromGateway::Load`].
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LoadReport {
+    /// A row a pool, in order: 0 is the default one.
+    pub pools: Vec<PoolLoad>,
+    /// A row a worker that has slots.
+    pub workers: Vec<WorkerLoad>,
+}
+
+/// A pool's queue and slots. Counters grow from the gateway's start.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PoolLoad {
+    /// Slots in service.
+    pub slots: u32,
+    /// Slots in use now.
+    pub busy: u32,
+    /// Requests waiting now.
+    pub waiting: u32,
+    /// How long the first in line has waited.
+    pub head_wait_us: u64,
+    /// Requests that arrived.
+    pub arrived_total: u64,
+    /// Requests that a slot has served.
+    pub served_total: u64,
+    /// Requests refused because of overload.
+    pub shed_total: u64,
+    /// Slot time in use, summed over all slots.
+    pub busy_us_total: u64,
+    /// Median time of a request in its slot, over the last thousand or so; 0 before the first.
+    pub service_p50_us: u64,
+    /// Longest time in the queue of those that left it since the last report.
+    pub wait_max_us: u64,
+}
+
+/// A worker as the gateway sees it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkerLoad {
+    /// Its number.
+    pub worker: u32,
+    /// Requests answered.
+    pub requests_total: u64,
+    /// WebSockets and event streams it holds.
+    pub long_lived: u32,
 }
 
 /// Worker to supervisor, over the socket pair it inherits (`QUINTET_CONTROL_FD`).
@@ -225,18 +330,110 @@ pub enum FromWorker {
 pub enum ToWorker {
     /// Close the slots that are idle, finish the others, exit. (Sent when there is no gateway to do it in order.)
     Exit,
+    /// A request is beyond its time limit: log the Python stacks of all threads. Works when Python itself hangs in C.
+    DumpStacks {
+        /// The request's id.
+        request_id: String,
+    },
 }
 
-/// How a worker is told what to do: JSON in the environment variable `QUINTET_WORKER`.
+/// Supervisor to template, over the socket pair it inherits (`QUINTET_CONTROL_FD`). End of file: exit at once.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum ToTemplate {
+    /// Fork a worker; its control socket comes along as the one descriptor of this message (`SCM_RIGHTS`). Answered with
+    /// [`FromTemplate::Forked`]. The worker is a child of the supervisor (forked twice; the supervisor is subreaper).
+    Fork(Box<WorkerStart>),
+    /// Become this worker without a fork (the app is not fit for one); the socket as with `Fork`. There is no template any more.
+    Become(Box<WorkerStart>),
+}
+
+/// Template to supervisor.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum FromTemplate {
+    /// The app is imported, collected and frozen.
+    Ready {
+        /// What the app reports.
+        app: Box<AppReport>,
+        /// Why it must not be forked, for people ("the import started 2 threads: …"); empty when it may.
+        unfit: String,
+    },
+    /// As [`FromWorker::Failed`]; the process exits after it.
+    Failed {
+        /// One line.
+        message: String,
+        /// The traceback, cleaned of our own frames; empty when there is none to show.
+        traceback: String,
+        /// What to do about it; may be empty.
+        hint: String,
+    },
+    /// A worker runs.
+    Forked {
+        /// Its number.
+        worker: u32,
+        /// Its process id.
+        pid: u32,
+    },
+    /// A worker could not be forked (memory, process limit).
+    ForkFailed {
+        /// Its number.
+        worker: u32,
+        /// Why.
+        message: String,
+    },
+}
+
+/// How an app is called.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Interface {
+    /// PEP 3333: a thread a slot.
+    #[default]
+    Wsgi,
+    /// ASGI 3: one event loop; `slots` requests at a time, `long_lived_max` WebSockets and event streams besides.
+    Asgi,
+}
+
+/// How a worker is told what to do: JSON in the environment variable `QUINTET_WORKER`, or in [`ToTemplate`].
+///
+/// A template is started with the same words and `template: true`; its worker number is 0 then.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct WorkerStart {
+    /// Import the app and wait for [`ToTemplate`] instead of serving.
+    #[serde(default)]
+    pub template: bool,
+    /// See `py_link::Hello::pool`.
+    #[serde(default)]
+    pub pool: u16,
+    /// `None`: found out from the project (ASGI when `ASGI_APPLICATION` is set or the callable is a coroutine function of three arguments).
+    #[serde(default)]
+    pub interface: Option<Interface>,
+    /// ASGI: requests at a time.
+    #[serde(default)]
+    pub concurrency: u32,
+    /// ASGI: WebSockets and event streams at a time.
+    #[serde(default)]
+    pub long_lived_max: u32,
+    /// ASGI: longest WebSocket message of a client.
+    #[serde(default)]
+    pub message_max: u64,
+    /// The event loop: "auto" (uvloop when it is installed), "asyncio", "uvloop".
+    #[serde(default)]
+    pub event_loop: String,
+    /// Run the garbage collector between requests instead of inside them.
+    #[serde(default)]
+    pub gc_between: bool,
+    /// `quintet dev`: tell queries and their time with each response, in the field [`crate::words::QUERIES_FIELD`].
+    #[serde(default)]
+    pub dev: bool,
     /// Version of the binary; the extension refuses another than its own.
     pub version: String,
     /// See `py_link::Hello`.
     pub worker: u32,
     /// See `py_link::Hello`.
     pub generation: u32,
-    /// Threads, one slot each.
+    /// WSGI: threads, one slot each. ASGI: threads for sync views are made as needed, at most `concurrency`.
     pub threads: u32,
     /// Path of the link's unix socket.
     pub link: PathBuf,
@@ -244,8 +441,8 @@ pub struct WorkerStart {
     pub token: String,
     /// Project directory: current directory and first on `sys.path`.
     pub dir: PathBuf,
-    /// `MODULE:CALLABLE`, or `None` to take `WSGI_APPLICATION` of the settings.
-    pub wsgi: Option<String>,
+    /// `MODULE:CALLABLE`, WSGI or ASGI, or `None` to take `ASGI_APPLICATION` or `WSGI_APPLICATION` of the settings.
+    pub app: Option<String>,
     /// `DJANGO_SETTINGS_MODULE`, or `None` to leave the environment's.
     pub settings: Option<String>,
     /// Text or JSON log lines.
@@ -254,12 +451,20 @@ pub struct WorkerStart {
     pub debug_static: bool,
 }
 
+/// The response field by which a worker of `quintet dev` tells the gateway its database queries: `COUNT;MICROSECONDS`. It never leaves
+/// the gateway.
+pub const QUERIES_FIELD: &str = "x-quintet-queries";
+
 /// What a ready app says of itself. Everything of Django is absent for a plain WSGI app.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct AppReport {
     /// `shop.wsgi:application`, as loaded.
     pub app: String,
+    /// How it is called.
+    pub interface: Interface,
+    /// ASGI: asyncio or uvloop; empty for WSGI.
+    pub event_loop: String,
     /// Python's version, `3.11.7`.
     pub python: String,
     /// Django's version.

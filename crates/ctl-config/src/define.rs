@@ -181,6 +181,8 @@ macro_rules! settings {
         #[serde(default)]
         pub struct Config {
             $($(#[doc = $section_doc])+ pub $section: $Section,)+
+            /// Classes of workers for some paths, in the order of the file; the first that matches a path takes it.
+            pub worker_pool: Vec<$crate::pool::WorkerPool>,
         }
 
         $(

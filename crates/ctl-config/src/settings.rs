@@ -29,6 +29,51 @@ choice! {
 }
 
 choice! {
+    /// How an app is called.
+    Interface {
+        /// As the callable looks; a Django project runs under ASGI when its settings name an ASGI_APPLICATION.
+        Auto = "auto",
+        /// PEP 3333: a thread for each request.
+        Wsgi = "wsgi",
+        /// ASGI 3: an event loop, WebSockets, event streams.
+        Asgi = "asgi",
+    }
+}
+
+choice! {
+    /// The event loop of ASGI workers.
+    EventLoop {
+        /// uvloop when it is installed, else asyncio.
+        Auto = "auto",
+        /// The standard library's.
+        Asyncio = "asyncio",
+        /// uvloop; it must be installed.
+        Uvloop = "uvloop",
+    }
+}
+
+choice! {
+    /// When Python's garbage collector runs.
+    Gc {
+        /// Whenever Python finds it due, also in the middle of a request.
+        Python = "python",
+        /// Between requests, when the response has been sent.
+        Between = "between",
+    }
+}
+
+choice! {
+    /// In which order waiting requests are served.
+    Discipline {
+        /// First in, first out; while overloaded the newest first and those that waited too long are refused (adaptive
+        /// LIFO with CoDel), the least important first.
+        Adaptive = "adaptive",
+        /// First in, first out, whatever happens.
+        Fifo = "fifo",
+    }
+}
+
+choice! {
     /// The form of the access log.
     AccessLog {
         /// No access log.
@@ -37,6 +82,8 @@ choice! {
         Text = "text",
         /// A JSON object a request.
         Json = "json",
+        /// A line a request in colour, with its time and database queries: what `quintet dev` shows.
+        Dev = "dev",
     }
 }
 
@@ -71,10 +118,14 @@ settings! {
         /// `sys.path`.
         dir: PathBuf = PathBuf::from("."),
             otherwise("the directory of quintet.toml, or the argument of `quintet run`"), example("\"src\"");
-        /// The WSGI callable, as `MODULE:CALLABLE`. A plain WSGI app needs it; a Django project does not.
-        wsgi: Option<String> = None,
-            flag("app", "MODULE:CALLABLE"), otherwise("WSGI_APPLICATION of the settings module"),
+        /// The WSGI or ASGI callable, as `MODULE:CALLABLE`. A plain app needs it; a Django project does not.
+        callable: Option<String> = None,
+            flag("app", "MODULE:CALLABLE"),
+            otherwise("ASGI_APPLICATION of the settings module where it is set, else WSGI_APPLICATION"),
             example("\"shop.wsgi:application\""), checked(check_callable), live();
+        /// How the app is called: WSGI with threads, or ASGI with an event loop.
+        interface: Interface = Interface::Auto,
+            flag("interface", "INTERFACE"), live();
         /// The settings module (`DJANGO_SETTINGS_MODULE`).
         settings: Option<String> = None,
             flag("settings", "MODULE"), otherwise("DJANGO_SETTINGS_MODULE of the environment, then of manage.py"),
@@ -125,17 +176,59 @@ settings! {
             example("\"\""), checked(check_optional_path);
     }
 
-    /// The Python processes.
+    /// The Python processes. `[[worker_pool]]` gives some paths workers of their own.
     [workers] Workers {
         /// Worker processes, or "auto" to choose from cores and memory (and the container's limits on them).
         count: Option<u32> = None,
             flag("workers", "N|auto"), otherwise("one a core, fewer when memory is short"),
             between("1", "1024", "a machine of more than 1024 workers is better run as several instances"), live();
-        /// Threads of each worker, or "auto". Each runs one request at a time; threads of one process share Python's
+        /// Most worker processes that scaling may start when requests wait, the CPU has time to spare and memory and
+        /// database connections allow it; it goes down to `count` again. The same as `count` turns scaling off.
+        max: Option<u32> = None,
+            flag("workers-max", "N|auto"),
+            otherwise("`count` when that is set, else up to 4 a core as far as memory and `db_connections_max` allow"),
+            between("1", "1024", "a machine of more than 1024 workers is better run as several instances"), live();
+        /// Threads of each WSGI worker, or "auto". Each runs one request at a time; threads of one process share Python's
         /// global lock, so they help while the app waits (for a database, say) and not while it computes.
         threads: Option<u32> = None,
             flag("threads", "N|auto"), otherwise("4, and more on small machines so that 8 requests can wait at once"),
             between("1", "1024", "each thread needs a stack and mostly a database connection"), live();
+        /// Requests that an ASGI worker runs at one time. Django's sync views run in a thread each, so this is also the number
+        /// of database connections that it may open. WebSockets and event streams do not count.
+        concurrency: u32 = 16,
+            flag("concurrency", "N"),
+            between("1", "4096", "every request in flight takes memory and mostly a database connection"), live();
+        /// WebSockets and event streams that an ASGI worker holds at one time; one more is answered 503.
+        long_lived_max: u32 = 10_000,
+            between("0", "32000", "they are numbered in 15 bits on the link"), live();
+        /// How long WebSockets and event streams may go on when their worker is replaced; then WebSockets are closed with
+        /// 1012 (1001 when the instance stops) and streams end.
+        long_lived_grace: Duration = Duration::from_secs(5),
+            between("0s", "1h", "an old worker has to go"), live();
+        /// The event loop of ASGI workers.
+        event_loop: EventLoop = EventLoop::Auto, live();
+        /// Import the app once, in a template process, and fork workers from it: they are ready within milliseconds and share
+        /// memory. An app that starts threads while it is imported is noticed, and its workers import by themselves.
+        preload: bool = true, flag("preload", "BOOL"), live();
+        /// A worker is replaced after this many requests (a tenth more or less, so that not all go at once).
+        requests_max: Option<u64> = None,
+            otherwise("never"), between("1", "1000000000000", "a worker must serve something"), live();
+        /// A worker is replaced after this time (a tenth more or less).
+        lifetime: Option<Duration> = None,
+            otherwise("never"), between("10s", "365d", "a worker must serve something"), example("\"12h\""), live();
+        /// A worker is replaced when its proportional memory (PSS) is above this.
+        memory_max: Option<u64> = None,
+            otherwise("never"), between("16MiB", "1TiB", "Python alone takes that much"), example("\"512MiB\""), live();
+        /// All workers together shall stay below this: no more are started, and the largest is replaced when it is exceeded.
+        memory_total_max: Option<u64> = None,
+            otherwise("four fifths of the memory of the machine or container"),
+            between("64MiB", "64TiB", "Python alone takes that much"), example("\"6GiB\""), live();
+        /// Database connections that all workers together may open, one for each thread or concurrent request. Scaling stays
+        /// below it.
+        db_connections_max: u32 = 80,
+            between("1", "100000", "PostgreSQL allows 100 unless told otherwise"), live();
+        /// When Python's garbage collector runs.
+        gc: Gc = Gc::Python, live();
         /// How long a worker may take from its start until the app is imported.
         start_timeout: Duration = Duration::from_secs(60),
             between("1s", "1h", "a worker that never becomes ready must be noticed"), live();
@@ -209,9 +302,31 @@ settings! {
         /// Requests waiting at once; one more is answered 503 with Retry-After.
         depth_max: u32 = 1024,
             between("0", "1000000", "a queue that never empties only makes everybody wait");
+        /// In which order waiting requests are served.
+        discipline: Discipline = Discipline::Adaptive;
+        /// Under overload, the longest a request should wait. After a second without an empty queue those that have waited
+        /// longer than this are refused.
+        target: Option<Duration> = None,
+            otherwise("the median time of a request in its worker, at least 5 ms"),
+            between("1ms", "1m", "visitors notice more"), example("\"100ms\"");
         /// Retry-After of that 503.
         retry_after: Duration = Duration::from_secs(1),
             between("1s", "1h", "the header counts whole seconds");
+    }
+
+    /// WebSockets (ASGI).
+    [websocket] Websocket {
+        /// Longest message of a client; the connection is closed with 1009 above.
+        message_max: u64 = MIB,
+            between("125B", "256MiB", "a message is handed to the app in one piece");
+        /// Pause after which a silent client is sent a ping; 0 for never.
+        ping_interval: Duration = Duration::from_secs(20),
+            between("0s", "1h", "proxies between us close what is silent for a minute");
+        /// How long the answer to a ping may take; then the connection is closed with 1011.
+        ping_timeout: Duration = Duration::from_secs(20),
+            between("100ms", "1h", "a client that vanished must be noticed");
+        /// Compress messages where the client offers it (permessage-deflate).
+        compress: bool = true;
     }
 
     /// What stands before us: load balancers and other proxies.

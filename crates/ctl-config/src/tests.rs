@@ -164,7 +164,7 @@ fn values_that_are_not_possible() {
     insta::assert_snapshot!(wrong(
         r#"
 [app]
-wsgi = "shop/wsgi.py"
+callable = "shop/wsgi.py"
 settings = "shop/settings.py"
 mount = "shop/"
 [server]

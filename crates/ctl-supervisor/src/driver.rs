@@ -309,6 +309,9 @@ impl Driver {
         let now = Instant::now();
         let workers = self.state.workers().map(|(worker, known)| WorkerStatus {
             worker,
+            pool: "default".to_owned(),
+            requests: 0,
+            long_lived: 0,
             pid: known.pid.unwrap_or_default(),
             generation: known.generation,
             state: known.phase_name().to_owned(),
@@ -326,6 +329,9 @@ impl Driver {
             gateway_pid: self.state.gateway_pid(),
             gateway_restarts: self.state.gateway_restarts(),
             workers: workers.collect(),
+            pools: Vec::new(),
+            template_pid: None,
+            notes: Vec::new(),
             gateway,
         }
     }

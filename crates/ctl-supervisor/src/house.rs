@@ -136,7 +136,7 @@ impl House {
             self.plan.threads = new.workers.threads.unwrap_or(self.plan.threads);
             self.plan.config.workers.start_timeout = new.workers.start_timeout;
             // What is not named was found at the start, and is found in the same place.
-            self.plan.wsgi = new.app.wsgi.or(self.plan.wsgi.take());
+            self.plan.app = new.app.callable.or(self.plan.app.take());
             self.plan.settings = new.app.settings.or(self.plan.settings.take());
         }
         Ok(self.settings())
@@ -180,10 +180,11 @@ impl House {
             link: self.link_path.clone(),
             token: self.token.clone(),
             dir: self.plan.dir.clone(),
-            wsgi: self.plan.wsgi.clone(),
+            app: self.plan.app.clone(),
             settings: self.plan.settings.clone(),
             log_json: self.plan.config.log.format == LogFormat::Json,
             debug_static: self.plan.config.files.enabled,
+            ..WorkerStart::default()
         };
         let mut env = self.user.as_ref().map(|user| user.env.clone()).unwrap_or_default();
         env.extend(self.plan.worker_env.iter().cloned());

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use ctl_config::Config;
 
-/// Reads the configuration again at a reload. Where it says nothing about `app.wsgi`, `app.settings`, `workers.count`
+/// Reads the configuration again at a reload. Where it says nothing about `app.callable`, `app.settings`, `workers.count`
 /// or `workers.threads`, what the plan says remains. The error text is shown to whoever asked.
 pub type ReloadConfig = Box<dyn FnMut() -> Result<Config, String>>;
 
@@ -21,8 +21,8 @@ pub struct RunPlan {
     pub dir: PathBuf,
     /// The Python that runs the workers.
     pub python: PathBuf,
-    /// `MODULE:CALLABLE`, or `None` to take `WSGI_APPLICATION` of the settings.
-    pub wsgi: Option<String>,
+    /// `MODULE:CALLABLE`, or `None` to take `ASGI_APPLICATION` or `WSGI_APPLICATION` of the settings.
+    pub app: Option<String>,
     /// `DJANGO_SETTINGS_MODULE`, or `None` to leave the environment's.
     pub settings: Option<String>,
     /// Worker processes, at least 1.

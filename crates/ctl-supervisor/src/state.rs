@@ -209,6 +209,12 @@ impl State {
             Command::Status => self.status_asked(client, now),
             Command::Reload => self.reload_asked(client, now),
             Command::Stop => self.stop_asked(client, now),
+            Command::Upgrade { .. } => {
+                if let Some(client) = client {
+                    let text = "this build cannot be upgraded in place yet".to_owned();
+                    self.reply(&[client], &Reply::Failed { text });
+                }
+            }
         }
     }
 

@@ -88,8 +88,16 @@ metrics! {
     Counter QUEUE_FULL_TOTAL = "quintet_queue_refused_total" {"why" = "full"};
     /// Requests refused because no slot came free in time.
     Counter QUEUE_TIMEOUT_TOTAL = "quintet_queue_refused_total" {"why" = "timeout"};
+    /// Requests refused because of overload, before they waited too long.
+    Counter QUEUE_SHED_TOTAL = "quintet_queue_refused_total" {"why" = "overload"};
     /// Requests dropped from the queue because their client went away.
     Counter QUEUE_GONE_TOTAL = "quintet_queue_gone_total";
+    /// WebSockets and event streams open now.
+    Gauge LONG_LIVED = "quintet_long_lived";
+    /// WebSockets accepted by the app.
+    Counter WEBSOCKETS_TOTAL = "quintet_websockets_total";
+    /// WebSockets and event streams refused because `workers.long_lived_max` was reached.
+    Counter LONG_LIVED_REFUSED_TOTAL = "quintet_long_lived_refused_total";
     /// Slots that workers have opened.
     Gauge SLOTS = "quintet_slots";
     /// Slots that hold a request now.
@@ -116,6 +124,8 @@ metrics! {
     Counter FILES_COMPRESSED_TOTAL = "quintet_files_compressed_total";
     /// Workers started.
     Counter WORKERS_STARTED_TOTAL = "quintet_workers_started_total";
+    /// Workers replaced because of their requests, lifetime or memory.
+    Counter WORKERS_RECYCLED_TOTAL = "quintet_workers_recycled_total";
     /// Workers that ended without being asked to.
     Counter WORKERS_DIED_TOTAL = "quintet_workers_died_total";
 }

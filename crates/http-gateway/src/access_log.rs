@@ -79,7 +79,7 @@ impl AccessLog {
             let (took, date) = (exchange.trail.started.elapsed(), crate::h1::date::now());
             match self.format {
                 Format::Json => format::json(line, exchange, took, &date),
-                Format::Text | Format::Off => format::text(line, exchange, took, &date),
+                Format::Text | Format::Dev | Format::Off => format::text(line, exchange, took, &date),
             }
             self.append(line);
         });

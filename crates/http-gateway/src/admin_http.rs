@@ -105,15 +105,26 @@ async fn accept(listener: Listener, admin: Arc<Admin>, config: Arc<Config>, drai
         let (admin, config, drain) = (Arc::clone(&admin), Arc::clone(&config), drain.clone());
         let accepted = match &listener {
             Listener::Unix(listener) => listener.accept().await.map(|(stream, _)| {
-                let connection = Connection { peer: None, peer_is_trusted: false, local: None, tls: false };
+                let connection = Connection {
+                    peer: None,
+                    peer_is_trusted: false,
+                    local: None,
+                    tls: false,
+                    tls_facts: None,
+                };
                 tokio::spawn(async move {
                     h1::serve(stream, BytesMut::new(), connection, admin, config, drain).await;
                     drop(place);
                 })
             }),
             Listener::Tcp(listener) => listener.accept().await.map(|(stream, peer)| {
-                let connection =
-                    Connection { peer: Some(peer), peer_is_trusted: false, local: None, tls: false };
+                let connection = Connection {
+                    peer: Some(peer),
+                    peer_is_trusted: false,
+                    local: None,
+                    tls: false,
+                    tls_facts: None,
+                };
                 tokio::spawn(async move {
                     h1::serve(stream, BytesMut::new(), connection, admin, config, drain).await;
                     drop(place);
@@ -139,6 +150,8 @@ pub fn status() -> GatewayStatus {
         slots: gauge(&metrics::SLOTS),
         slots_busy: gauge(&metrics::SLOTS_BUSY),
         queue_depth: gauge(&metrics::QUEUE_DEPTH),
+        long_lived: gauge(&metrics::LONG_LIVED),
+        shed_total: metrics::QUEUE_SHED_TOTAL.get(),
     }
 }
 

@@ -42,6 +42,8 @@ pub struct Origin<'a> {
     pub server_name: &'a [u8],
     /// True port.
     pub server_port: u16,
+    /// The TLS that ends at us.
+    pub tls: Option<py_link::Tls>,
     /// Forwarded headers come from a trusted proxy; otherwise the app does not see them.
     pub headers_heard: bool,
 }
@@ -225,6 +227,8 @@ impl Dispatcher {
                 server_port: origin.server_port,
                 remote_addr: origin.remote_addr.as_bytes(),
                 remote_port: origin.remote_port,
+                exchange: py_link::Exchange::Http,
+                tls: origin.tls,
             },
         );
         if !origin.host.is_empty() {

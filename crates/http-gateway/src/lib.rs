@@ -38,3 +38,4 @@ pub mod spool;
 #[cfg(test)]
 mod testing;
 pub mod tls;
+pub mod websocket;

@@ -228,6 +228,13 @@ pub trait RequestBody: Send {
     /// Resolves when the client is gone (end of file or reset). Call it after the end of the body, while
     /// waiting for a slot or an answer. Cancel safe; pending for ever where the protocol drops the service instead.
     fn closed(&mut self) -> impl Future<Output = ()> + Send;
+
+    /// Sends an informational response (103 Early Hints, RFC 8297) before the final one, to clients that understand it (not
+    /// HTTP/1.0); what cannot be sent at once is dropped.
+    fn inform(&mut self, status: u16, headers: &Headers) -> impl Future<Output = ()> + Send {
+        let _ = (status, headers);
+        async {}
+    }
 }
 
 /// Who is at the other end of a connection, before forwarded headers are heard.
@@ -241,6 +248,8 @@ pub struct Connection {
     pub local: Option<SocketAddr>,
     /// TLS ends here (or the PROXY header said so).
     pub tls: bool,
+    /// What was negotiated, when TLS ends here.
+    pub tls_facts: Option<py_link::Tls>,
 }
 
 /// A range of a file as a body.
@@ -364,6 +373,17 @@ pub trait Service: Send + Sync + 'static {
         head: &RequestHead,
         body: &mut B,
     ) -> impl Future<Output = Response> + Send;
+
+    /// Answers a WebSocket handshake that the protocol has found good. Once it is over the driver calls
+    /// [`Service::finished`], with status 101.
+    fn websocket(
+        &self,
+        connection: &Connection,
+        head: &RequestHead,
+    ) -> impl Future<Output = crate::websocket::Answer> + Send {
+        let _ = head;
+        async { crate::websocket::Answer::Refused(self.refuse(connection, 400, "no WebSockets here")) }
+    }
 
     /// The answer for a request that the protocol itself refuses (400, 408, 414, 431, 505, 501): `why` is for the log and,
     /// being free of the client's bytes, for the client.

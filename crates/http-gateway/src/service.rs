@@ -137,6 +137,7 @@ impl Gateway {
                 host: &identity.host,
                 server_name: &identity.server_name,
                 server_port: identity.server_port,
+                tls: None,
                 headers_heard: identity.headers_heard,
             },
             payload: &payload,

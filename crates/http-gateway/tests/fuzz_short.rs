@@ -206,6 +206,8 @@ fn link_frames() {
         server_port: 80,
         remote_addr: b"::1",
         remote_port: 7,
+        exchange: py_link::Exchange::Http,
+        tls: None,
     };
     let mut writer = py_link::RequestWriter::start(&mut request, &start);
     writer.header(b"host", b"a");

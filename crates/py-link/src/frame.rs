@@ -25,6 +25,12 @@ pub enum Kind {
     Welcome = 5,
     /// The answer to a Hello: the payload is the reason, as text. The worker must exit.
     Refuse = 6,
+    /// Long link: the worker may send this many more bytes on the stream, see [`crate::long`].
+    CreditToWorker = 7,
+    /// Long link: a piece of a WebSocket message of the client; END on its last.
+    MessageToWorker = 8,
+    /// Long link: the client's WebSocket is closed, see [`crate::long::Close`].
+    CloseToWorker = 9,
     /// The first frame of a stream, see [`crate::Hello`].
     Hello = 64,
     /// Status line and headers, with the first piece of the body; END when that is all of it.
@@ -33,6 +39,19 @@ pub enum Kind {
     ResponseBody = 66,
     /// The next piece of the body is a range of the file whose descriptor comes along.
     ResponseFile = 67,
+    /// Fields of a 103 answer, before the ResponseHead, see [`crate::long::encode_fields`].
+    EarlyHints = 68,
+    /// Fields behind the body; with END, in place of a last piece.
+    Trailers = 69,
+    /// On a slot, in place of ResponseHead: the exchange goes on as a stream of the long link, the slot is free.
+    /// See [`crate::long::Detached`].
+    Detached = 70,
+    /// Long link: the gateway may send this many more bytes on the stream.
+    CreditToGateway = 71,
+    /// Long link: a piece of a WebSocket message of the app; END on its last.
+    MessageToGateway = 72,
+    /// Long link: the app closes the WebSocket (or, before its head, refuses it with 403); ends the stream.
+    CloseToGateway = 73,
 }
 
 impl Kind {
@@ -45,10 +64,19 @@ impl Kind {
             4 => Self::Retire,
             5 => Self::Welcome,
             6 => Self::Refuse,
+            7 => Self::CreditToWorker,
+            8 => Self::MessageToWorker,
+            9 => Self::CloseToWorker,
             64 => Self::Hello,
             65 => Self::ResponseHead,
             66 => Self::ResponseBody,
             67 => Self::ResponseFile,
+            68 => Self::EarlyHints,
+            69 => Self::Trailers,
+            70 => Self::Detached,
+            71 => Self::CreditToGateway,
+            72 => Self::MessageToGateway,
+            73 => Self::CloseToGateway,
             _ => return None,
         })
     }
@@ -86,7 +114,7 @@ pub struct FrameHeader {
     pub kind: Kind,
     /// END, ABORT.
     pub flags: Flags,
-    /// 0 on a slot.
+    /// 0 on a slot; which exchange, on a long link.
     pub stream: u16,
 }
 
@@ -125,11 +153,25 @@ pub fn encode_header(kind: Kind, flags: Flags, len: u32) -> [u8; HEADER_BYTES] {
     [l0, l1, l2, l3, kind as u8, flags.0, 0, 0]
 }
 
+/// Writes the stream into a header that [`encode_header`] made.
+pub fn set_stream(header: &mut [u8], stream: u16) {
+    if let Some(place) = header.get_mut(6..HEADER_BYTES) {
+        place.copy_from_slice(&stream.to_le_bytes());
+    }
+}
+
 /// A whole frame as bytes; for frames off the hot path.
 pub fn frame(kind: Kind, flags: Flags, payload: &[u8]) -> Vec<u8> {
     debug_assert!(payload.len() <= PAYLOAD_BYTES_MAX as usize);
     let mut out = Vec::with_capacity(HEADER_BYTES + payload.len());
     out.extend_from_slice(&encode_header(kind, flags, payload.len() as u32));
     out.extend_from_slice(payload);
+    out
+}
+
+/// The same on a stream of the long link.
+pub fn frame_on(stream: u16, kind: Kind, flags: Flags, payload: &[u8]) -> Vec<u8> {
+    let mut out = frame(kind, flags, payload);
+    set_stream(&mut out, stream);
     out
 }

@@ -8,8 +8,8 @@
 //!   u32    u8     u8      u16      all integers little endian
 //! ```
 //!
-//! `stream` is 0 on a slot (one request at a time); it is the place for the multiplexed link of
-//! long-lived exchanges. A frame may come with one file descriptor (`SCM_RIGHTS`): the payload
+//! `stream` is 0 on a slot (one request at a time) and the exchange's number on the multiplexed link of
+//! long-lived exchanges (see [`long`]). A frame may come with one file descriptor (`SCM_RIGHTS`): the payload
 //! says so (see [`Body::File`] and [`Kind::ResponseFile`]), the driver carries it.
 //!
 //! One exchange on a slot:
@@ -18,6 +18,7 @@
 //! worker → Hello            gateway → Welcome | Refuse
 //! gateway → Request [RequestBody …]          (RequestBody only after Body::Stream)
 //! worker → ResponseHead [ResponseBody | ResponseFile …] until a frame has END or ABORT
+//!        (EarlyHints may come before the head, Trailers with END after the body; Detached ends the slot's part, see [`long`])
 //! gateway → Cancel          (at any time during an exchange: the client is gone; the worker still ends it)
 //! gateway → Retire          (between exchanges: finish, close the stream)
 //! ```
@@ -27,15 +28,17 @@
 
 mod frame;
 mod hello;
+pub mod long;
 mod request;
 mod response;
 mod wire;
 
 pub use frame::{
-    Flags, Frame, FrameHeader, HEADER_BYTES, Kind, PAYLOAD_BYTES_MAX, decode, encode_header, frame,
+    Flags, Frame, FrameHeader, HEADER_BYTES, Kind, PAYLOAD_BYTES_MAX, decode, encode_header, frame, frame_on,
+    set_stream,
 };
-pub use hello::Hello;
-pub use request::{Body, Request, RequestStart, RequestWriter, Scheme, Version};
+pub use hello::{Channel, Hello};
+pub use request::{Body, Exchange, Request, RequestStart, RequestWriter, Scheme, Tls, Version};
 pub use response::{
     ResponseFile, ResponseHead, ResponseHeadWriter, encode_response_file, encode_response_head,
 };

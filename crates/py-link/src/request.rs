@@ -28,6 +28,26 @@ pub enum Version {
     Http3 = 30,
 }
 
+/// What the client wants.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Exchange {
+    /// A response.
+    #[default]
+    Http = 0,
+    /// A WebSocket (RFC 6455, RFC 8441); only on a long link.
+    WebSocket = 1,
+}
+
+/// The TLS of the client's connection, where it ends at the gateway.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tls {
+    /// As on the wire: 0x0303 is TLS 1.2, 0x0304 is TLS 1.3.
+    pub version: u16,
+    /// The cipher suite's number (IANA).
+    pub cipher_suite: u16,
+}
+
 /// Where the request body is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Body<'a> {
@@ -70,6 +90,10 @@ pub struct Request<'a> {
     pub remote_addr: &'a [u8],
     /// `REMOTE_PORT`; 0 when unknown.
     pub remote_port: u16,
+    /// What the client wants.
+    pub exchange: Exchange,
+    /// `None`: clear text, or TLS that ends at a proxy before us.
+    pub tls: Option<Tls>,
     headers: Reader<'a>,
     header_count: u16,
     /// Where the body is.
@@ -100,6 +124,16 @@ impl<'a> Request<'a> {
         let server_port = reader.u16()?;
         let remote_addr = reader.short()?;
         let remote_port = reader.u16()?;
+        let exchange = match reader.u8()? {
+            0 => Exchange::Http,
+            1 => Exchange::WebSocket,
+            _ => return Err(reader.malformed()),
+        };
+        let (version_of_tls, cipher_suite) = (reader.u16()?, reader.u16()?);
+        if version_of_tls == 0 && cipher_suite != 0 {
+            return Err(reader.malformed());
+        }
+        let tls = (version_of_tls != 0).then_some(Tls { version: version_of_tls, cipher_suite });
         let header_count = reader.u16()?;
         let headers = reader.clone();
         for _ in 0..header_count {
@@ -124,6 +158,8 @@ impl<'a> Request<'a> {
             server_port,
             remote_addr,
             remote_port,
+            exchange,
+            tls,
             headers,
             header_count,
             body,
@@ -171,6 +207,10 @@ pub struct RequestStart<'a> {
     pub remote_addr: &'a [u8],
     /// See [`Request::remote_port`].
     pub remote_port: u16,
+    /// See [`Request::exchange`].
+    pub exchange: Exchange,
+    /// See [`Request::tls`].
+    pub tls: Option<Tls>,
 }
 
 impl<'a> RequestWriter<'a> {
@@ -188,6 +228,10 @@ impl<'a> RequestWriter<'a> {
         out.extend_from_slice(&head.server_port.to_le_bytes());
         put_short(out, head.remote_addr);
         out.extend_from_slice(&head.remote_port.to_le_bytes());
+        out.push(head.exchange as u8);
+        let tls = head.tls.unwrap_or(Tls { version: 0, cipher_suite: 0 });
+        out.extend_from_slice(&tls.version.to_le_bytes());
+        out.extend_from_slice(&tls.cipher_suite.to_le_bytes());
         let count_at = out.len();
         out.extend_from_slice(&[0; 2]);
         Self { out, start, count_at, count: 0 }

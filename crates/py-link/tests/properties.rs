@@ -3,12 +3,12 @@
 use proptest::collection::vec;
 use proptest::prelude::*;
 use py_link::{
-    Body, Flags, HEADER_BYTES, Hello, Kind, LinkError, PAYLOAD_BYTES_MAX, Request, RequestStart,
-    RequestWriter, ResponseFile, ResponseHead, ResponseHeadWriter, Scheme, Version, decode, encode_header,
-    encode_response_file, encode_response_head, frame,
+    Body, Exchange, Flags, HEADER_BYTES, Hello, Kind, LinkError, PAYLOAD_BYTES_MAX, Request, RequestStart,
+    RequestWriter, ResponseFile, ResponseHead, ResponseHeadWriter, Scheme, Tls, Version, decode,
+    encode_header, encode_response_file, encode_response_head, frame, frame_on, long,
 };
 
-const KINDS: [Kind; 10] = [
+const KINDS: [Kind; 19] = [
     Kind::Request,
     Kind::RequestBody,
     Kind::Cancel,
@@ -19,6 +19,15 @@ const KINDS: [Kind; 10] = [
     Kind::ResponseHead,
     Kind::ResponseBody,
     Kind::ResponseFile,
+    Kind::CreditToWorker,
+    Kind::MessageToWorker,
+    Kind::CloseToWorker,
+    Kind::EarlyHints,
+    Kind::Trailers,
+    Kind::Detached,
+    Kind::CreditToGateway,
+    Kind::MessageToGateway,
+    Kind::CloseToGateway,
 ];
 
 fn bytes(max: usize) -> impl Strategy<Value = Vec<u8>> {
@@ -35,6 +44,13 @@ fn scheme() -> impl Strategy<Value = Scheme> {
 
 fn version() -> impl Strategy<Value = Version> {
     prop_oneof![Just(Version::Http10), Just(Version::Http11), Just(Version::Http2), Just(Version::Http3)]
+}
+
+fn wishes() -> impl Strategy<Value = (Exchange, Option<Tls>)> {
+    let exchange = prop_oneof![Just(Exchange::Http), Just(Exchange::WebSocket)];
+    // Version 0 says "no TLS" on the wire.
+    let tls = (1..=u16::MAX, any::<u16>()).prop_map(|(version, cipher_suite)| Tls { version, cipher_suite });
+    (exchange, proptest::option::of(tls))
 }
 
 /// A body as owned values: none, inline, file, stream.
@@ -69,14 +85,14 @@ fn body() -> impl Strategy<Value = OwnedBody> {
 
 proptest! {
     #[test]
-    fn a_frame_comes_back(at in 0..KINDS.len(), flags in any::<u8>(), payload in bytes(3000), behind in bytes(100)) {
-        let mut wire = frame(KINDS[at], Flags(flags), &payload);
+    fn a_frame_comes_back(at in 0..KINDS.len(), flags in any::<u8>(), stream in any::<u16>(), payload in bytes(3000), behind in bytes(100)) {
+        let mut wire = frame_on(stream, KINDS[at], Flags(flags), &payload);
         let whole = wire.len();
         wire.extend_from_slice(&behind);
         let found = decode(&wire).unwrap().unwrap();
         prop_assert_eq!(found.header.kind, KINDS[at]);
         prop_assert_eq!(found.header.flags, Flags(flags));
-        prop_assert_eq!(found.header.stream, 0);
+        prop_assert_eq!(found.header.stream, stream);
         prop_assert_eq!(found.payload, &payload[..]);
         prop_assert_eq!(found.wire_bytes(), whole);
     }
@@ -93,6 +109,7 @@ proptest! {
         ports in any::<(u16, u16)>(),
         scheme in scheme(),
         version in version(),
+        (exchange, tls) in wishes(),
         headers in fields(),
         body in body(),
         before in bytes(50),
@@ -102,7 +119,7 @@ proptest! {
         let mut wire = before.clone();
         let mut writer = RequestWriter::start(&mut wire, &RequestStart {
             id, method, target, mount, scheme, version, server_name, server_port: ports.0, remote_addr,
-            remote_port: ports.1,
+            remote_port: ports.1, exchange, tls,
         });
         for (name, value) in &headers {
             writer.header(name, value);
@@ -119,6 +136,7 @@ proptest! {
         );
         prop_assert_eq!((request.server_port, request.remote_port), ports);
         prop_assert_eq!((request.scheme, request.version), (scheme, version));
+        prop_assert_eq!((request.exchange, request.tls), (exchange, tls));
         let same = request.headers().eq(headers.iter().map(|(name, value)| (&name[..], &value[..])));
         prop_assert!(same);
         prop_assert_eq!(request.body, body.borrow());
@@ -186,6 +204,14 @@ proptest! {
             prop_assert!(head.body.len() <= wire.len());
         }
         let _calm = ResponseFile::decode(&wire);
+        let _calm = (long::decode_credit(&wire).is_ok(), long::Close::decode(&wire).is_ok());
+        if let Ok(fields) = long::decode_fields(&wire) {
+            let held: usize = fields.iter().map(|(name, value)| name.len() + value.len()).sum();
+            prop_assert!(held <= wire.len());
+        }
+        if let Ok((_, head)) = long::split_detached(&wire) {
+            prop_assert!(head.len() + 2 == wire.len());
+        }
         let _calm = serde_json::from_slice::<Hello>(&wire);
     }
 
@@ -195,6 +221,7 @@ proptest! {
         let mut writer = RequestWriter::start(&mut wire, &RequestStart {
             id: b"id", method: b"GET", target: b"/", mount: b"", scheme: Scheme::Http, version: Version::Http11,
             server_name: b"a", server_port: 80, remote_addr: b"::1", remote_port: 1,
+            exchange: Exchange::Http, tls: None,
         });
         for (name, value) in &headers {
             writer.header(name, value);

@@ -113,6 +113,8 @@ impl Worker {
             version: py_link::VERSION.to_owned(),
             worker,
             generation,
+            channel: py_link::Channel::Slot,
+            pool: 0,
             slot: 0,
             slots,
             pid: std::process::id(),

@@ -30,7 +30,7 @@ pub(super) fn findings(decided: &Decided) -> Vec<Finding> {
     let mut command = Command::new(&decided.python.path);
     let asked = json!({
         "dir": decided.project.dir,
-        "wsgi": decided.project.wsgi,
+        "app": decided.project.app,
         "settings": decided.project.settings,
         "workers": decided.sizing.workers,
         "threads": decided.sizing.threads,

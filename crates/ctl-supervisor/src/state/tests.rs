@@ -274,9 +274,12 @@ fn new_code_that_fails_later_is_tried_again_while_old_workers_serve() {
 #[test]
 fn a_stuck_worker_goes_when_its_replacement_serves() {
     let mut table = Table::serving(2);
-    let stuck = table.does(Event::Gateway(FromGateway::WorkerStuck { worker: 1 }));
+    let stuck = table.does(Event::Gateway(FromGateway::WorkerStuck { worker: 1, request_id: String::new() }));
     assert_eq!(stuck, "worker3:generation1");
-    assert_eq!(table.does(Event::Gateway(FromGateway::WorkerStuck { worker: 1 })), "");
+    assert_eq!(
+        table.does(Event::Gateway(FromGateway::WorkerStuck { worker: 1, request_id: String::new() })),
+        ""
+    );
     assert_eq!(table.up(3), "retire[1]");
     assert_eq!(table.after(Duration::from_secs(10)), "term1");
     assert_eq!(table.after(Duration::from_secs(3)), "kill1");

@@ -162,8 +162,8 @@ pub(crate) fn worker() -> ! {
     let stubborn = behaviour == "stubborn";
     thread::spawn(move || link(&start, stubborn));
     for line in BufReader::new(&control).lines().map_while(Result::ok) {
-        let ToWorker::Exit = serde_json::from_str(&line).unwrap();
-        if !stubborn {
+        let said = serde_json::from_str(&line).unwrap();
+        if matches!(said, ToWorker::Exit) && !stubborn {
             exit(0);
         }
     }

@@ -56,7 +56,7 @@ pub(crate) fn supervisor() -> ! {
         version: "0.0.0".into(),
         dir: dir.clone(),
         python: "python3".into(),
-        wsgi: None,
+        app: None,
         settings: None,
         workers: number("workers", 2) as u32,
         threads: 1,

@@ -39,6 +39,7 @@ fn from(peer: Option<&str>, lines: &str) -> String {
         peer_is_trusted: trusted.trusts(peer),
         local: Some("127.0.0.1:8000".parse().unwrap()),
         tls: false,
+        tls_facts: None,
     };
     show(&identify(&connection, &headers(lines), &trusted))
 }
@@ -137,6 +138,7 @@ fn behind_the_proxy_protocol_headers_are_the_clients_own() {
         peer_is_trusted: true,
         local: None,
         tls: true,
+        tls_facts: None,
     };
     let headers = headers("Host: a | X-Forwarded-For: 6.6.6.6 | X-Forwarded-Proto: http");
     let identity = identify(&connection, &headers, &trusted);

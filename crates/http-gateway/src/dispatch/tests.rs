@@ -165,6 +165,7 @@ impl Site {
                 host: b"shop",
                 server_name: b"shop",
                 server_port: 80,
+                tls: None,
                 headers_heard: false,
             };
             let request = Ready { head: &head, origin, payload: &payload };

@@ -83,6 +83,7 @@ pub(super) async fn greet<S: Service>(
         peer_is_trusted: edge.trusted.trusts(peer),
         local: place.local.or_else(|| local_address(&socket)),
         tls: place.tls,
+        tls_facts: None,
     };
     // Taking a descriptor into the reactor fails when epoll has no memory: the client sees a close.
     let outcome = if place.unix {

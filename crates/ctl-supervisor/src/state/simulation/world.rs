@@ -420,7 +420,7 @@ impl World {
         match (self.dice.next() % 8, pick) {
             (0 | 1, Some(worker)) => self.happen(Later::WorkerEnds(worker, Exit::Signal(9))),
             (2, Some(worker)) if self.gateway.is_some_and(|(_, ready)| ready) => {
-                self.feed(Event::Gateway(FromGateway::WorkerStuck { worker }));
+                self.feed(Event::Gateway(FromGateway::WorkerStuck { worker, request_id: String::new() }));
             }
             (3, _) => {
                 if let Some((number, _)) = self.gateway {
