@@ -124,6 +124,7 @@ impl Dispatcher {
                 }
             };
             trail.queue_wait += waited;
+            checkout.is_for(&trail.request_id);
             let outcome = match request.payload {
                 Payload::Stream(len) => self.streamed(&mut checkout, request, *len, body).await,
                 _ => self.attempt(&mut checkout, request, body).await,

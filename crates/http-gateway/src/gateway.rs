@@ -225,7 +225,7 @@ fn told(news: WorkerNews) -> FromGateway {
     match news {
         WorkerNews::Online(worker) => FromGateway::WorkerOnline { worker },
         WorkerNews::Retired(worker) => FromGateway::WorkerRetired { worker },
-        WorkerNews::Stuck(worker) => FromGateway::WorkerStuck { worker, request_id: String::new() },
+        WorkerNews::Stuck { worker, request_id } => FromGateway::WorkerStuck { worker, request_id },
     }
 }
 

@@ -21,18 +21,24 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::link::Slot;
 use crate::reactor;
+use crate::request_id::RequestId;
 pub(crate) use pool::Homed;
 use pool::{Pool, Returned, Ticket};
 
 /// What happens to workers, for the supervisor.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum WorkerNews {
     /// All of its slots are in service.
     Online(u32),
     /// All of its slots have been sent Retire.
     Retired(u32),
     /// It holds a request beyond the time limit.
-    Stuck(u32),
+    Stuck {
+        /// The worker.
+        worker: u32,
+        /// The request.
+        request_id: String,
+    },
 }
 
 /// Why there is no slot.
@@ -136,9 +142,9 @@ impl Queue {
         SLOTS.add(-(dead.len() as i64));
     }
 
-    /// The worker holds a request beyond its limit; the supervisor replaces it.
-    pub fn stuck(&self, worker: u32) {
-        self.tell(WorkerNews::Stuck(worker));
+    /// The worker holds a request beyond its limit; the supervisor logs its stacks and replaces it.
+    pub fn stuck(&self, worker: u32, request_id: &str) {
+        self.tell(WorkerNews::Stuck { worker, request_id: request_id.to_owned() });
     }
 
     /// Requests waiting now.
@@ -226,6 +232,8 @@ impl Drop for Place<'_> {
 pub struct CheckedOut {
     slot: Option<Slot>,
     queue: Arc<Queue>,
+    /// Whose it is, for the log of a worker that gets stuck.
+    request_id: RequestId,
     /// In the task that ends its exchange.
     ending: bool,
 }
@@ -233,7 +241,12 @@ pub struct CheckedOut {
 impl CheckedOut {
     fn new(slot: Slot, queue: &Arc<Queue>) -> Self {
         SLOTS_BUSY.add(1);
-        Self { slot: Some(slot), queue: Arc::clone(queue), ending: false }
+        Self { slot: Some(slot), queue: Arc::clone(queue), request_id: RequestId::default(), ending: false }
+    }
+
+    /// Says whose it is from now on.
+    pub fn is_for(&mut self, request_id: &RequestId) {
+        self.request_id = request_id.clone();
     }
 
     /// The slot.
@@ -249,19 +262,19 @@ impl CheckedOut {
 
     /// The worker does not answer within its limit: ask for its replacement.
     pub fn report_stuck(&self) {
-        self.queue.stuck(self.worker());
+        self.queue.stuck(self.worker(), &self.request_id);
     }
 
     /// Ends the exchange of a client that is gone. An app that does not come to its end would keep the slot for good and
     /// nobody would hear of it: its worker is reported, and replacing it breaks the stream.
     async fn end(mut self) {
-        let (queue, worker) = (Arc::clone(&self.queue), self.worker());
+        let (queue, worker, request_id) = (Arc::clone(&self.queue), self.worker(), self.request_id.clone());
         let ended = {
             let mut ending = pin!(self.slot().end_exchange());
             if let Ok(ended) = tokio::time::timeout(queue.ending_patience, &mut ending).await {
                 ended
             } else {
-                queue.stuck(worker);
+                queue.stuck(worker, &request_id);
                 ending.await
             }
         };
@@ -287,7 +300,8 @@ impl Drop for CheckedOut {
             self.queue.give_back(slot);
             return;
         }
-        let guard = Self { slot: Some(slot), queue: Arc::clone(&self.queue), ending: true };
+        let request_id = std::mem::take(&mut self.request_id);
+        let guard = Self { slot: Some(slot), queue: Arc::clone(&self.queue), request_id, ending: true };
         if self.ending {
             // The runtime goes and has dropped the task; it would drop the next one just so, without an end.
             guard.lose();

@@ -21,6 +21,11 @@ use crate::message::{Body, BodyLength, Headers, Method};
 use crate::queue::WorkerNews;
 use crate::spool::{Aborted, Piece};
 
+/// The news of a worker that holds a test's request too long.
+fn stuck(worker: u32) -> WorkerNews {
+    WorkerNews::Stuck { worker, request_id: "id".to_owned() }
+}
+
 /// The worker's end of a slot.
 struct Worker {
     stream: UnixStream,
@@ -314,7 +319,7 @@ async fn a_silent_app_is_a_504_and_its_worker_is_reported() {
     let answer = site.send(b"GET", Payload::Empty, STAYS);
     worker.request().await;
     assert_eq!(text(answer.await.expect("ran")).await, "TimedOut");
-    assert_eq!(site.news.recv().await, Some(WorkerNews::Stuck(1)));
+    assert_eq!(site.news.recv().await, Some(stuck(1)));
     // The exchange is cancelled; when the app comes to its end after all, the slot is of use again.
     assert_eq!(worker.frame().await.map(|frame| frame.0), Some(Kind::Cancel));
     worker.answer(Flags::END, b"too late").await;
@@ -364,7 +369,7 @@ async fn an_app_that_hangs_on_for_nobody_is_reported() {
     assert_eq!(text(site.send(b"GET", Payload::Empty, gone).await.expect("ran")).await, "ClientGone");
     worker.request().await;
     let news = tokio::time::timeout(Duration::from_secs(5), site.news.recv()).await.expect("in time");
-    assert_eq!(news, Some(WorkerNews::Stuck(1)));
+    assert_eq!(news, Some(stuck(1)));
     // Its replacement breaks the stream, or it comes to its end after all.
     assert_eq!(worker.frame().await.map(|frame| frame.0), Some(Kind::Cancel));
     worker.answer(Flags::END, b"for nobody").await;
@@ -386,7 +391,7 @@ async fn an_app_that_does_not_read_a_streamed_body_is_a_504() {
     worker.request().await;
     let answer = tokio::time::timeout(Duration::from_secs(5), answer).await.expect("in time");
     assert_eq!(text(answer.expect("ran")).await, "TimedOut");
-    assert_eq!(site.news.recv().await, Some(WorkerNews::Stuck(1)));
+    assert_eq!(site.news.recv().await, Some(stuck(1)));
 }
 
 #[tokio::test]
