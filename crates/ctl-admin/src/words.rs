@@ -322,6 +322,9 @@ pub enum FromWorker {
         /// What to do about it; may be empty.
         hint: String,
     },
+    /// Asked for its stacks: Python has not run for a second, because a call into C keeps the GIL. Nothing that this
+    /// process has begun will be answered soon.
+    Hung,
 }
 
 /// Supervisor to worker. End of file on this socket means: the supervisor is gone, exit at once.

@@ -276,6 +276,11 @@ impl Driver {
                     child.peer.send(&ToWorker::Exit, "a worker");
                 }
             }
+            Action::TellWorkerDump { worker, request_id } => {
+                if let Some(child) = self.workers.get_mut(&worker) {
+                    child.peer.send(&ToWorker::DumpStacks { request_id }, "a worker");
+                }
+            }
             Action::Terminate(who) => self.signal(who, Signal::TERM),
             Action::Kill(who) => self.signal(who, Signal::KILL),
             Action::ReadConfig => return Some(Event::ConfigRead(self.house.read_config())),

@@ -114,6 +114,11 @@ pub(crate) enum Action {
     TellWorkerExit {
         worker: u32,
     },
+    /// Send [`ctl_admin::words::ToWorker::DumpStacks`].
+    TellWorkerDump {
+        worker: u32,
+        request_id: String,
+    },
     Terminate(Who),
     Kill(Who),
     Reply {

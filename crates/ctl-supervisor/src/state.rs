@@ -164,6 +164,7 @@ impl State {
             Event::Exited { who: Who::Worker(worker), exit } => self.worker_exited(worker, exit, now),
             Event::Gateway(said) => self.gateway_said(said, now),
             Event::Worker { worker, said: FromWorker::Ready { app } } => self.worker_ready(worker, app, now),
+            Event::Worker { worker, said: FromWorker::Hung } => self.worker_hung(worker, now),
             Event::Worker { worker, said: FromWorker::Failed { message, traceback, hint } } => {
                 self.worker_failed(worker, Failure { message, traceback, hint }, now);
             }

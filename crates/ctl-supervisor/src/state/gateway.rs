@@ -124,7 +124,7 @@ impl State {
             FromGateway::Failed { text } => self.gateway.failed = Some(text),
             FromGateway::WorkerOnline { worker } => self.worker_online(worker),
             FromGateway::WorkerRetired { worker } => self.worker_retired(worker, now),
-            FromGateway::WorkerStuck { worker, .. } => self.worker_stuck(worker),
+            FromGateway::WorkerStuck { worker, request_id } => self.worker_stuck(worker, request_id),
             FromGateway::Load(_) | FromGateway::PoolWanted { .. } => {}
             FromGateway::Status(status) => self.answer_status(Some(status)),
             FromGateway::Drained => {

@@ -105,6 +105,7 @@ fn words(actions: &[Action]) -> String {
             Action::TellGateway(ToGateway::Drain) => "drain".to_owned(),
             Action::TellGateway(ToGateway::ReloadTls) => "tls".to_owned(),
             Action::TellWorkerExit { worker } => format!("exit{worker}"),
+            Action::TellWorkerDump { worker, request_id } => format!("dump{worker}:{request_id}"),
             Action::Terminate(Who::Gateway) => "term-gateway".to_owned(),
             Action::Terminate(Who::Worker(worker)) => format!("term{worker}"),
             Action::Kill(Who::Gateway) => "kill-gateway".to_owned(),
@@ -274,16 +275,36 @@ fn new_code_that_fails_later_is_tried_again_while_old_workers_serve() {
 #[test]
 fn a_stuck_worker_goes_when_its_replacement_serves() {
     let mut table = Table::serving(2);
-    let stuck = table.does(Event::Gateway(FromGateway::WorkerStuck { worker: 1, request_id: String::new() }));
-    assert_eq!(stuck, "worker3:generation1");
-    assert_eq!(
-        table.does(Event::Gateway(FromGateway::WorkerStuck { worker: 1, request_id: String::new() })),
-        ""
-    );
+    let stuck = |id: &str| Event::Gateway(FromGateway::WorkerStuck { worker: 1, request_id: id.to_owned() });
+    assert_eq!(table.does(stuck("r7")), "dump1:r7 worker3:generation1");
+    assert!(table.logged(Level::Warn).contains("request r7"));
+    assert_eq!(table.does(stuck("r8")), "", "its stacks have been told");
     assert_eq!(table.up(3), "retire[1]");
     assert_eq!(table.after(Duration::from_secs(10)), "term1");
     assert_eq!(table.after(Duration::from_secs(3)), "kill1");
     assert_eq!(table.exits(Who::Worker(1), Exit::Signal(9)), "");
+}
+
+#[test]
+fn a_worker_that_hangs_in_c_is_killed_without_waiting_for_its_replacement() {
+    let mut table = Table::serving(1);
+    table.does(Event::Gateway(FromGateway::WorkerStuck { worker: 1, request_id: "r7".to_owned() }));
+    let hung = || Event::Worker { worker: 1, said: FromWorker::Hung };
+    assert_eq!(table.does(hung()), "retire[1] kill1");
+    assert!(table.logged(Level::Error).contains("GIL"));
+    assert_eq!(table.does(hung()), "");
+    assert_eq!(table.exits(Who::Worker(1), Exit::Signal(9)), "");
+    table.up(2);
+    assert_eq!(super::phase_name(&table.state), "serving");
+}
+
+#[test]
+fn a_stuck_worker_that_is_leaving_anyway_tells_its_stacks_too() {
+    let mut table = Table::serving(1);
+    table.reload(7);
+    table.up(2);
+    let stuck = FromGateway::WorkerStuck { worker: 1, request_id: "r7".to_owned() };
+    assert_eq!(table.does(Event::Gateway(stuck)), "dump1:r7");
 }
 
 #[test]

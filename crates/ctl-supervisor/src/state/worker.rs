@@ -92,18 +92,34 @@ impl State {
         }
     }
 
-    pub(super) fn worker_stuck(&mut self, number: u32) {
-        let Some(worker) = self.workers.get_mut(&number) else { return };
-        if worker.leaving.is_some() || worker.stuck {
+    /// The first time its stacks are asked for, and another one takes its place before it goes.
+    pub(super) fn worker_stuck(&mut self, number: u32, request_id: String) {
+        let Some(worker) = self.workers.get_mut(&number).filter(|worker| !worker.stuck) else { return };
+        worker.stuck = true;
+        let leaves = worker.leaving.is_some();
+        let then = if leaves { "" } else { "; it is being replaced" };
+        let text = format!(
+            "worker {number} holds request {request_id} beyond its time limit (timeouts.app, or its pool's){then}"
+        );
+        self.log(Level::Warn, text);
+        self.out.push(Action::TellWorkerDump { worker: number, request_id });
+    }
+
+    /// Its other requests would never end either: they are tried elsewhere or answered 502 as soon as it is gone, and
+    /// nothing is lost by not waiting for the replacement.
+    pub(super) fn worker_hung(&mut self, number: u32, now: Instant) {
+        let Some(worker) = self.workers.get(&number) else { return };
+        if worker.leaving.is_some_and(|leaving| leaving.step >= Step::Kill) {
             return;
         }
-        worker.stuck = true;
-        self.log(
-            Level::Warn,
-            format!(
-                "worker {number} holds a request beyond its time limit (timeouts.app); it is being replaced"
-            ),
-        );
+        let online = worker.online;
+        let text =
+            format!("worker {number} runs no Python any more: a call into C keeps the GIL; it is killed");
+        self.log(Level::Error, text);
+        if online && self.gateway.runs() {
+            self.out.push(Action::TellGateway(ToGateway::Retire { workers: vec![number] }));
+        }
+        self.send_off(number, Step::Kill, KILL_WAIT, now);
     }
 
     /// It did not become ready. What that means depends on whether anything runs besides it.

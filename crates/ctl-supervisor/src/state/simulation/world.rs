@@ -59,6 +59,8 @@ enum Later {
     WorkerReady(u32),
     WorkerConnects(u32),
     WorkerEnds(u32, Exit),
+    /// It is known by now that the whole process hangs in C.
+    WorkerHangs(u32),
 }
 
 pub(super) struct World {
@@ -184,6 +186,12 @@ impl World {
                 let said = FromWorker::Ready { app: Box::new(AppReport::default()) };
                 self.feed(Event::Worker { worker: number, said });
             }
+            Later::WorkerHangs(worker) => {
+                let Some(known) = self.workers.get_mut(&worker) else { return };
+                // It serves nobody, told to go or not.
+                known.told = true;
+                self.feed(Event::Worker { worker, said: FromWorker::Hung });
+            }
             Later::WorkerConnects(worker) => {
                 let up = self.gateway.is_some_and(|(_, ready)| ready);
                 let Some(known) = self.workers.get_mut(&worker).filter(|known| up && !known.online) else {
@@ -237,6 +245,12 @@ impl World {
                 if !self.dice.chance(self.misfortune.deaf) {
                     let delay = self.dice.ms(1, 4_000);
                     self.after(delay, Later::WorkerEnds(worker, Exit::Code(0)));
+                }
+            }
+            Action::TellWorkerDump { worker, .. } => {
+                if self.dice.chance(30) {
+                    let delay = self.dice.ms(1_000, 1_500);
+                    self.after(delay, Later::WorkerHangs(worker));
                 }
             }
             Action::Terminate(who) => {
