@@ -29,9 +29,9 @@ pub enum Reload {
 /// A rule of one value, as text; of a list, of each item.
 type Check = fn(&str) -> Result<(), Fault>;
 
-/// A row of the table.
+/// A row of a table: of the settings, or of the keys of a repeated table (`[[worker_pool]]`), whose values are in `Of`.
 #[derive(Debug)]
-pub struct Setting {
+pub struct Setting<Of = Config> {
     /// `section.name`.
     pub key: &'static str,
     /// The table it stands in.
@@ -55,19 +55,24 @@ pub struct Setting {
     /// Smallest, largest, and why: written like a value.
     pub range: Option<(&'static str, &'static str, &'static str)>,
     pub(crate) check: Option<Check>,
-    pub(crate) access: Access,
+    pub(crate) access: Access<Of>,
 }
 
-/// The three functions that reach a field of [`Config`].
+/// The three functions that reach a field.
 #[derive(Debug)]
-pub(crate) struct Access {
-    pub(crate) read: fn(&mut Config, Input<'_>) -> Result<(), Fault>,
-    pub(crate) get_json: fn(&Config) -> Json,
-    pub(crate) get_number: fn(&Config) -> Option<u64>,
+pub(crate) struct Access<Of> {
+    pub(crate) read: fn(&mut Of, Input<'_>) -> Result<(), Fault>,
+    pub(crate) get_json: fn(&Of) -> Json,
+    pub(crate) get_number: fn(&Of) -> Option<u64>,
 }
 
-impl Setting {
-    pub(crate) const fn new(path: [&'static str; 3], doc: &'static str, kind: Kind, access: Access) -> Self {
+impl<Of> Setting<Of> {
+    pub(crate) const fn new(
+        path: [&'static str; 3],
+        doc: &'static str,
+        kind: Kind,
+        access: Access<Of>,
+    ) -> Self {
         let [key, section, name] = path;
         Self {
             key,
@@ -121,19 +126,21 @@ impl Setting {
         self
     }
 
-    /// The variable of the environment: `QUINTET_TIMEOUTS_QUEUE`.
-    pub fn environment_name(&self) -> String {
-        format!("QUINTET_{}_{}", self.section.to_ascii_uppercase(), self.name.to_ascii_uppercase())
+    /// Its key and name, where the field cannot have the same one (`match` is a word of Rust).
+    pub(crate) const fn named(mut self, key: &'static str, name: &'static str) -> Self {
+        self.key = key;
+        self.name = name;
+        self
     }
 
-    /// The value in `config`, for machines.
-    pub fn json(&self, config: &Config) -> Json {
-        (self.access.get_json)(config)
+    /// The value in `values`, for machines.
+    pub fn json(&self, values: &Of) -> Json {
+        (self.access.get_json)(values)
     }
 
-    /// The value in `config`, for people.
-    pub fn text(&self, config: &Config) -> String {
-        json_text(&self.json(config))
+    /// The value in `values`, for people.
+    pub fn text(&self, values: &Of) -> String {
+        json_text(&self.json(values))
     }
 
     /// The first sentence of [`Self::doc`].
@@ -144,6 +151,13 @@ impl Setting {
             Some(end) => paragraph[..end].to_owned(),
             None => paragraph.trim_end_matches('.').to_owned(),
         }
+    }
+}
+
+impl Setting {
+    /// The variable of the environment: `QUINTET_TIMEOUTS_QUEUE`.
+    pub fn environment_name(&self) -> String {
+        format!("QUINTET_{}_{}", self.section.to_ascii_uppercase(), self.name.to_ascii_uppercase())
     }
 }
 
@@ -215,12 +229,12 @@ macro_rules! settings {
                         concat!($($doc, "\n"),+),
                         <$Type as $crate::value::Value>::KIND,
                         $crate::define::Access {
-                            read: |config, input| {
+                            read: |config: &mut Config, input| {
                                 config.$section.$field = $crate::value::Value::read(input)?;
                                 Ok(())
                             },
-                            get_json: |config| $crate::value::Value::json(&config.$section.$field),
-                            get_number: |config| $crate::value::Value::number(&config.$section.$field),
+                            get_json: |config: &Config| $crate::value::Value::json(&config.$section.$field),
+                            get_number: |config: &Config| $crate::value::Value::number(&config.$section.$field),
                         },
                     )
                     $(.$option($($argument),*))*
@@ -230,4 +244,55 @@ macro_rules! settings {
     };
 }
 
-pub(crate) use settings;
+/// Turns the table of a repeated section, `[[worker_pool]]`, into its struct and `KEYS`. Rows are as in [`settings!`].
+macro_rules! record {
+    (
+        $(#[doc = $record_doc:literal])+
+        [[$section:ident]] $Record:ident {
+            $(
+                $(#[doc = $doc:literal])+
+                $field:ident: $Type:ty = $default:expr $(, $option:ident($($argument:expr),*))*;
+            )+
+        }
+    ) => {
+        $(#[doc = $record_doc])+
+        #[derive(Debug, Clone, PartialEq, Eq, ::serde::Serialize, ::serde::Deserialize)]
+        #[serde(default)]
+        pub struct $Record {
+            $($(#[doc = $doc])+ pub $field: $Type,)+
+        }
+
+        impl Default for $Record {
+            fn default() -> Self {
+                Self { $($field: $default,)+ }
+            }
+        }
+
+        /// Its documentation.
+        pub const DOC: &str = concat!($($record_doc, "\n"),+);
+
+        /// Its keys, in the order of the reference.
+        pub static KEYS: &[$crate::define::Setting<$Record>] = &[$(
+            $crate::define::Setting::new(
+                [
+                    concat!(stringify!($section), ".", stringify!($field)),
+                    stringify!($section),
+                    stringify!($field),
+                ],
+                concat!($($doc, "\n"),+),
+                <$Type as $crate::value::Value>::KIND,
+                $crate::define::Access {
+                    read: |record: &mut $Record, input| {
+                        record.$field = $crate::value::Value::read(input)?;
+                        Ok(())
+                    },
+                    get_json: |record: &$Record| $crate::value::Value::json(&record.$field),
+                    get_number: |record: &$Record| $crate::value::Value::number(&record.$field),
+                },
+            )
+            $(.$option($($argument),*))*
+        ),+];
+    };
+}
+
+pub(crate) use {record, settings};

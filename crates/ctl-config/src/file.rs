@@ -5,6 +5,7 @@ use std::ops::Range;
 use toml_edit::{Document, Item, TableLike, Value as Toml};
 
 use crate::define::{Setting, all, find};
+use crate::pool::{self, WorkerPool};
 use crate::problem::{Place, Problem, nearest};
 use crate::raw::Raw;
 use crate::settings::SECTIONS;
@@ -16,32 +17,51 @@ pub(crate) struct Entry {
     pub(crate) span: Range<usize>,
 }
 
+/// What the file holds.
+#[derive(Default)]
+pub(crate) struct Found {
+    pub(crate) entries: Vec<Entry>,
+    /// The tables `[[worker_pool]]`.
+    pub(crate) pools: Vec<PoolTable>,
+}
+
+/// One `[[worker_pool]]`.
+pub(crate) struct PoolTable {
+    /// Of its header.
+    pub(crate) span: Range<usize>,
+    pub(crate) entries: Vec<(&'static Setting<WorkerPool>, Raw, Range<usize>)>,
+}
+
 /// Reads the file; what is wrong with its form and keys goes to `problems`.
-pub(crate) fn read(name: &str, text: &str, problems: &mut Vec<Problem>) -> Vec<Entry> {
+pub(crate) fn read(name: &str, text: &str, problems: &mut Vec<Problem>) -> Found {
     let document = match Document::parse(text) {
         Ok(document) => document,
         Err(error) => {
             let place = error.span().map(|span| Place::in_file(name, text, span));
             problems.push(Problem::new(format!("{name} is not TOML: {}", error.message())).at(place));
-            return Vec::new();
+            return Found::default();
         }
     };
-    let mut reader = Reader { name, text, problems, entries: Vec::new() };
+    let mut reader = Reader { name, text, problems, found: Found::default() };
     for (key, item) in document.iter() {
         reader.section(document.as_table(), key, item);
     }
-    reader.entries
+    reader.found
 }
 
 struct Reader<'a> {
     name: &'a str,
     text: &'a str,
     problems: &'a mut Vec<Problem>,
-    entries: Vec<Entry>,
+    found: Found,
 }
 
 impl Reader<'_> {
     fn section(&mut self, root: &dyn TableLike, key: &str, item: &Item) {
+        if key == pool::TABLE {
+            self.pools(root, item);
+            return;
+        }
         let Some(section) = SECTIONS.iter().find(|section| section.name == key) else {
             self.problem(unknown_section(key, item), key_span(root, key));
             return;
@@ -65,8 +85,40 @@ impl Reader<'_> {
                 continue;
             };
             let span = value.span().or_else(|| key_span(table, name)).unwrap_or(0..0);
-            self.entries.push(Entry { setting, raw: raw(value), span });
+            self.found.entries.push(Entry { setting, raw: raw(value), span });
         }
+    }
+
+    fn pools(&mut self, root: &dyn TableLike, item: &Item) {
+        if let Some(tables) = item.as_array_of_tables() {
+            for table in tables {
+                let span = table.span().or_else(|| key_span(root, pool::TABLE)).unwrap_or(0..0);
+                self.pool(table, span);
+            }
+            return;
+        }
+        let problem = Problem::new(format!("\"{}\" may be there several times", pool::TABLE))
+            .hint(format!("write it as [[{}]]", pool::TABLE));
+        self.problem(problem, key_span(root, pool::TABLE));
+    }
+
+    fn pool(&mut self, table: &dyn TableLike, span: Range<usize>) {
+        let mut entries = Vec::new();
+        for (name, item) in table.iter() {
+            let Some(key) = pool::KEYS.iter().find(|key| key.name == name) else {
+                self.problem(pool::unknown_key(name), key_span(table, name));
+                continue;
+            };
+            let Some(value) = item.as_value() else {
+                let problem =
+                    Problem::new(format!("{} is a {}, not a section", key.key, key.kind.describe()));
+                self.problem(problem, key_span(table, name));
+                continue;
+            };
+            let span = value.span().or_else(|| key_span(table, name)).unwrap_or(0..0);
+            entries.push((key, raw(value), span));
+        }
+        self.found.pools.push(PoolTable { span, entries });
     }
 
     fn problem(&mut self, problem: Problem, span: Option<Range<usize>>) {
@@ -92,10 +144,11 @@ fn raw(value: &Toml) -> Raw {
 }
 
 fn unknown_section(key: &str, item: &Item) -> Problem {
-    if item.is_table_like() {
+    if item.is_table_like() || item.is_array_of_tables() {
         let problem = Problem::new(format!("there is no section \"{key}\""));
-        let names = SECTIONS.iter().map(|section| section.name);
+        let names = SECTIONS.iter().map(|section| section.name).chain([pool::TABLE]);
         return match nearest(key, names.clone()) {
+            Some(pool::TABLE) => problem.hint(format!("did you mean [[{}]]?", pool::TABLE)),
             Some(near) => problem.hint(format!("did you mean [{near}]?")),
             None => problem.hint(format!("sections are {}", names.collect::<Vec<_>>().join(", "))),
         };

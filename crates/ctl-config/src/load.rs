@@ -8,6 +8,7 @@ use serde_json::Value as Json;
 use crate::cross;
 use crate::define::{Setting, all, find};
 use crate::file::{self, anywhere};
+use crate::pool;
 use crate::problem::{Place, Problem, Problems};
 use crate::raw::{Fault, Input, Raw};
 use crate::settings::{Config, SECTIONS};
@@ -83,11 +84,11 @@ pub struct Loaded {
     pub warnings: Vec<Problem>,
     /// The file that was read.
     pub file: Option<PathBuf>,
-    pub(crate) places: Vec<(&'static str, Origin, Option<Place>)>,
+    pub(crate) places: Vec<(String, Origin, Option<Place>)>,
 }
 
 impl Loaded {
-    /// Where the value of `key` came from.
+    /// Where the value of `key` came from; `worker_pool[0].min` is the first pool's.
     pub fn origin(&self, key: &str) -> &Origin {
         self.places.iter().find(|(at, ..)| *at == key).map_or(&Origin::Default, |(_, origin, _)| origin)
     }
@@ -124,14 +125,15 @@ fn from_file(file: &TextFile, working_dir: &Path, loaded: &mut Loaded, problems:
     let name = file.path.strip_prefix(working_dir).unwrap_or(&file.path).display().to_string();
     let base = file.path.parent().unwrap_or(Path::new("/"));
     loaded.config.app.dir = base.to_path_buf();
-    for entry in file::read(&name, &file.text, problems) {
+    let found = file::read(&name, &file.text, problems);
+    for entry in found.entries {
         let at = |span| Place::in_file(&name, &file.text, span);
         let place = at(entry.span.clone());
         let Place::File { line, .. } = place else { continue };
         let input = Input { raw: &entry.raw, base };
         match apply(&mut loaded.config, entry.setting, input) {
             Ok(()) => loaded.places.push((
-                entry.setting.key,
+                entry.setting.key.to_owned(),
                 Origin::File { name: name.clone(), line },
                 Some(place),
             )),
@@ -141,6 +143,8 @@ fn from_file(file: &TextFile, working_dir: &Path, loaded: &mut Loaded, problems:
             }
         }
     }
+    let source = pool::InFile { name: &name, text: &file.text, base };
+    loaded.config.worker_pool = pool::read(found.pools, &source, &mut loaded.places, problems);
 }
 
 fn from_environment(sources: &Sources, loaded: &mut Loaded, problems: &mut Vec<Problem>) {
@@ -163,6 +167,10 @@ fn from_environment(sources: &Sources, loaded: &mut Loaded, problems: &mut Vec<P
 /// `QUINTET_SERVER_PORT` and the like to every container when a service is named so.
 fn unknown_variable(name: &str) -> Option<Problem> {
     let rest = name.strip_prefix("QUINTET_")?.to_ascii_lowercase();
+    if pool::is_table(&rest) {
+        let place = Place::Named(format!("environment variable {name}"));
+        return Some(pool::only_in_the_file().at(Some(place)));
+    }
     let (section, key) = SECTIONS
         .iter()
         .find_map(|section| Some((section.name, rest.strip_prefix(section.name)?.strip_prefix('_')?)))?;
@@ -180,6 +188,10 @@ fn from_flags(sources: &Sources, loaded: &mut Loaded, problems: &mut Vec<Problem
     for flag in &sources.flags {
         let place = Place::Named(format!("flag {}", flag.shown));
         let Some(setting) = find(&flag.key) else {
+            if pool::is_table(&flag.key) {
+                problems.push(pool::only_in_the_file().at(Some(place)));
+                continue;
+            }
             let problem = Problem::new(format!("there is no setting \"{}\"", flag.key));
             let hint = anywhere(&flag.key).map(|near| format!("did you mean {}?", near.key));
             problems.push(Problem { hint, ..problem }.at(Some(place)));
@@ -200,21 +212,21 @@ fn from_flags(sources: &Sources, loaded: &mut Loaded, problems: &mut Vec<Problem
 }
 
 impl Loaded {
-    fn replace(&mut self, key: &'static str, origin: Origin, place: Place) {
+    fn replace(&mut self, key: &str, origin: Origin, place: Place) {
         self.places.retain(|(at, ..)| *at != key);
-        self.places.push((key, origin, Some(place)));
+        self.places.push((key.to_owned(), origin, Some(place)));
     }
 }
 
 /// A value that was not taken.
-struct Refused {
-    fault: Fault,
-    detail: Option<String>,
-    span: Option<std::ops::Range<usize>>,
+pub(crate) struct Refused {
+    pub(crate) fault: Fault,
+    pub(crate) detail: Option<String>,
+    pub(crate) span: Option<std::ops::Range<usize>>,
 }
 
 impl Refused {
-    fn problem(self, setting: &Setting) -> Problem {
+    pub(crate) fn problem<Of>(self, setting: &Setting<Of>) -> Problem {
         Problem { detail: self.detail, ..Problem::of(setting.key, self.fault) }
     }
 }
@@ -226,27 +238,31 @@ impl From<Fault> for Refused {
 }
 
 /// Sets one value, unless it is not understood or out of range.
-fn apply(config: &mut Config, setting: &Setting, input: Input<'_>) -> Result<(), Refused> {
-    (setting.access.read)(config, input).map_err(|fault| match setting.range {
+pub(crate) fn apply<Of: Default>(
+    values: &mut Of,
+    setting: &Setting<Of>,
+    input: Input<'_>,
+) -> Result<(), Refused> {
+    (setting.access.read)(values, input).map_err(|fault| match setting.range {
         Some((least, most, _)) if fault.hint.is_none() => fault.hint(format!("from {least} to {most}")),
         _ => fault,
     })?;
     if let Some(check) = setting.check {
-        match setting.json(config) {
+        match setting.json(values) {
             Json::Array(items) => items.iter().map(json_text).try_for_each(|text| check(&text))?,
             Json::Null => {}
             value => check(&json_text(&value))?,
         }
     }
-    check_range(config, setting)
+    check_range(values, setting)
 }
 
-fn check_range(config: &Config, setting: &Setting) -> Result<(), Refused> {
-    let (Some((least, most, why)), Some(number)) = (setting.range, (setting.access.get_number)(config))
+fn check_range<Of: Default>(values: &Of, setting: &Setting<Of>) -> Result<(), Refused> {
+    let (Some((least, most, why)), Some(number)) = (setting.range, (setting.access.get_number)(values))
     else {
         return Ok(());
     };
-    let text = setting.text(config);
+    let text = setting.text(values);
     let (message, detail) = if number < bound(setting, least) {
         (format!("{text} is too little"), None)
     } else if number > bound(setting, most) {
@@ -259,10 +275,10 @@ fn check_range(config: &Config, setting: &Setting) -> Result<(), Refused> {
 }
 
 /// A bound of the table, read the way the setting itself is.
-pub(crate) fn bound(setting: &Setting, text: &str) -> u64 {
-    let mut config = Config::default();
+pub(crate) fn bound<Of: Default>(setting: &Setting<Of>, text: &str) -> u64 {
+    let mut values = Of::default();
     let raw = Raw::Word(text.to_owned());
-    let read = (setting.access.read)(&mut config, Input { raw: &raw, base: Path::new("/") });
+    let read = (setting.access.read)(&mut values, Input { raw: &raw, base: Path::new("/") });
     debug_assert!(read.is_ok(), "{}: the bound {text} cannot be read", setting.key);
-    (setting.access.get_number)(&config).unwrap_or(u64::MAX)
+    (setting.access.get_number)(&values).unwrap_or(u64::MAX)
 }

@@ -1,31 +1,302 @@
-//! `[[worker_pool]]`: workers of their own for some paths.
+//! `[[worker_pool]]`: workers of their own for some paths. The table of keys, and what holds between them.
+//!
+//! Pools stand in `quintet.toml` only: a list of tables has no good form in the environment or on the command line.
 
+use std::collections::HashSet;
+use std::path::Path;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use crate::cross::check_prefix;
+use crate::define::record;
+use crate::file::{PoolTable, anywhere};
+use crate::load::{Origin, apply};
+use crate::problem::{Place, Problem, nearest};
+use crate::raw::{Fault, Input};
 
-/// A row of `[[worker_pool]]`: slow endpoints wait in a line of their own and for workers of their own.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct WorkerPool {
-    /// Its name, in status, metrics and logs.
-    pub name: String,
-    /// Path patterns: `/reports/*` matches all below, `/export` only that path; `*` in the middle any text.
-    pub matches: Vec<String>,
-    /// Fewest workers; 0: none until a request comes, and none again when it was idle for `idle_timeout`.
-    pub min: u32,
-    /// Most workers.
-    pub max: u32,
-    /// Threads of each (WSGI); `None`: as `workers.threads`.
-    pub threads: Option<u32>,
-    /// Concurrent requests of each (ASGI); `None`: as `workers.concurrency`.
-    pub concurrency: Option<u32>,
-    /// Time limit of a request; `None`: `timeouts.app`.
-    pub app_timeout: Option<Duration>,
-    /// Longest wait in its queue; `None`: `timeouts.queue`.
-    pub queue_timeout: Option<Duration>,
-    /// Length of its queue; `None`: `queue.depth_max`.
-    pub depth_max: Option<u32>,
-    /// How long a worker above `min` may be idle.
-    pub idle_timeout: Option<Duration>,
+/// The table's name in `quintet.toml`.
+pub const TABLE: &str = "worker_pool";
+
+/// The name of the pool of all other requests, in status and metrics.
+pub const DEFAULT_POOL: &str = "default";
+
+/// Each pool has a queue, a scaler and a series of each metric; a site that needs more classes than this wants instances
+/// of their own for some of them.
+pub const POOLS_MAX: usize = 32;
+
+/// Names are labels of metrics and columns of `quintet status`.
+const NAME_BYTES_MAX: usize = 40;
+
+/// A pattern is compared with the path of every request.
+const PATTERN_BYTES_MAX: usize = 512;
+
+record! {
+    /// Workers of their own for some paths, with a line of their own: slow endpoints (reports, exports) then never hold up
+    /// the quick ones. The table may be there several times; the first pool with a pattern that matches the path takes
+    /// the request, and what no pool matches goes to the workers of `[workers]`. What a pool does not say is as there. Pools
+    /// stand in `quintet.toml` only: neither the environment nor flags can set them.
+    [[worker_pool]] WorkerPool {
+        /// Its name in `quintet status`, metrics and logs: letters, digits, `-` and `_`.
+        name: String = String::new(),
+            otherwise("made from the first pattern: \"reports\" for /reports/*"), example("\"reports\""),
+            checked(check_name);
+        /// Which paths it takes: `/export` that path only, `/reports/*` all below, `*` in the middle any text
+        /// (`/shops/*/export`). The path counts as the client sent it after percent-decoding, without the query, with the
+        /// mount.
+        matches: Vec<String> = Vec::new(),
+            named("worker_pool.match", "match"), otherwise("must be set"), example("[\"/reports/*\", \"/export\"]"),
+            checked(check_pattern);
+        /// Fewest workers. With 0 the pool has none until a request comes, and none again after `idle_timeout`: it costs
+        /// nothing while nobody asks.
+        min: u32 = 1,
+            between("0", "1024", "a machine of more than 1024 workers is better run as several instances");
+        /// Most workers; between the two numbers scaling decides.
+        max: u32 = 1,
+            otherwise("the same as `min`, at least 1"),
+            between("1", "1024", "a machine of more than 1024 workers is better run as several instances");
+        /// Threads of each worker (WSGI).
+        threads: Option<u32> = None,
+            otherwise("as `workers.threads`"),
+            between("1", "1024", "each thread needs a stack and mostly a database connection");
+        /// Requests that each worker runs at one time (ASGI).
+        concurrency: Option<u32> = None,
+            otherwise("as `workers.concurrency`"),
+            between("1", "4096", "every request in flight takes memory and mostly a database connection");
+        /// How long the app may take to begin its response; 504 after it, and the worker is replaced.
+        app_timeout: Option<Duration> = None,
+            otherwise("as `timeouts.app`"), example("\"10m\""),
+            between("100ms", "1d", "a request that hangs must be noticed");
+        /// How long a request may wait for one of its workers; 503 after it.
+        queue_timeout: Option<Duration> = None,
+            otherwise("as `timeouts.queue`"), example("\"1m\""),
+            between("0s", "10m", "visitors give up earlier than that");
+        /// Requests waiting for it at once; one more is answered 503 with Retry-After.
+        depth_max: Option<u32> = None,
+            otherwise("as `queue.depth_max`"),
+            between("0", "1000000", "a queue that never empties only makes everybody wait");
+        /// How long a worker above `min` may be idle until it is stopped.
+        idle_timeout: Option<Duration> = Some(Duration::from_secs(60)),
+            between("1s", "1d", "starting a worker costs CPU time; one a second would only keep the machine warm");
+    }
 }
+
+impl WorkerPool {
+    /// Whether it takes requests for `path`.
+    pub fn takes(&self, path: &str) -> bool {
+        self.matches.iter().any(|pattern| pattern_matches(pattern, path))
+    }
+}
+
+/// Whether `path` is of the form of `pattern`, in which `*` stands for any text, also an empty one.
+///
+/// Takes the earliest place for each piece between stars, which is right because pieces are plain text: no going back.
+pub fn pattern_matches(pattern: &str, path: &str) -> bool {
+    let Some((head, rest)) = pattern.split_once('*') else {
+        return pattern == path;
+    };
+    let Some(mut path) = path.strip_prefix(head) else {
+        return false;
+    };
+    let (middle, tail) = rest.rsplit_once('*').unwrap_or(("", rest));
+    for piece in middle.split('*') {
+        let Some(at) = path.find(piece) else {
+            return false;
+        };
+        path = &path[at + piece.len()..];
+    }
+    path.ends_with(tail)
+}
+
+/// The file that the pools stand in.
+pub(crate) struct InFile<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) text: &'a str,
+    pub(crate) base: &'a Path,
+}
+
+/// What `Loaded` keeps of each value that was set.
+type Places = Vec<(String, Origin, Option<Place>)>;
+
+/// The pools of the file in its order; what is wrong with them goes to `problems`.
+pub(crate) fn read(
+    tables: Vec<PoolTable>,
+    file: &InFile<'_>,
+    places: &mut Places,
+    problems: &mut Vec<Problem>,
+) -> Vec<WorkerPool> {
+    let before = problems.len();
+    let mut pools = Vec::new();
+    let mut headers = Vec::new();
+    for table in tables {
+        headers.push(Place::in_file(file.name, file.text, table.span.clone()));
+        let index = pools.len();
+        pools.push(read_one(table, index, file, places, problems));
+    }
+    if problems.len() == before {
+        together(&pools, &headers, places, problems);
+    }
+    pools
+}
+
+fn read_one(
+    table: PoolTable,
+    index: usize,
+    file: &InFile<'_>,
+    places: &mut Places,
+    problems: &mut Vec<Problem>,
+) -> WorkerPool {
+    let mut pool = WorkerPool::default();
+    let mut given = HashSet::new();
+    for (key, raw, span) in table.entries {
+        given.insert(key.name);
+        match apply(&mut pool, key, Input { raw: &raw, base: file.base }) {
+            Ok(()) => {
+                let place = Place::in_file(file.name, file.text, span);
+                let line = place.line().unwrap_or_default();
+                let origin = Origin::File { name: file.name.to_owned(), line };
+                places.push((key_of(index, key.name), origin, Some(place)));
+            }
+            Err(mut refused) => {
+                let span = refused.span.take().unwrap_or(span);
+                let place = Place::in_file(file.name, file.text, span);
+                problems.push(refused.problem(key).at(Some(place)));
+            }
+        }
+    }
+    if !given.contains("max") {
+        pool.max = pool.min.max(1);
+    }
+    if !given.contains("name") {
+        pool.name = pool.matches.first().map(|pattern| name_of(pattern)).unwrap_or_default();
+    }
+    if !given.contains("match") {
+        let place = Place::in_file(file.name, file.text, table.span);
+        let problem = Problem::new("worker_pool.match: which paths does this pool take?")
+            .hint("for example match = \"/reports/*\"");
+        problems.push(problem.at(Some(place)));
+    }
+    pool
+}
+
+/// The key of a value in `Loaded`: `worker_pool[0].min`.
+pub fn key_of(index: usize, name: &str) -> String {
+    format!("{TABLE}[{index}].{name}")
+}
+
+/// The rules between keys, and between pools.
+fn together(pools: &[WorkerPool], headers: &[Place], places: &Places, problems: &mut Vec<Problem>) {
+    let place = |index: usize, name: &str| {
+        let key = key_of(index, name);
+        let found = places.iter().find(|(at, ..)| *at == key).and_then(|(.., place)| place.clone());
+        found.or_else(|| headers.get(index).cloned())
+    };
+    if pools.len() > POOLS_MAX {
+        let problem = Problem::new(format!("{TABLE}: {} pools are too many", pools.len()))
+            .detail("each has a queue, workers and metrics of its own")
+            .hint(format!("at most {POOLS_MAX}; one pool may have several patterns"));
+        problems.push(problem.at(headers.get(POOLS_MAX).cloned()));
+    }
+    for (index, pool) in pools.iter().enumerate() {
+        if pool.matches.is_empty() {
+            let problem =
+                Problem::new("worker_pool.match: the list is empty, so the pool would take nothing")
+                    .hint("for example match = \"/reports/*\"");
+            problems.push(problem.at(place(index, "match")));
+        }
+        if pool.min > pool.max {
+            let problem =
+                Problem::new(format!("worker_pool.max: {} is less than min, {}", pool.max, pool.min))
+                    .hint("leave max away for a pool that does not scale");
+            problems.push(problem.at(place(index, "max")));
+        }
+        let earlier = &pools[..index];
+        if earlier.iter().any(|other| other.name == pool.name) {
+            let problem = Problem::new(format!("worker_pool.name: there are two pools \"{}\"", pool.name))
+                .hint("give one of them another name = \"…\", or make them one pool with two patterns");
+            problems.push(problem.at(place(index, "name")));
+        }
+        for pattern in &pool.matches {
+            // A pattern taken as a path stands for what it matches: what takes it, takes that too.
+            if let Some(other) = earlier.iter().find(|other| other.takes(pattern)) {
+                let problem = Problem::new(format!("worker_pool.match: \"{pattern}\" would never match"))
+                    .detail(format!("the pool \"{}\" stands before it and takes these paths", other.name))
+                    .hint("the first pool that matches takes a request: put the narrower one first");
+                problems.push(problem.at(place(index, "match")));
+            }
+        }
+    }
+}
+
+/// A pool's name from its first pattern: `reports` for `/reports/*`, `shops-export` for `/shops/*/export`.
+fn name_of(pattern: &str) -> String {
+    let words: Vec<_> = pattern
+        .split(|c: char| !c.is_ascii_alphanumeric() && c != '_')
+        .filter(|word| !word.is_empty())
+        .collect();
+    let mut name = words.join("-");
+    name.truncate(NAME_BYTES_MAX);
+    let name = name.trim_end_matches('-');
+    match name {
+        "" => "all".to_owned(),
+        DEFAULT_POOL => format!("{DEFAULT_POOL}-path"),
+        name => name.to_owned(),
+    }
+}
+
+fn check_name(text: &str) -> Result<(), Fault> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+    if text == DEFAULT_POOL {
+        return Err(Fault::new(format!("\"{text}\" is the name of the pool of all other requests"))
+            .hint("choose another one, or leave it away"));
+    }
+    if !text.is_empty() && text.len() <= NAME_BYTES_MAX && text.bytes().all(plain) {
+        return Ok(());
+    }
+    Err(Fault::new(format!("\"{text}\" cannot be a pool's name"))
+        .hint(format!("letters, digits, - and _, at most {NAME_BYTES_MAX}, for example reports")))
+}
+
+fn check_pattern(text: &str) -> Result<(), Fault> {
+    if text.len() > PATTERN_BYTES_MAX {
+        return Err(Fault::new(format!("a pattern of {} bytes", text.len()))
+            .hint(format!("at most {PATTERN_BYTES_MAX} bytes")));
+    }
+    check_prefix(text).map_err(|_| {
+        let fault = Fault::new(format!("\"{text}\" is not a pattern for paths of this site"));
+        match text.strip_prefix('^') {
+            Some(_) => fault.hint("not a regular expression: /reports/* takes all below /reports/"),
+            None => fault.hint("it begins with a slash; for example /reports/*"),
+        }
+    })
+}
+
+/// The problem of a name that a pool does not have.
+pub(crate) fn unknown_key(name: &str) -> Problem {
+    let problem = Problem::new(format!("there is no key \"{name}\" in [[{TABLE}]]"));
+    let names = KEYS.iter().map(|key| key.name);
+    if let Some(near) = nearest(name, names.clone()) {
+        return problem.hint(format!("did you mean \"{near}\"?"));
+    }
+    match anywhere(name) {
+        Some(setting) if setting.key == "workers.count" => {
+            problem.hint("how many workers a pool has is said by \"min\" and \"max\"")
+        }
+        Some(setting) if matches!(setting.section, "workers" | "timeouts" | "queue") => {
+            problem.hint(format!("\"{}\" of [{}] holds for all pools", setting.name, setting.section))
+        }
+        _ => problem.hint(format!("[[{TABLE}]] has {}", names.collect::<Vec<_>>().join(", "))),
+    }
+}
+
+/// Whether a flag's key or a variable's name (in small letters) means a pool.
+pub(crate) fn is_table(key: &str) -> bool {
+    key.strip_prefix(TABLE).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '_', '[']))
+}
+
+/// Pools were tried in the environment or on the command line.
+pub(crate) fn only_in_the_file() -> Problem {
+    Problem::new("worker pools stand in quintet.toml only")
+        .hint(format!("write a table [[{TABLE}]] there; --config and QUINTET_CONFIG name another file"))
+}
+
+#[cfg(test)]
+mod tests;

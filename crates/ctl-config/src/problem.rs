@@ -31,6 +31,16 @@ impl Place {
     }
 }
 
+impl Place {
+    /// The line, for places in files.
+    pub(crate) fn line(&self) -> Option<usize> {
+        match self {
+            Self::File { line, .. } => Some(*line),
+            Self::Named(_) => None,
+        }
+    }
+}
+
 /// The nearest character boundary at or below `at`.
 fn floor(text: &str, at: usize) -> usize {
     (0..=at).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0)

@@ -3,7 +3,8 @@
 use std::fmt::Write as _;
 
 use crate::define::{Reload, Section, Setting, plain_doc};
-use crate::settings::{Config, SECTIONS};
+use crate::pool;
+use crate::settings::SECTIONS;
 use crate::value::Kind;
 
 const HEAD: &str = "\
@@ -32,6 +33,7 @@ pub fn markdown() -> String {
     for section in SECTIONS {
         push_section(&mut page, section);
     }
+    push_pools(&mut page);
     page
 }
 
@@ -42,7 +44,24 @@ fn push_section(page: &mut String, section: &Section) {
     }
 }
 
+fn push_pools(page: &mut String) {
+    let _ = write!(page, "\n## [[{}]]\n\n{}\n", pool::TABLE, plain_doc(pool::DOC));
+    for key in pool::KEYS {
+        push_head(page, key);
+        push_foot(page, key);
+    }
+}
+
 fn push_setting(page: &mut String, setting: &Setting) {
+    push_head(page, setting);
+    let _ = writeln!(page, "| environment | `{}` |", setting.environment_name());
+    if let Some((flag, value)) = setting.flag {
+        let _ = writeln!(page, "| flag | `--{flag} {}` |", value.replace('|', "\\|"));
+    }
+    push_foot(page, setting);
+}
+
+fn push_head<Of: Default>(page: &mut String, setting: &Setting<Of>) {
     let _ = write!(page, "\n### {}\n\n{}\n\n", setting.key, plain_doc(setting.doc));
     if let Kind::Choice(choices) = setting.kind {
         for choice in choices {
@@ -59,10 +78,9 @@ fn push_setting(page: &mut String, setting: &Setting) {
     if let Some(example) = setting.example {
         let _ = writeln!(page, "| example | `{} = {example}` |", setting.name);
     }
-    let _ = writeln!(page, "| environment | `{}` |", setting.environment_name());
-    if let Some((flag, value)) = setting.flag {
-        let _ = writeln!(page, "| flag | `--{flag} {}` |", value.replace('|', "\\|"));
-    }
+}
+
+fn push_foot<Of>(page: &mut String, setting: &Setting<Of>) {
     let reload = match setting.reload {
         Reload::Live => "with `quintet reload`",
         Reload::Restart => "when the instance is started again",
@@ -72,11 +90,11 @@ fn push_setting(page: &mut String, setting: &Setting) {
 }
 
 /// The default, in words where nothing is set.
-pub fn default_text(setting: &Setting) -> String {
+pub fn default_text<Of: Default>(setting: &Setting<Of>) -> String {
     let value = match setting.key {
         // Depends on where the command is called; `otherwise` says how.
         "app.dir" => String::new(),
-        _ => match setting.json(&Config::default()) {
+        _ => match setting.json(&Of::default()) {
             serde_json::Value::Null => String::new(),
             serde_json::Value::Array(items) if items.is_empty() => String::new(),
             serde_json::Value::String(text) if text.is_empty() => String::new(),

@@ -5,29 +5,27 @@ use std::fmt::Write as _;
 use serde_json::{Map, Value as Json, json};
 
 use crate::define::{Setting, plain_doc};
+use crate::pool;
 use crate::reference::default_text;
-use crate::settings::{Config, SECTIONS};
+use crate::settings::SECTIONS;
 use crate::value::Kind;
 
 /// JSON Schema, draft 2020-12.
 pub fn json_schema() -> Json {
-    let sections: Map<String, Json> = SECTIONS
+    let mut sections: Map<String, Json> = SECTIONS
         .iter()
         .map(|section| {
-            let settings: Map<String, Json> = section
-                .settings
-                .iter()
-                .map(|setting| (setting.name.to_owned(), of_setting(setting)))
-                .collect();
-            let schema = json!({
-                "type": "object",
-                "description": plain_doc(section.doc),
-                "additionalProperties": false,
-                "properties": settings,
-            });
+            let mut schema = of_table(section.settings);
+            schema["description"] = plain_doc(section.doc).into();
             (section.name.to_owned(), schema)
         })
         .collect();
+    let mut one = of_table(pool::KEYS);
+    one["required"] = json!(["match"]);
+    let description = plain_doc(pool::DOC);
+    let pools =
+        json!({"type": "array", "description": description, "items": one, "maxItems": pool::POOLS_MAX});
+    sections.insert(pool::TABLE.to_owned(), pools);
     json!({
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "quintet.toml",
@@ -38,7 +36,13 @@ pub fn json_schema() -> Json {
     })
 }
 
-fn of_setting(setting: &Setting) -> Json {
+fn of_table<Of: Default>(settings: &[Setting<Of>]) -> Json {
+    let settings: Map<String, Json> =
+        settings.iter().map(|setting| (setting.name.to_owned(), of_setting(setting))).collect();
+    json!({"type": "object", "additionalProperties": false, "properties": settings})
+}
+
+fn of_setting<Of: Default>(setting: &Setting<Of>) -> Json {
     let mut description = plain_doc(setting.doc).replace('\n', " ");
     if setting.otherwise.is_some() {
         let _ = write!(description, " Default: {}.", default_text(setting));
@@ -54,7 +58,7 @@ fn of_setting(setting: &Setting) -> Json {
             schema.extend(bounds);
         }
     }
-    match setting.json(&Config::default()) {
+    match setting.json(&Of::default()) {
         Json::Null => {}
         _ if setting.key == "app.dir" => {}
         default => {
@@ -83,7 +87,10 @@ fn of_kind(kind: Kind) -> Json {
         Kind::Choice(choices) => {
             json!({"enum": choices.iter().map(|choice| choice.word).collect::<Vec<_>>()})
         }
-        Kind::List(inner) => json!({"type": "array", "items": of_kind(*inner)}),
+        // One alone may stand without brackets.
+        Kind::List(inner) => {
+            json!({"anyOf": [of_kind(*inner), {"type": "array", "items": of_kind(*inner)}]})
+        }
         Kind::Optional(Kind::Count) => json!({"anyOf": [{"type": "integer"}, {"const": "auto"}]}),
         Kind::Optional(inner) => of_kind(*inner),
     }

@@ -91,6 +91,22 @@ fn config_show_tells_where_each_value_came_from() {
 }
 
 #[test]
+fn config_show_shows_pools_with_their_origins() {
+    let text = "[[worker_pool]]\nmatch = \"/reports/*\"\nmin = 0\napp_timeout = \"10m\"\n";
+    let place = Place::new(&[("quintet.toml", text)]);
+    let said = place.run(&["config", "show", "--changed"]);
+    insta::assert_snapshot!("config_show_pools", said.out);
+    let said = place.run(&["config", "show", "--json"]);
+    let json: serde_json::Value = serde_json::from_str(&said.out).unwrap();
+    assert_eq!(json["worker_pool"][0]["name"]["value"], "reports");
+    assert_eq!(json["worker_pool"][0]["min"]["from"], "quintet.toml:3");
+    // All of it, defaults too, may be saved as the configuration.
+    let whole = place.run(&["config", "show"]).out;
+    let saved = Place::new(&[("quintet.toml", &whole)]);
+    assert_eq!(saved.run(&["config", "show"]).code, 0);
+}
+
+#[test]
 fn config_show_shows_everything() {
     let said = Place::new(&[]).run(&["config", "show"]);
     assert_eq!(said.code, 0, "{}", said.err);
