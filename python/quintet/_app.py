@@ -64,13 +64,15 @@ def import_callable(name: str) -> Callable[..., Any]:
     return found
 
 
-def explain(error: BaseException, start: dict[str, Any]) -> dict[str, str]:
+def explain(
+    error: BaseException, start: dict[str, Any], what: str = "the app could not be imported"
+) -> dict[str, str]:
     """Message, traceback and hint for the supervisor to show."""
     if isinstance(error, AppError):
         return {"message": str(error), "traceback": "", "hint": error.hint}
     first_line = next(iter(str(error).splitlines()), "")
     return {
-        "message": f"the app could not be imported: {type(error).__name__}: {first_line}",
+        "message": f"{what}: {type(error).__name__}: {first_line}",
         "traceback": clean_traceback(error),
         "hint": _hint(error, start),
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sys
@@ -53,6 +54,35 @@ def facts() -> dict[str, Any]:
         report["media_root"] = _path(settings.MEDIA_ROOT)
         report["media_in_urlconf"] = bool(settings.DEBUG) and _serves_media(report["media_url"])
     return report
+
+
+def close_connections() -> list[str]:
+    """Closes what the import has opened, before workers are forked; says what could not be closed.
+
+    Each worker opens its own when it needs it.
+    """
+    from django.core.cache import caches
+    from django.db import connections
+
+    complaints = []
+    for connection in connections.all(initialized_only=True):
+        try:
+            connection.close()
+            # Django 5.1: a pool of psycopg's, with threads of its own.
+            if connection.alias in getattr(connection, "_connection_pools", {}):
+                connection.close_pool()
+        except Exception as error:  # noqa: BLE001
+            complaints.append(
+                f"has opened the database {connection.alias!r} at import and cannot close it ({error})"
+            )
+    for cache in caches.all(initialized_only=True):
+        # What a cache keeps open all the same is looked for among the descriptors.
+        with contextlib.suppress(Exception):
+            cache.close()
+            # Django's own backend for Redis closes nothing.
+            for pool in getattr(getattr(cache, "_cache", None), "_pools", {}).values():
+                pool.disconnect()
+    return complaints
 
 
 def with_static_files(app: Callable[..., Any]) -> Callable[..., Any]:

@@ -1,4 +1,4 @@
-"""`python -m quintet.worker`: a worker process, started by `quintet run`.
+"""`python -m quintet.worker`: a worker process, started by `quintet run`; or the template that workers are forked from.
 
 Imports the app, tells the supervisor what it found, and serves until it is told to stop. What happens for each request
 is in the compiled half (`quintet._core`); nothing here runs then.
@@ -16,7 +16,8 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from quintet import _app, _core, _django
+from quintet import _app, _core, _django, _hooks, _template
+from quintet._control import Control
 from quintet._log import Log
 
 # BSD's sysexits: a configuration error, an internal error.
@@ -38,16 +39,10 @@ def main() -> int:
         )
         return EXIT_CONFIG
     start = json.loads(start_json)
-    worker = _core.Worker(
-        control_fd=int(control_fd),
-        link=start["link"],
-        token=start["token"],
-        worker=start["worker"],
-        generation=start["generation"],
-        slots=start["threads"],
-    )
+    control = Control(int(control_fd))
+    control.leave_with_supervisor()
     if start["version"] != _core.__version__:
-        return fail(worker, version_mismatch(start["version"]))
+        return fail(control, version_mismatch(start["version"]))
     faulthandler.enable()
     # What a view prints is seen at once, also when a file or a pipe takes it.
     if sys.stdout is not None:
@@ -56,13 +51,38 @@ def main() -> int:
     try:
         app, report = _app.load(start)
     except BaseException as error:  # noqa: BLE001 (SystemExit at import is a failed import, too)
-        return fail(worker, _app.explain(error, start))
+        return fail(control, _app.explain(error, start))
+    unfit = _template.calm() if start.get("template") else ""
+    # What lives by now lives for ever: the garbage collector need not look at it again, and the pages that it would
+    # write to stay shared with the other workers.
+    gc.collect()
+    gc.freeze()
+    if start.get("template"):
+        control.expect_words()
+        control.tell({"type": "ready", "app": report, "unfit": unfit})
+        # From here on this is a worker, in a process of its own or in this one.
+        start, control = _template.wait(control)
+        control.leave_with_supervisor()
+    return work(start, control, app, report)
+
+
+def work(start: dict[str, Any], control: Control, app: Any, report: dict[str, Any]) -> int:
+    """A worker with its app imported: says that it is ready, and serves."""
+    try:
+        _hooks.run()
+    except BaseException as error:  # noqa: BLE001 (as for the import)
+        return fail(control, _app.explain(error, start, "a postfork hook failed"))
     log = Log(start["worker"], start["log_json"])
     if _django.is_used():
         _django.log_unheard_exceptions(log.exchange)
-    # What lives by now lives for ever: the garbage collector need not look at it again.
-    gc.collect()
-    gc.freeze()
+    worker = _core.Worker(
+        control_fd=control.release(),
+        link=start["link"],
+        token=start["token"],
+        worker=start["worker"],
+        generation=start["generation"],
+        slots=start["threads"],
+    )
     signal.signal(signal.SIGTERM, lambda *_: worker.stop())
     watch_forks(worker)
     worker.tell(json.dumps({"type": "ready", "app": report}))
@@ -127,9 +147,9 @@ def version_mismatch(binary: str) -> dict[str, str]:
     }
 
 
-def fail(worker: _core.Worker, failure: dict[str, str]) -> int:
+def fail(control: Control, failure: dict[str, str]) -> int:
     """Tells the supervisor why this worker cannot serve."""
-    worker.tell(json.dumps({"type": "failed", **failure}))
+    control.tell({"type": "failed", **failure})
     return EXIT_CONFIG
 
 

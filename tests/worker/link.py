@@ -296,6 +296,7 @@ class Worker:
             "debug_static": True,
             **start,
         }
+        self.start = start
         environment = {k: v for k, v in os.environ.items() if not k.startswith(("QUINTET_", "DJANGO_"))}
         environment |= {
             "QUINTET_WORKER": json.dumps(start),

@@ -87,7 +87,7 @@ def python_version(python: str) -> str:
 def test_a_django_site(serve: Serve, tmp_path: Path, python: str, newest: bool) -> None:
     write_site(tmp_path)
     series = series_for(python, newest)
-    worker = serve(path=[django_dir(series, python)], wsgi=None, settings="site_settings")
+    worker = serve(path=[django_dir(series, python)], app=None, settings="site_settings")
     assert worker.report["django"].startswith(series + ".")
     assert worker.report["app"] == "django.core.wsgi:get_wsgi_application"
     assert worker.report["python"].startswith(python_version(python) + ".")
@@ -124,7 +124,7 @@ def test_a_django_site(serve: Serve, tmp_path: Path, python: str, newest: bool) 
 
 def test_with_debug_everything_is_reported(serve: Serve, tmp_path: Path, python: str) -> None:
     write_site(tmp_path, debug=True)
-    worker = serve(path=[django_dir(series_for(python), python)], wsgi="site_wsgi:application", settings=None)
+    worker = serve(path=[django_dir(series_for(python), python)], app="site_wsgi:application", settings=None)
     report = worker.report
     assert report["app"] == "site_wsgi:application"
     assert report["debug"] is True
@@ -150,7 +150,7 @@ def test_without_debug_less_is_reported(serve: Serve, tmp_path: Path, python: st
     )
     hashed += "{'BACKEND': 'django.contrib.staticfiles.storage.ManifestStaticFilesStorage'}}"
     write_site(tmp_path, more=hashed)
-    worker = serve(path=[django_dir(series_for(python), python)], wsgi=None, settings="site_settings")
+    worker = serve(path=[django_dir(series_for(python), python)], app=None, settings="site_settings")
     assert worker.report["static_hashed"] is True
     assert "static_finders" not in worker.report
     assert worker.report["media_in_urlconf"] is False
@@ -165,7 +165,7 @@ def test_a_cloud_storage_and_a_finder_of_its_own(serve: Serve, tmp_path: Path, p
     more += "'django.contrib.staticfiles.finders.AppDirectoriesFinder', 'own.Finder', "
     more += "'django.contrib.staticfiles.finders.FileSystemFinder']"
     write_site(tmp_path, debug=True, more=more)
-    worker = serve(path=[django_dir("5.2")], wsgi=None, settings="site_settings")
+    worker = serve(path=[django_dir("5.2")], app=None, settings="site_settings")
     assert worker.report["static_finders"] == [["", str(tmp_path / "blog" / "static")]]
     assert worker.report["static_hashed"] is False
     assert "media_url" not in worker.report
@@ -173,13 +173,13 @@ def test_a_cloud_storage_and_a_finder_of_its_own(serve: Serve, tmp_path: Path, p
 
 def test_the_settings_name_the_app(serve: Serve, tmp_path: Path) -> None:
     write_site(tmp_path, more="WSGI_APPLICATION = 'site_wsgi.application'")
-    worker = serve(path=[django_dir("5.2")], wsgi=None, settings="site_settings", debug_static=False)
+    worker = serve(path=[django_dir("5.2")], app=None, settings="site_settings", debug_static=False)
     assert worker.report["app"] == "site_wsgi:application"
 
 
 def test_a_plain_app_reports_no_django(serve: Serve) -> None:
     worker = serve(
-        "class Site:\n    @staticmethod\n    def app(environ, start_response): ...\n", wsgi="app:Site.app"
+        "class Site:\n    @staticmethod\n    def app(environ, start_response): ...\n", app="app:Site.app"
     )
     assert set(worker.report) == {"app", "python"}
     assert worker.report["app"] == "app:Site.app"
@@ -239,7 +239,7 @@ def test_no_django_in_this_environment(start_worker: Serve, tmp_path: Path, pyth
     # The environment of the tests may have one.
     (tmp_path / "without").mkdir()
     (tmp_path / "without" / "sitecustomize.py").write_text("import sys\nsys.modules['django'] = None\n")
-    word = failed(start_worker("", path=[tmp_path / "without"], wsgi=None, settings="site_settings"))
+    word = failed(start_worker("", path=[tmp_path / "without"], app=None, settings="site_settings"))
     assert "django" in word["message"]
     assert python in word["hint"]
 
@@ -259,7 +259,7 @@ def test_failed_settings(
     write_site(tmp_path)
     (tmp_path / "empty_secret.py").write_text("ROOT_URLCONF = 'use_secret'\nSECRET_KEY = ''\n")
     (tmp_path / "use_secret.py").write_text("from django.conf import settings\nkey = settings.SECRET_KEY\n")
-    word = failed(start_worker(path=[django_dir("5.2")], wsgi=None, settings=settings))
+    word = failed(start_worker(path=[django_dir("5.2")], app=None, settings=settings))
     assert message in word["message"]
     assert hint in word["hint"]
 
@@ -267,6 +267,6 @@ def test_failed_settings(
 def test_a_broken_urlconf_is_found_at_the_start(start_worker: Serve, tmp_path: Path) -> None:
     write_site(tmp_path)
     (tmp_path / "site_urls.py").write_text("from blog import no_such_view\nurlpatterns = []\n")
-    word = failed(start_worker(path=[django_dir("5.2")], wsgi=None, settings="site_settings"))
+    word = failed(start_worker(path=[django_dir("5.2")], app=None, settings="site_settings"))
     assert "no_such_view" in word["message"]
     assert "site_urls.py" in word["traceback"]

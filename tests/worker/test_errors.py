@@ -166,7 +166,7 @@ def test_an_exception_of_a_view_is_written_once(
 ) -> None:
     more = f"SECRET_KEY = 'x'\nALLOWED_HOSTS = ['*']\nROOT_URLCONF = 'app'\n{settings}\n"
     (tmp_path / "own_settings.py").write_text(more)
-    worker = serve(DJANGO, path=[django_dir("5.2")], wsgi=None, settings="own_settings")
+    worker = serve(DJANGO, path=[django_dir("5.2")], app=None, settings="own_settings")
     assert worker.slot.exchange(target="/lost", request_id="the-id").status == 500
     logged = worker.stderr()
     assert logged.count("Traceback") == 1

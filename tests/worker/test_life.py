@@ -37,6 +37,8 @@ def test_hello_names_worker_and_slot(serve: Serve, package_version: str) -> None
             "version": package_version,
             "worker": 7,
             "generation": 4,
+            "channel": "slot",
+            "pool": 0,
             "slot": number,
             "slots": 3,
             "pid": worker.process.pid,
