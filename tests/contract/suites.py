@@ -1,0 +1,137 @@
+"""Other people's test suites: taken from their source distributions at test time, run against quintet, judged.
+
+A suite says which of its files apply, and why each of the others does not. Where an assertion is about another server's name
+or habit, the test stands in a table with the reason; an entry whose test passes fails, too, and so does a run
+with fewer tests than were counted when the suite was taken in: a suite that runs nothing proves nothing.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+from dataclasses import dataclass, field
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+HERE = Path(__file__).resolve().parent
+CACHE = ROOT / ".cache" / "contract"
+
+# For one test of theirs: an exchange or two on the loopback. The whole of a suite is bounded by the outer test.
+TEST_SECONDS_MAX = 30
+SUITE_SECONDS_MAX = 300
+
+
+def fetch(name: str, version: str) -> Path:
+    """The source distribution, unpacked afresh (shims may change their copy). The archive is kept in .cache."""
+    archive = CACHE / f"{name}-{version}.tar.gz"
+    if not archive.exists():
+        CACHE.mkdir(parents=True, exist_ok=True)
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
+        command += ["--no-binary", name, "--no-deps", "--dest", str(CACHE), f"{name}=={version}"]
+        subprocess.run([ROOT / "scripts" / "retry", *command], check=True)
+    directory = CACHE / f"{name}-{version}"
+    shutil.rmtree(directory, ignore_errors=True)
+    with tarfile.open(archive) as tar:
+        tar.extractall(CACHE, filter="data")
+    assert directory.is_dir(), f"{archive.name} does not hold {directory.name}"
+    return directory
+
+
+@dataclass
+class Suite:
+    """Test files of one source distribution, and how they are pointed at quintet."""
+
+    name: str
+    version: str
+    # The pytest plugin in shims/ that starts quintet where the suite would start its own server.
+    shim: str
+    # What runs, and where pytest stands, relative to the distribution.
+    files: list[str]
+    directory: str = "."
+    # On the path of the tests, relative to the distribution.
+    paths: tuple[str, ...] = (".",)
+    # (file, pattern, replacement): assertions about a server's name, requests without the Host that HTTP/1.1 wants.
+    rewritten: list[tuple[str, str, str]] = field(default_factory=list)
+    options: tuple[str, ...] = ()
+    # Where their files with tests lie (a glob), all of which must be named as running or as not applicable.
+    all_files: str = "tests/**/test_*.py"
+    # Files that do not apply, with the reason.
+    left_out: dict[str, str] = field(default_factory=dict)
+
+    def run(self) -> dict[str, str]:
+        """What became of each test: "passed", "skipped: …" or the end of its failure."""
+        root = fetch(self.name, self.version)
+        self._account_for_files(root)
+        for file, pattern, replacement in self.rewritten:
+            source = root / file
+            text, count = re.subn(pattern, replacement, source.read_text())
+            assert count, f"{file}: {pattern!r} is not found any more"
+            source.write_text(text)
+        report = CACHE / f"{self.name}-{self.shim}.jsonl"
+        report.unlink(missing_ok=True)
+        paths = [str(root / path) for path in self.paths]
+        # The suite's own modules first, then the shims and the harness of our stories.
+        paths += [str(HERE), str(ROOT / "tests" / "e2e")]
+        kept = {
+            name: value for name, value in os.environ.items() if name not in {"PYTEST_ADDOPTS", "PYTHONPATH"}
+        }
+        command = [sys.executable, "-m", "pytest", "-q", "-p", f"shims.{self.shim}", "-p", "shims.report"]
+        command += [
+            "--timeout",
+            str(TEST_SECONDS_MAX),
+            "-p",
+            "no:cacheprovider",
+            "-c",
+            os.devnull,
+            "--rootdir",
+            ".",
+        ]
+        done = subprocess.run(
+            [*command, *self.options, *self.files],
+            cwd=root / self.directory,
+            env=kept | {"PYTHONPATH": os.pathsep.join(paths), "SUITE_REPORT": str(report)},
+            capture_output=True,
+            text=True,
+            timeout=SUITE_SECONDS_MAX,
+            check=False,
+        )
+        # 0: all passed, 1: some failed. Anything else is a suite that did not run.
+        assert done.returncode in {0, 1}, done.stdout[-8000:] + done.stderr[-4000:]
+        lines = [json.loads(line) for line in report.read_text().splitlines()]
+        return {line["test"]: line["outcome"] for line in lines}
+
+    def _account_for_files(self, root: Path) -> None:
+        base = root / self.directory
+        existing = {str(path.relative_to(base)) for path in base.glob(self.all_files)}
+        named = {
+            file
+            for file in existing
+            for known in (*self.files, *self.left_out)
+            if fnmatch.fnmatch(file, known)
+        }
+        assert existing == named, f"neither run nor left out: {sorted(existing - named)}"
+        unknown = [known for known in (*self.files, *self.left_out) if not fnmatch.filter(existing, known)]
+        assert not unknown, f"named, but not in {self.name} {self.version}: {unknown}"
+
+
+def judge(outcomes: dict[str, str], deviations: dict[str, str], count: int) -> None:
+    """Every test passes, or stands in `deviations` (patterns of test ids) with the reason; `count` tests ran."""
+    wrong = {test: outcome for test, outcome in outcomes.items() if outcome != "passed"}
+    unexpected = {
+        test: outcome
+        for test, outcome in wrong.items()
+        if not any(fnmatch.fnmatchcase(test, pattern) for pattern in deviations)
+    }
+    told = "\n\n".join(f"{test}\n{outcome}" for test, outcome in unexpected.items())
+    assert not unexpected, f"{len(unexpected)} of {len(outcomes)} tests do not pass:\n\n{told}"
+    agreeing = [
+        pattern for pattern in deviations if not any(fnmatch.fnmatchcase(test, pattern) for test in wrong)
+    ]
+    assert not agreeing, f"listed as deviations, but they pass or do not exist: {agreeing}"
+    assert len(outcomes) == count, f"{len(outcomes)} tests ran; {count} did when the suite was taken in"
