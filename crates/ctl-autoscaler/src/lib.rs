@@ -2,8 +2,26 @@
 //!
 //! Called by the supervisor for each pool at each load report of the gateway. Time is a [`Duration`] since any fixed moment; no clock and
 //! no I/O here, so that ramps, spikes and day curves are simulated in milliseconds.
+//!
+//! The rules, each in its file:
+//! - [`growth`]: **up** when requests wait (queue time is the one figure that always tells a want of capacity), unless something else
+//!   than workers is short; then [`Why`] names it;
+//! - [`quiet`]: **down** when few slots are busy for long, slower each time that turned out to be a mistake; to none only when nobody
+//!   has asked for the pool's idle time.
+//!
+//! One call changes the number in one direction only, and up wins. The number is always between the limits.
+
+mod growth;
+mod quiet;
+#[cfg(test)]
+mod simulation;
+mod why;
 
 use std::time::Duration;
+
+use growth::{Growth, Verdict};
+use quiet::Quiet;
+pub use why::Why;
 
 /// What is seen of a pool. Counters grow; a smaller value than before means that the gateway was started anew.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -22,6 +40,10 @@ pub struct Seen {
     pub head_wait: Duration,
     /// Slot time in use, summed over all slots since the gateway's start.
     pub busy_total: Duration,
+    /// Requests that a slot has served. 0 when unknown: then it is not noticed that more workers do not help.
+    pub served_total: u64,
+    /// Requests refused because of overload.
+    pub shed_total: u64,
     /// Median time of a request in its slot; zero before the first.
     pub service_p50: Duration,
     /// Share of the machine's (or container's) CPU in use, 0 to 1.
@@ -30,7 +52,7 @@ pub struct Seen {
     pub memory_bytes: u64,
     /// What one more worker of this pool is expected to take, bytes; 0 when unknown.
     pub memory_bytes_per_worker: u64,
-    /// Database connections that the workers of all pools may open now.
+    /// Database connections that the workers of all pools may open now, those that are starting too.
     pub db_connections: u32,
 }
 
@@ -58,36 +80,58 @@ pub struct Decision {
     pub why: Why,
 }
 
-/// Why a number of workers is wanted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Why {
-    /// Nothing to change.
-    Steady,
-}
-
 /// A pool's memory of what was decided.
 #[derive(Debug, Clone)]
 pub struct Scaler {
     wanted: u32,
+    growth: Growth,
+    quiet: Quiet,
 }
 
 impl Scaler {
     /// A pool that begins with this many workers.
     pub fn new(wanted: u32) -> Self {
-        Self { wanted }
+        Self { wanted, growth: Growth::default(), quiet: Quiet::default() }
     }
 
     /// Somebody waits in a pool without a worker.
     pub fn wake(&mut self, limits: &Limits, now: Duration) -> Decision {
-        let _ = now;
-        self.wanted = self.wanted.max(1).min(limits.max);
-        Decision { wanted: self.wanted, why: Why::Steady }
+        self.clamp(limits);
+        if self.wanted > 0 || limits.max == 0 {
+            return Decision { wanted: self.wanted, why: Why::Steady };
+        }
+        self.wanted = 1;
+        self.quiet.note_active(now);
+        Decision { wanted: 1, why: Why::Woken }
     }
 
     /// What is wanted now.
     pub fn decide(&mut self, seen: &Seen, limits: &Limits, now: Duration) -> Decision {
-        let _ = (seen, now);
-        self.wanted = self.wanted.clamp(limits.min, limits.max);
-        Decision { wanted: self.wanted, why: Why::Steady }
+        self.clamp(limits);
+        self.quiet.sample(seen, now);
+        if seen.waiting > 0 && self.wanted == 0 {
+            return self.wake(limits, now);
+        }
+        let why = match self.growth.decide(self.wanted, seen, limits, now) {
+            Verdict::Add { workers, why } => {
+                self.wanted = self.wanted.saturating_add(workers).min(limits.max);
+                self.quiet.note_growth(now);
+                why
+            }
+            Verdict::Short(why) => why,
+            Verdict::Calm => match self.quiet.decide(self.wanted, limits, now) {
+                Some((wanted, why)) => {
+                    self.wanted = wanted;
+                    why
+                }
+                None => Why::Steady,
+            },
+        };
+        Decision { wanted: self.wanted, why }
+    }
+
+    /// The configuration may have changed since the last call.
+    fn clamp(&mut self, limits: &Limits) {
+        self.wanted = self.wanted.max(limits.min).min(limits.max);
     }
 }
