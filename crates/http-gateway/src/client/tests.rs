@@ -207,14 +207,14 @@ fn ranges_that_cannot_be_read_say_what_to_write() {
 proptest! {
     #[test]
     fn never_panics_and_never_believes_an_untrusted_peer(value in "[ -~]{0,60}", name in "(x-forwarded-(for|proto|host|port)|forwarded)") {
-        let lines = format!("Host: a | {name}: {}", value.replace(" | ", ""));
+        let lines = format!("Host: a | {name}: {}", value.replace('|', ""));
         from(Some("10.0.0.1:1"), &lines);
         prop_assert_eq!(from(Some("1.2.3.4:5"), &lines), "1.2.3.4:5 Http a a:80");
     }
 
     #[test]
     fn nothing_left_of_an_untrusted_hop_matters(spoofed in "[ -~]{0,60}") {
-        let lines = format!("Host: a | X-Forwarded-For: {}, 9.9.9.9", spoofed.replace(" | ", ""));
+        let lines = format!("Host: a | X-Forwarded-For: {}, 9.9.9.9", spoofed.replace('|', ""));
         prop_assert_eq!(from(Some("10.0.0.1:1"), &lines), "9.9.9.9:0 Http a a:80");
     }
 }
