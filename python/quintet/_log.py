@@ -34,6 +34,7 @@ class Log:
         message: str,
         fields: dict[str, str],
         exception: BaseException | None = None,
+        stacks: str = "",
     ) -> None:
         """One entry, in one write, so that entries of several workers do not mix."""
         now = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
@@ -43,10 +44,12 @@ class Log:
             entry["target"] = "quintet.worker"
             if shown:
                 entry["traceback"] = shown
+            if stacks:
+                entry["stacks"] = stacks
             line = json.dumps(entry) + "\n"
         else:
             pairs = "".join(f" {name}={json.dumps(value)}" for name, value in fields.items())
-            line = f"{now} {level:>5} {message}{pairs} worker={self.worker}\n{_harmless(shown)}"
+            line = f"{now} {level:>5} {message}{pairs} worker={self.worker}\n{_harmless(shown + stacks)}"
         data = line.encode("utf-8", "backslashreplace")
         try:
             while data:

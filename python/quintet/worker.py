@@ -16,7 +16,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from quintet import _app, _core, _django, _hooks, _template
+from quintet import _app, _core, _django, _hooks, _stacks, _template
 from quintet._control import Control
 from quintet._log import Log
 
@@ -85,6 +85,7 @@ def work(start: dict[str, Any], control: Control, app: Any, report: dict[str, An
     )
     signal.signal(signal.SIGTERM, lambda *_: worker.stop())
     watch_forks(worker)
+    _stacks.install(worker, log)
     worker.tell(json.dumps({"type": "ready", "app": report}))
     return serve(worker, app, log, start["threads"])
 

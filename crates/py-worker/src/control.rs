@@ -1,4 +1,4 @@
-//! The control socket: JSON lines to the supervisor, and its word to stop.
+//! The control socket: JSON lines to the supervisor, and its words to stop and to log stacks.
 //!
 //! Its end of file means that the supervisor is gone: the process then leaves at once, from a thread that needs neither
 //! the GIL nor anything else of Python, so that no worker outlives its parent even when its app is stuck.
@@ -29,8 +29,30 @@ pub(crate) fn open(number: i32) -> io::Result<UnixStream> {
     Ok(UnixStream::from(socket))
 }
 
-/// Starts the thread that listens; `stop` is called when the supervisor says so.
-pub(crate) fn watch(socket: Arc<UnixStream>, stop: impl Fn() + Send + 'static) -> io::Result<()> {
+/// What the supervisor says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Told {
+    /// Finish and go.
+    Exit,
+    /// Log what all threads do: this request is beyond its limit.
+    DumpStacks { request_id: String },
+}
+
+/// `None`: not for us, or of another version.
+fn understood(line: &str) -> Option<Told> {
+    let message: serde_json::Value = serde_json::from_str(line).ok()?;
+    match message.get("type")?.as_str()? {
+        "exit" => Some(Told::Exit),
+        "dump_stacks" => {
+            let request_id = message.get("request_id")?.as_str()?.to_owned();
+            Some(Told::DumpStacks { request_id })
+        }
+        _ => None,
+    }
+}
+
+/// Starts the thread that listens; `hear` is called with what the supervisor says.
+pub(crate) fn watch(socket: Arc<UnixStream>, hear: impl Fn(Told) + Send + 'static) -> io::Result<()> {
     std::thread::Builder::new().name("quintet-control".to_owned()).spawn(move || {
         let mut reader = BufReader::new(&*socket);
         let mut line = String::new();
@@ -38,10 +60,8 @@ pub(crate) fn watch(socket: Arc<UnixStream>, stop: impl Fn() + Send + 'static) -
             line.clear();
             match io::Read::take(&mut reader, LINE_BYTES_MAX).read_line(&mut line) {
                 Ok(count) if count > 0 => {
-                    let message: Option<serde_json::Value> = serde_json::from_str(&line).ok();
-                    let kind = message.as_ref().and_then(|message| message.get("type"));
-                    if kind.and_then(|kind| kind.as_str()) == Some("exit") {
-                        stop();
+                    if let Some(told) = understood(&line) {
+                        hear(told);
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

@@ -29,6 +29,7 @@ mod outgoing;
 mod response;
 mod seat;
 mod slot;
+mod stacks;
 mod text;
 mod worker;
 

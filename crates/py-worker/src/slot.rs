@@ -148,6 +148,7 @@ impl<'a, 'py> Slot<'a, 'py> {
                 return Ok(());
             };
             let environ = self.environ.build(py, &request)?;
+            self.core.stacks.begins(self.index, request.id);
             let input = input(py, link, &request, file)?;
             let is_head = request.method == b"HEAD";
             inbox.consume_frame();
@@ -172,6 +173,7 @@ impl<'a, 'py> Slot<'a, 'py> {
             input.get().detach(py);
         }
         start.get().shared().outgoing(py).give_up();
+        self.core.stacks.ends(self.index);
         if let Some(kept) = self.starts.get_mut(place) {
             *kept = Some(start);
         }

@@ -12,10 +12,11 @@ use py_link::Hello;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
-use crate::control;
+use crate::control::{self, Told};
 use crate::link::Link;
 use crate::seat::Seats;
 use crate::slot::Slot;
+use crate::stacks::{self, Stacks};
 
 /// What the slots share.
 pub(crate) struct Core {
@@ -23,6 +24,7 @@ pub(crate) struct Core {
     /// The hello of each slot, but for its number.
     pub(crate) hello: Hello,
     pub(crate) seats: Seats,
+    pub(crate) stacks: Arc<Stacks>,
     links: Mutex<Vec<Option<Arc<Link>>>>,
     stopping: AtomicBool,
     asleep: Mutex<()>,
@@ -124,6 +126,7 @@ impl Worker {
             path: link,
             hello,
             seats: Seats::new(slots),
+            stacks: Arc::new(Stacks::new(worker, slots)),
             links: Mutex::new(vec![None; usize::from(slots)]),
             stopping: AtomicBool::new(false),
             asleep: Mutex::new(()),
@@ -132,7 +135,11 @@ impl Worker {
             refusal: Mutex::new(None),
         });
         let watched = Arc::clone(&core);
-        control::watch(Arc::clone(&control), move || watched.stop())?;
+        let answers = Arc::clone(&control);
+        control::watch(Arc::clone(&control), move |told| match told {
+            Told::Exit => watched.stop(),
+            Told::DumpStacks { request_id } => watched.stacks.dump(request_id, &answers),
+        })?;
         Ok(Self { core, control })
     }
 
@@ -150,6 +157,18 @@ impl Worker {
         report: &Bound<'py, PyAny>,
     ) -> PyResult<()> {
         Slot::new(&self.core, index, app, report)?.run(py)
+    }
+
+    /// Is this signal nobody's?
+    #[staticmethod]
+    fn signal_is_free(number: i32) -> bool {
+        stacks::is_free(number)
+    }
+
+    /// From now on the supervisor's wish for stacks is granted: by `report(request_id, ident)`, or while Python hangs by
+    /// `signal` (its number, the descriptor that faulthandler writes to).
+    fn watch_stacks(&self, report: Py<PyAny>, signal: Option<(i32, i32)>, log_json: bool) -> PyResult<()> {
+        self.core.stacks.arm(report, signal, log_json)
     }
 
     /// Finish what is in flight, take nothing new.

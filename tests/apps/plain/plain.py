@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import signal
@@ -103,6 +104,12 @@ def page_sleep(_environ: Environ, start: StartResponse, query: dict[str, str]) -
     """Answers after some seconds."""
     time.sleep(float(query.get("seconds", "0.5")))
     return answer(start, query.get("say", f"slept in {os.getpid()}"))
+
+
+def page_hang_in_c(_environ: Environ, start: StartResponse, query: dict[str, str]) -> list[bytes]:
+    """Sleeps in C and keeps the GIL, as a faulty extension does."""
+    ctypes.PyDLL(None).usleep(int(float(query.get("seconds", "20")) * 1e6))
+    return answer(start, "back from C")
 
 
 def page_big(_environ: Environ, start: StartResponse, query: dict[str, str]) -> Iterator[bytes]:

@@ -1,0 +1,148 @@
+"""Workers that get stuck or grow are found out, told about, and replaced; nobody else notices."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from harness import places
+from harness.load import Load
+from harness.processes import alive, wait_until
+from harness.site import Site, Start
+
+STUCK = "beyond its time limit|did not answer within|runs no Python any more|not done in time|does not go"
+
+
+def stacks(site: Site) -> str:
+    """The entry with the stacks, up to the next entry."""
+    entry = site.log.wait_for(r"^\S+ +WARN a request is beyond its time limit.*\n(?:(?!\d{4}-).*\n)*")
+    return entry.group()
+
+
+def line_of(page: str, text: str) -> int:
+    """Where a line of the plain app stands."""
+    lines = (places.APPS / "plain" / "plain.py").read_text().splitlines()
+    start = next(number for number, line in enumerate(lines) if line.startswith(f"def {page}("))
+    return next(number for number, line in enumerate(lines, 1) if number > start and text in line)
+
+
+def request_id(response_headers: dict[str, str]) -> str:
+    """As the client sees it."""
+    return response_headers["x-request-id"]
+
+
+@pytest.mark.short
+def test_the_stacks_of_a_stuck_worker_are_logged_with_the_request_id(plain: Start) -> None:
+    site = plain(workers=1, threads=2, env={"QUINTET_TIMEOUTS_APP": "1s"})
+    site.allow_log(STUCK)
+    before = site.workers()
+    began = time.monotonic()
+    response = site.get("/sleep?seconds=20")
+    assert response.status_code == 504
+    assert 0.9 < time.monotonic() - began < 4
+    entry = stacks(site)
+    assert f'request_id="{request_id(response.headers)}"' in entry
+    marked = entry.split("which has the request:", 1)[1].split("thread ", 1)[0]
+    assert f'plain.py", line {line_of("page_sleep", "time.sleep")}, in page_sleep' in marked
+    # Python could say it itself, so with the source; the other thread is named, our own frames are not.
+    assert "time.sleep(float(" in marked
+    assert "thread quintet-slot-" in entry
+    assert "waits for a request" in entry
+    assert "threading.py" not in entry
+    assert site.log.count("stacks of its") == 1
+    wait_until(lambda: site.workers() and site.workers() != before, 20, "another worker")
+
+
+@pytest.mark.short
+def test_a_worker_that_hangs_in_c_is_a_504_with_stacks_and_is_killed(plain: Start) -> None:
+    site = plain(workers=2, threads=2, env={"QUINTET_TIMEOUTS_APP": "2s"})
+    site.allow_log(STUCK + "|worker died")
+    before = set(site.workers())
+    answers: list[tuple[int, float]] = []
+    lock = threading.Lock()
+
+    def hang() -> None:
+        began = time.monotonic()
+        response = site.get("/hang-in-c?seconds=30")
+        with lock:
+            answers.append((response.status_code, time.monotonic() - began))
+
+    hanging = threading.Thread(target=hang)
+    with Load(site, "/hello", clients=4) as load:
+        load.wait_for(20)
+        hanging.start()
+        hanging.join(20)
+        assert not hanging.is_alive()
+        wait_until(lambda: len(set(site.workers()) - before) == 1, 20, "another worker")
+        load.wait_for(50)
+    (status, seconds), *_ = answers
+    assert status == 504
+    assert 1.9 < seconds < 6
+    entry = stacks(site)
+    assert "Python hangs in a call into C" in entry
+    marked = entry.split("which has the request:", 1)[1].split("thread ", 1)[0]
+    assert f'plain.py", line {line_of("page_hang_in_c", "usleep")} in page_hang_in_c' in marked
+    # The most recent call last, as in a traceback.
+    assert marked.index("in application") < marked.index("in page_hang_in_c")
+    site.log.wait_for("keeps the GIL; it is killed")
+    # Siblings in the same worker were tried elsewhere, or are told; none waited for the thirty seconds.
+    assert load.failures == []
+    assert set(load.statuses) <= {200, 502, 504}
+    assert load.slowest < 6
+    wait_until(lambda: len(before & set(site.workers())) == 1, 5, "the one that hung is gone")
+    assert sum(alive(pid) for pid in before) == 1
+
+
+def test_the_entry_is_one_object_in_a_json_log(plain: Start) -> None:
+    for page in ("/sleep?seconds=20", "/hang-in-c?seconds=20"):
+        site = plain(workers=1, flags=("--log-format", "json"), env={"QUINTET_TIMEOUTS_APP": "1s"})
+        site.allow_log(STUCK)
+        response = site.get(page)
+        assert response.status_code == 504
+        line = site.log.wait_for(r'^\{.*"stacks":.*\}$').group()
+        entry = json.loads(line)
+        assert entry["request_id"] == request_id(response.headers)
+        assert entry["level"] == "WARN"
+        assert entry["worker"] == 1
+        assert "which has the request" in entry["stacks"]
+        assert "in page_" in entry["stacks"]
+
+
+def test_an_app_that_uses_the_signal_itself_keeps_it(start: Start, tmp_path: Path) -> None:
+    for moment in ("before", "after"):
+        project = tmp_path / moment
+        project.mkdir()
+        take = "signal.signal(signal.SIGRTMAX - 2, lambda *_: print('the app heard it', flush=True))"
+        source = "import os, signal\nfrom plain import application as inner\nimport plain\n"
+        if moment == "before":
+            source += f"{take}\n"
+        source += (
+            "def application(environ, start_response):\n"
+            "    if environ['PATH_INFO'] == '/take':\n"
+            "        import ctypes\n"
+            "        keep.append(ctypes.CFUNCTYPE(None, ctypes.c_int)(lambda _: None))\n"
+            "        ctypes.CDLL(None).signal(signal.SIGRTMAX - 2, keep[0])\n"
+            "    elif environ['PATH_INFO'] == '/own-signal':\n"
+            "        os.kill(os.getpid(), signal.SIGRTMAX - 2)\n"
+            "    return inner(environ, start_response)\n"
+            "keep = []\n"
+        )
+        (project / "plain.py").write_text((places.APPS / "plain" / "plain.py").read_text())
+        (project / "greedy.py").write_text(source)
+        site = start(
+            project, workers=1, flags=("--app", "greedy:application"), env={"QUINTET_TIMEOUTS_APP": "1s"}
+        )
+        site.allow_log(STUCK)
+        if moment == "before":
+            site.get("/own-signal")
+            site.log.wait_for("the app heard it")
+        else:
+            site.get("/take")
+        assert site.get("/hang-in-c?seconds=20").status_code == 504
+        entry = stacks(site)
+        assert "signal that would make them" in entry
+        site.wait_workers(1)
