@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 import time
 from pathlib import Path
 
+import httpx
 import pytest
 
 from harness import places
@@ -146,3 +148,33 @@ def test_an_app_that_uses_the_signal_itself_keeps_it(start: Start, tmp_path: Pat
         entry = stacks(site)
         assert "signal that would make them" in entry
         site.wait_workers(1)
+
+
+def test_a_worker_that_leaks_is_recycled_and_no_request_is_lost(plain: Start) -> None:
+    site = plain(workers=2, threads=2, env={"QUINTET_WORKERS_MEMORY_MAX": "120MiB"})
+    before = set(site.workers())
+    with Load(site, "/leak?mib=0.5", "/hello", "/sleep?seconds=0.02", clients=4, pause=0.01) as load:
+        wait_until(lambda: not before & set(site.workers()), 40, "both workers are replaced")
+        load.wait_for(50)
+    assert load.failures == []
+    assert set(load.statuses) == {200}
+    assert (
+        site.log.count(r"worker \d+ is being replaced: it takes \d+ MiB \(workers.memory_max is 120 MiB\)")
+        >= 2
+    )
+    site.wait_workers(2)
+    transport = httpx.HTTPTransport(uds=str(site.runtime_dir / "admin.sock"))
+    with httpx.Client(transport=transport, base_url="http://admin") as admin:
+        metrics = admin.get("/metrics").text
+    assert int(re.search(r"^quintet_workers_recycled_total (\d+)", metrics, re.MULTILINE).group(1)) >= 2
+
+
+def test_workers_are_recycled_after_their_lifetime(plain: Start) -> None:
+    site = plain(workers=2, env={"QUINTET_WORKERS_LIFETIME": "10s"})
+    before = set(site.workers())
+    with Load(site, "/hello", clients=2, pause=0.01) as load:
+        wait_until(lambda: not before & set(site.workers()), 25, "both workers are replaced")
+        load.wait_for(20)
+    assert load.failures == []
+    assert set(load.statuses) == {200}
+    assert "workers.lifetime" in site.log

@@ -100,6 +100,9 @@ fn fill_in(config: &mut Config, project: &Project, sizing: &Sizing) {
     config.workers.count = Some(sizing.workers);
     config.workers.threads = Some(sizing.threads);
     config.server.reactors = Some(sizing.reactors);
+    let memory_total = &mut config.workers.memory_total_max;
+    // The last fifth is for the gateway and the rest of the machine.
+    *memory_total = memory_total.or_else(|| machine::look().memory.map(|bytes| bytes / 5 * 4));
     // More connections than descriptors would fail in accept(2) instead of being answered.
     if let Some(fitting) = fitting_connections(config, sizing) {
         config.limits.connections_max = fitting;

@@ -173,7 +173,7 @@ pub enum ToGateway {
     Status,
     /// Counts for the metrics of the whole instance.
     WorkerEvent {
-        /// started or died.
+        /// started, recycled or died.
         event: String,
         /// Which worker; the idle slots of a dead one are taken out of service.
         worker: u32,

@@ -216,7 +216,7 @@ settings! {
         /// A worker is replaced after this time (a tenth more or less).
         lifetime: Option<Duration> = None,
             otherwise("never"), between("10s", "365d", "a worker must serve something"), example("\"12h\""), live();
-        /// A worker is replaced when its proportional memory (PSS) is above this.
+        /// A worker is replaced when its proportional memory (PSS) is above this (a tenth more or less).
         memory_max: Option<u64> = None,
             otherwise("never"), between("16MiB", "1TiB", "Python alone takes that much"), example("\"512MiB\""), live();
         /// All workers together shall stay below this: no more are started, and the largest is replaced when it is exceeded.

@@ -4,6 +4,7 @@
 
 mod children;
 mod clients;
+mod memory;
 mod signals;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -27,6 +28,7 @@ pub(crate) use children::Program;
 
 use children::Child;
 use clients::Clients;
+use memory::Scales;
 use signals::{Asks, SignalPipe};
 
 /// Longest sleep: a lost wake-up would cost this much, not the instance.
@@ -53,6 +55,7 @@ pub(crate) struct Driver {
     /// `exec quintet run`): none of our business.
     inherited: BTreeSet<u32>,
     notifier: Notifier,
+    scales: Scales,
     began: Instant,
     next_alive: Option<Instant>,
     /// Standard error was a terminal at start: a SIGHUP may mean that it was closed.
@@ -76,6 +79,7 @@ impl Driver {
             inherited: proc::children_of(std::process::id()).into_iter().collect(),
             next_alive: notifier.watchdog().map(|every| now + every),
             notifier,
+            scales: Scales::new(now),
             began: now,
             on_terminal: is_terminal(),
             outcome: None,
@@ -99,6 +103,7 @@ impl Driver {
                     std::thread::sleep(Duration::from_millis(100));
                 }
             }
+            self.weigh();
             self.feed(Event::Tick);
             self.clients.tidy(Instant::now());
         }
@@ -120,6 +125,14 @@ impl Driver {
         }
     }
 
+    fn weigh(&mut self) {
+        let workers: Vec<(u32, u32)> =
+            self.state.workers().filter_map(|(number, worker)| Some((number, worker.pid?))).collect();
+        if let Some((worker, bytes)) = self.scales.weigh(&workers, Instant::now()) {
+            self.feed(Event::Weighed { worker, bytes });
+        }
+    }
+
     fn wait(&mut self) -> io::Result<Vec<(Source, PollFlags)>> {
         let now = Instant::now();
         if let (Some(at), Some(every)) = (self.next_alive, self.notifier.watchdog())
@@ -128,7 +141,8 @@ impl Driver {
             self.notifier.alive();
             self.next_alive = Some(now + every);
         }
-        let due = [self.state.next_deadline(now), self.clients.deadline(), self.next_alive];
+        let weighs = Some(self.scales.deadline());
+        let due = [self.state.next_deadline(now), self.clients.deadline(), self.next_alive, weighs];
         let sleep = due.into_iter().flatten().min().map_or(SLEEP_MAX, |at| at.saturating_duration_since(now));
         // A timer that fires a hair too early would make us turn round for nothing.
         let sleep = sleep.min(SLEEP_MAX) + Duration::from_millis(1);
@@ -315,8 +329,8 @@ impl Driver {
         let workers = self.state.workers().map(|(worker, known)| WorkerStatus {
             worker,
             pool: "default".to_owned(),
-            requests: 0,
-            long_lived: 0,
+            requests: known.wear.requests(),
+            long_lived: u64::from(known.wear.long_lived),
             pid: known.pid.unwrap_or_default(),
             generation: known.generation,
             state: known.phase_name().to_owned(),
@@ -336,7 +350,7 @@ impl Driver {
             workers: workers.collect(),
             pools: Vec::new(),
             template_pid: None,
-            notes: Vec::new(),
+            notes: self.state.recycle_notes(),
             gateway,
         }
     }

@@ -89,6 +89,8 @@ pub(crate) enum Event {
     Gateway(FromGateway),
     /// A worker speaks.
     Worker { worker: u32, said: FromWorker },
+    /// A look at a worker's proportional memory.
+    Weighed { worker: u32, bytes: u64 },
     /// Somebody at `control.sock` asks.
     Asked { client: ClientId, command: Command },
     /// SIGTERM or SIGINT.
@@ -202,4 +204,19 @@ pub(crate) struct Settings {
     pub(crate) drain_delay: Duration,
     /// For the requests in flight at stop and reload.
     pub(crate) drain_timeout: Duration,
+    /// When a worker is replaced by a new one.
+    pub(crate) recycle: RecycleLimits,
+}
+
+/// When a worker has served enough. `None`: never for this reason.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct RecycleLimits {
+    /// Requests answered.
+    pub(crate) requests_max: Option<u64>,
+    /// Since it was ready.
+    pub(crate) lifetime: Option<Duration>,
+    /// Proportional memory in bytes.
+    pub(crate) memory_max: Option<u64>,
+    /// The same, of all workers together.
+    pub(crate) memory_total_max: Option<u64>,
 }

@@ -16,7 +16,7 @@ use ctl_admin::words::{AppReport, GatewayStart, ToGateway, WorkerStart};
 use ctl_config::LogFormat;
 
 use crate::driver::Program;
-use crate::event::Settings;
+use crate::event::{RecycleLimits, Settings};
 use crate::inherit;
 use crate::listen::{self, Bound, Reach, SocketFile};
 use crate::plan::{Problem, RunPlan};
@@ -117,7 +117,7 @@ impl House {
 
     /// What the state machine needs of the plan.
     pub(crate) fn settings(&self) -> Settings {
-        let server = &self.plan.config.server;
+        let (server, workers) = (&self.plan.config.server, &self.plan.config.workers);
         let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get() as u32);
         Settings {
             workers: self.plan.workers.max(1),
@@ -125,6 +125,12 @@ impl House {
             start_timeout: self.plan.config.workers.start_timeout,
             drain_delay: server.drain_delay,
             drain_timeout: server.drain_timeout,
+            recycle: RecycleLimits {
+                requests_max: workers.requests_max,
+                lifetime: workers.lifetime,
+                memory_max: workers.memory_max,
+                memory_total_max: workers.memory_total_max,
+            },
         }
     }
 
@@ -134,7 +140,12 @@ impl House {
             let new = reload_config()?;
             self.plan.workers = new.workers.count.unwrap_or(self.plan.workers);
             self.plan.threads = new.workers.threads.unwrap_or(self.plan.threads);
-            self.plan.config.workers.start_timeout = new.workers.start_timeout;
+            let workers = &mut self.plan.config.workers;
+            workers.start_timeout = new.workers.start_timeout;
+            workers.requests_max = new.workers.requests_max;
+            workers.lifetime = new.workers.lifetime;
+            workers.memory_max = new.workers.memory_max;
+            workers.memory_total_max = new.workers.memory_total_max;
             // What is not named was found at the start, and is found in the same place.
             self.plan.app = new.app.callable.or(self.plan.app.take());
             self.plan.settings = new.app.settings.or(self.plan.settings.take());

@@ -5,8 +5,13 @@ use std::fs;
 
 /// Proportional memory (PSS) of a process in MiB: pages that several workers share count once.
 pub(crate) fn memory_mib(pid: u32) -> Option<u64> {
+    memory_bytes(pid).map(|bytes| bytes.div_ceil(1 << 20))
+}
+
+/// The same in bytes.
+pub(crate) fn memory_bytes(pid: u32) -> Option<u64> {
     let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
-    pss_kib(&rollup).map(|kib| kib.div_ceil(1024))
+    pss_kib(&rollup).map(|kib| kib * 1024)
 }
 
 fn pss_kib(rollup: &str) -> Option<u64> {

@@ -13,6 +13,7 @@
 //! - Whoever was told to go is killed within a bound; after a stop, `Action::Exit` comes within a bound.
 
 mod gateway;
+mod recycle;
 mod reload;
 #[cfg(test)]
 mod simulation;
@@ -32,6 +33,7 @@ use crate::event::{Action, ClientId, Event, Failure, Level, Notify, Settings, Wh
 use crate::plan::Outcome;
 
 use gateway::Gateway;
+use recycle::Recycling;
 use reload::Reload;
 use stop::Stop;
 use worker::Step;
@@ -83,6 +85,7 @@ pub(crate) struct State {
     /// A worker has been ready at least once, so the app does import in principle.
     ever_ready: bool,
     crashes: Backoff,
+    recycling: Recycling,
     reload: Option<Reload>,
     /// A reload asked for while another one runs (or before the start is over), and who waits for it.
     queued_reload: Option<Vec<ClientId>>,
@@ -118,6 +121,7 @@ impl State {
             active: None,
             ever_ready: false,
             crashes: Backoff::new(WORKER_BACKOFF.0, WORKER_BACKOFF.1, seed),
+            recycling: Recycling::new(seed),
             reload: None,
             queued_reload: None,
             stop: None,
@@ -168,6 +172,7 @@ impl State {
             Event::Worker { worker, said: FromWorker::Failed { message, traceback, hint } } => {
                 self.worker_failed(worker, Failure { message, traceback, hint }, now);
             }
+            Event::Weighed { worker, bytes } => self.worker_weighed(worker, bytes),
             Event::Asked { client, command } => self.asked(Some(client), &command, now),
             Event::StopSignal => self.asked(None, &Command::Stop, now),
             Event::ReloadSignal => self.asked(None, &Command::Reload, now),
@@ -183,7 +188,8 @@ impl State {
         let status = self.status.as_ref().map(|(deadline, _)| *deadline);
         let missing = if self.wants_worker() { self.crashes.waits_until(now) } else { None };
         let listening = self.stop.as_ref().and_then(Stop::deadline);
-        workers.chain(self.gateway.deadline(now)).chain(status).chain(missing).chain(listening).min()
+        let due = [status, missing, listening, self.recycle_deadline(now)];
+        workers.chain(self.gateway.deadline(now)).chain(due.into_iter().flatten()).min()
     }
 
     /// The questions that are asked after every event.
@@ -199,6 +205,7 @@ impl State {
         } else {
             self.restart_gateway(now);
             self.activate(now);
+            self.recycle(now);
             self.retire_old(now);
             self.settle_reload(now);
             self.start_missing(now);
@@ -296,7 +303,7 @@ impl State {
 
     /// Of the newest code and in order.
     fn is_fresh(&self, worker: &Worker) -> bool {
-        worker.generation == self.target && !worker.stuck
+        worker.generation == self.target && !worker.stuck && !worker.wear.worn
     }
 
     fn status_asked(&mut self, client: Option<ClientId>, now: Instant) {

@@ -199,6 +199,7 @@ impl Running {
             ToGateway::Status => control.send(&FromGateway::Status(self.status())).await,
             ToGateway::WorkerEvent { event, worker } => match event.as_str() {
                 "started" => m::WORKERS_STARTED_TOTAL.inc(),
+                "recycled" => m::WORKERS_RECYCLED_TOTAL.inc(),
                 "died" => {
                     m::WORKERS_DIED_TOTAL.inc();
                     self.queue.buried(worker);

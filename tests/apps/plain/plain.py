@@ -19,6 +19,7 @@ StartResponse = Callable[..., Callable[[bytes], None]]
 TEXT = [("Content-Type", "text/plain; charset=utf-8")]
 # What happened in this process, for stories to ask about: /events.
 EVENTS: list[str] = []
+LEAKED: list[bytes] = []
 _lock = threading.Lock()
 
 
@@ -110,6 +111,12 @@ def page_hang_in_c(_environ: Environ, start: StartResponse, query: dict[str, str
     """Sleeps in C and keeps the GIL, as a faulty extension does."""
     ctypes.PyDLL(None).usleep(int(float(query.get("seconds", "20")) * 1e6))
     return answer(start, "back from C")
+
+
+def page_leak(_environ: Environ, start: StartResponse, query: dict[str, str]) -> list[bytes]:
+    """Keeps some memory for ever."""
+    LEAKED.append(b"x" * int(float(query.get("mib", "1")) * (1 << 20)))
+    return answer(start, "leaked")
 
 
 def page_big(_environ: Environ, start: StartResponse, query: dict[str, str]) -> Iterator[bytes]:

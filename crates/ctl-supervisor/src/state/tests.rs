@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use ctl_admin::words::{AppReport, Command, FromGateway, FromWorker, Reply, ToGateway};
 
-use crate::event::{Action, Event, Exit, Level, Settings, Who};
+use crate::event::{Action, Event, Exit, Level, RecycleLimits, Settings, Who};
 use crate::plan::{Outcome, Problem};
 
 use super::State;
@@ -28,6 +28,7 @@ impl Table {
             start_timeout: START_TIMEOUT,
             drain_delay: Duration::ZERO,
             drain_timeout: DRAIN_TIMEOUT,
+            recycle: RecycleLimits::default(),
         };
         let now = Instant::now();
         Self { state: State::new(settings.clone(), 1, now), now, settings, actions: Vec::new() }

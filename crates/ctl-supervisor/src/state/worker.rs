@@ -7,6 +7,7 @@ use ctl_admin::words::{AppReport, ToGateway};
 use crate::event::{Action, Exit, Failure, Level, SIGKILL, Who};
 use crate::plan::{Outcome, Problem};
 
+use super::recycle::Wear;
 use super::{EXIT_GRACE, KILL_WAIT, ONLINE_TIMEOUT, STABLE_AFTER, STUCK_GRACE, State, TERM_GRACE};
 
 /// What a process was told last, on its way out.
@@ -42,6 +43,7 @@ pub(crate) struct Worker {
     /// It holds a request beyond its time limit.
     pub(crate) stuck: bool,
     pub(crate) leaving: Option<Leaving>,
+    pub(crate) wear: Wear,
 }
 
 impl Worker {
@@ -55,6 +57,7 @@ impl Worker {
             online: false,
             stuck: false,
             leaving: None,
+            wear: Wear::default(),
         }
     }
 

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use ctl_admin::words::{AppReport, Command, FromGateway, FromWorker, Reply, ToGateway};
 
-use crate::event::{Action, ClientId, Event, Exit, Settings, Who};
+use crate::event::{Action, ClientId, Event, Exit, RecycleLimits, Settings, Who};
 use crate::plan::{Outcome, Problem};
 use crate::state::{State, phase_name};
 
@@ -92,6 +92,7 @@ impl World {
             start_timeout: dice.ms(5_000, 60_000),
             drain_delay: dice.ms(0, 5_000),
             drain_timeout: dice.ms(0, 30_000),
+            recycle: RecycleLimits::default(),
         };
         let now = Instant::now();
         Self {
