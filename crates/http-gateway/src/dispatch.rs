@@ -8,7 +8,6 @@ mod exchange;
 mod streamed;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use ctl_telemetry::metrics::{APP_TIMEOUT_TOTAL, RETRIES_TOTAL, WORKER_LOST_TOTAL};
 use py_link::{RequestStart, RequestWriter, Scheme};
@@ -17,7 +16,9 @@ use tracing::warn;
 use crate::client::is_for_the_app;
 use crate::link::{Received, RequestBodySource, SlotError};
 use crate::message::{BodyError, RequestBody, RequestHead, Response, Trail};
-use crate::queue::{CheckedOut, NoSlot, Queue};
+use crate::pools::Pools;
+use crate::queue::priority::Class;
+use crate::queue::{CheckedOut, NoSlot};
 use crate::request_body::Payload;
 use crate::spool::{PumpLimits, SpoolLimits};
 
@@ -81,13 +82,9 @@ pub enum Failure {
 /// Sends requests to workers.
 pub struct Dispatcher {
     /// The slots.
-    pub queue: Arc<Queue>,
+    pub pools: Arc<Pools>,
     /// `SCRIPT_NAME`.
     pub mount: String,
-    /// Longest wait for a slot.
-    pub queue_patience: Duration,
-    /// Longest wait for the head of an answer.
-    pub app_timeout: Duration,
     /// Longest streamed request body; the others were bounded when they were read.
     pub body_bytes_max: u64,
     /// For answers in more than one piece.
@@ -113,12 +110,13 @@ impl Dispatcher {
         body: &mut B,
         trail: &mut Trail,
     ) -> Result<Response, Failure> {
+        let queue = self.pools.pool_of(request.head.path());
         let mut dead = 0;
         let mut retried = false;
         loop {
             let (mut checkout, waited) = tokio::select! {
                 biased;
-                slot = self.queue.checkout(self.queue_patience) => slot.map_err(Failure::NoSlot)?,
+                slot = queue.checkout(Class::default) => slot.map_err(Failure::NoSlot)?,
                 () = body.closed(), if !matches!(request.payload, Payload::Stream(_)) => {
                     return Err(Failure::ClientGone);
                 }
@@ -165,6 +163,7 @@ impl Dispatcher {
         request: &Ready<'_>,
         body: &mut B,
     ) -> Result<Received, Lost> {
+        let app_timeout = checkout.app_timeout();
         let slot = checkout.slot();
         let exchange = async {
             let (source, frame_body) = match request.payload {
@@ -179,23 +178,23 @@ impl Dispatcher {
         };
         let received = tokio::select! {
             biased;
-            received = tokio::time::timeout(self.app_timeout, exchange) => received,
+            received = tokio::time::timeout(app_timeout, exchange) => received,
             // Dropping the checked-out slot cancels the exchange.
             () = body.closed() => return Err(Lost::Final(Failure::ClientGone)),
         };
         match received {
             Ok(received) => received.map_err(|error| Self::lost(&error, request)),
-            Err(_) => Err(self.timed_out(checkout, request)),
+            Err(_) => Err(Self::timed_out(checkout, request)),
         }
     }
 
-    fn timed_out(&self, checkout: &CheckedOut, request: &Ready<'_>) -> Lost {
+    fn timed_out(checkout: &CheckedOut, request: &Ready<'_>) -> Lost {
         APP_TIMEOUT_TOTAL.inc();
         warn!(
             request_id = request.origin.request_id,
             worker = checkout.worker(),
             "app did not answer within {} s (`timeouts.app`): answered 504, worker will be replaced",
-            self.app_timeout.as_secs_f32()
+            checkout.app_timeout().as_secs_f32()
         );
         checkout.report_stuck();
         Lost::Final(Failure::TimedOut)

@@ -5,6 +5,7 @@
 //! outlives it.
 
 mod control;
+mod load;
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -24,10 +25,12 @@ use crate::client::TrustedProxies;
 use crate::drain::{Drain, Phase};
 use crate::link::accept::{Credentials, accept};
 use crate::listen::{Edge, Listening, Reactors, run_reactors};
-use crate::queue::{Queue, WorkerNews};
+use crate::pools::Pools;
+use crate::queue::WorkerNews;
 use crate::service::Gateway;
 use crate::tls::Identity;
 use control::Control;
+use load::Reports;
 
 /// Requests of the admin HTTP that may wait for the supervisor.
 const ASKED_MAX: usize = 8;
@@ -70,7 +73,7 @@ pub fn run(control: StdUnixStream, take: Take<'_>, on_start: impl FnOnce(&Config
 /// The process while it serves.
 struct Running {
     config: Arc<Config>,
-    queue: Arc<Queue>,
+    pools: Arc<Pools>,
     gateway: Arc<Gateway>,
     tls: Option<Arc<Identity>>,
     reactors: Reactors,
@@ -105,11 +108,11 @@ impl Running {
             TrustedProxies::parse(&config.proxy.trusted)
                 .map_err(|error| format!("proxy.trusted: {error}\nhint: {}", error.hint))?,
         );
-        let (queue, news) = Queue::new(config.queue.depth_max, config.timeouts.app);
+        let (pools, news) = Pools::new(&config);
         let access = AccessLog::open(config.log.access, io::stdout())
             .map_err(|error| format!("access log: {error}"))?;
         let gateway =
-            Arc::new(Gateway::new(Arc::clone(&config), Arc::clone(&trusted), Arc::clone(&queue), access));
+            Arc::new(Gateway::new(Arc::clone(&config), Arc::clone(&trusted), Arc::clone(&pools), access));
         let mut listeners = Vec::new();
         for listener in start.listeners {
             let socket = take(listener.fd).map_err(|error| format!("{}: {error}", listener.name))?;
@@ -128,9 +131,9 @@ impl Running {
         let reactors = run_reactors(listeners, edge)
             .map_err(|error| format!("could not start the reactors: {error}"))?;
         let link = take(start.link_fd).map_err(|error| format!("link: {error}"))?;
-        accept_workers(link, start.token, start.worker_uid, &reactors, &queue)?;
+        accept_workers(link, start.token, start.worker_uid, &reactors, &pools)?;
         let asked = admin(start.admin, take, &config, &gateway, drain_ear)?;
-        let running = Self { config, queue, gateway, tls, reactors, gate, drain };
+        let running = Self { config, pools, gateway, tls, reactors, gate, drain };
         if let Some((generation, app)) = start.active {
             running.activate(generation, &app);
         }
@@ -145,6 +148,7 @@ impl Running {
     /// Until the supervisor says stop, or is gone.
     async fn obey(self, mut control: Control, mut ears: Ears) -> u8 {
         control.send(&FromGateway::Ready).await;
+        let mut reports = Reports::new();
         loop {
             tokio::select! {
                 message = control.next() => match message {
@@ -153,6 +157,7 @@ impl Running {
                     Some(message) => self.act(message, &mut control).await,
                 },
                 Some(news) = ears.news.recv() => control.send(&told(news)).await,
+                report = reports.due(&self.pools) => control.send(&FromGateway::Load(Box::new(report))).await,
                 Some(command) = ears.asked.recv() => control.send(&FromGateway::Asked(command)).await,
             }
         }
@@ -192,7 +197,7 @@ impl Running {
             ToGateway::Activate { generation, app } => self.activate(generation, &app),
             ToGateway::Retire { workers } => {
                 for worker in workers {
-                    self.queue.retire(worker);
+                    self.pools.retire(worker);
                 }
             }
             ToGateway::ReloadTls => self.reload_tls(),
@@ -202,7 +207,7 @@ impl Running {
                 "recycled" => m::WORKERS_RECYCLED_TOTAL.inc(),
                 "died" => {
                     m::WORKERS_DIED_TOTAL.inc();
-                    self.queue.buried(worker);
+                    self.pools.buried(worker);
                 }
                 _ => {}
             },
@@ -227,6 +232,7 @@ fn told(news: WorkerNews) -> FromGateway {
         WorkerNews::Online(worker) => FromGateway::WorkerOnline { worker },
         WorkerNews::Retired(worker) => FromGateway::WorkerRetired { worker },
         WorkerNews::Stuck { worker, request_id } => FromGateway::WorkerStuck { worker, request_id },
+        WorkerNews::Wanted(pool) => FromGateway::PoolWanted { pool },
     }
 }
 
@@ -235,7 +241,7 @@ fn accept_workers(
     token: String,
     worker_uid: Option<u32>,
     reactors: &Reactors,
-    queue: &Arc<Queue>,
+    pools: &Arc<Pools>,
 ) -> Result<(), String> {
     let listener = std::os::unix::net::UnixListener::from(link);
     listener
@@ -244,7 +250,7 @@ fn accept_workers(
         .map(|listener| {
             let own = rustix::process::getuid().as_raw();
             let credentials = Credentials { token, uids: std::iter::once(own).chain(worker_uid).collect() };
-            tokio::spawn(accept(listener, credentials, reactors.handles().to_vec(), Arc::clone(queue)));
+            tokio::spawn(accept(listener, credentials, reactors.handles().to_vec(), Arc::clone(pools)));
         })
         .map_err(|error| format!("link: {error}"))
 }

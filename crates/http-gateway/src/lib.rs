@@ -2,7 +2,7 @@
 //!
 //! In the order a request travels: [`listen`] accepts, [`tls`] and the protocols [`h1`] and [`h2`] turn bytes into a
 //! [`message::RequestHead`]; [`service`] asks [`client`] who is there, [`files`] whether it is a file, [`request_body`] for all of the
-//! body, and [`dispatch`] for an answer: [`queue`] for a slot, [`link`] for the exchange, [`spool`] for an answer that is larger
+//! body, and [`dispatch`] for an answer: [`pools`] for its [`queue`], that for a slot, [`link`] for the exchange, [`spool`] for an answer that is larger
 //! than its client is fast. [`gateway`] is the process around it.
 //!
 //! # Promises
@@ -28,6 +28,7 @@ pub mod h2;
 pub mod link;
 pub mod listen;
 pub mod message;
+pub mod pools;
 pub mod proxy_protocol;
 pub mod queue;
 pub mod reactor;

@@ -7,23 +7,39 @@
 //! # Cancel safety
 //! Dropping [`Queue::checkout`] leaves the queue; a slot that was just handed over goes to the next in line.
 
+mod account;
+mod line;
 mod pool;
+pub mod priority;
+mod service_time;
 
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use ctl_admin::words::{PoolLoad, WorkerLoad};
 use ctl_telemetry::metrics::{
-    QUEUE_DEPTH, QUEUE_FULL_TOTAL, QUEUE_GONE_TOTAL, QUEUE_TIMEOUT_TOTAL, QUEUE_WAIT_SECONDS, SLOTS,
-    SLOTS_BUSY,
+    QUEUE_DEPTH, QUEUE_FULL_TOTAL, QUEUE_GONE_TOTAL, QUEUE_SHED_TOTAL, QUEUE_TIMEOUT_TOTAL,
+    QUEUE_WAIT_SECONDS, SLOTS, SLOTS_BUSY,
 };
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout_at;
 
 use crate::link::Slot;
 use crate::reactor;
 use crate::request_id::RequestId;
+use account::Account;
+use line::{Pace, Review, Ticket};
 pub(crate) use pool::Homed;
-use pool::{Pool, Returned, Ticket};
+use pool::{Pool, Returned};
+use priority::Class;
+
+/// Shorter waits are no reason to refuse anybody, however quick the app is.
+const TARGET_MIN: Duration = Duration::from_millis(5);
+/// A line that has not been empty for so long is an overload …
+const INTERVAL_MIN: Duration = Duration::from_secs(1);
+/// … unless the slots could not have served so many requests in that time: a few slots with slow requests have long lines by chance.
+const INTERVAL_SERVICES: u32 = 64;
 
 /// What happens to workers, for the supervisor.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,6 +55,8 @@ pub enum WorkerNews {
         /// The request.
         request_id: String,
     },
+    /// A request waits in this pool and there is no worker.
+    Wanted(u16),
 }
 
 /// Why there is no slot.
@@ -48,97 +66,210 @@ pub enum NoSlot {
     Full,
     /// None came free within `timeouts.queue`.
     TimedOut,
+    /// More requests come than can be served, and this one has waited too long or is less important than others.
+    Overloaded,
 }
 
-/// The queue, shared by all reactors.
+/// What a queue keeps to, from the configuration.
+#[derive(Debug, Clone, Copy)]
+pub struct QueueLimits {
+    /// 0 is the default pool, N the Nth `[[worker_pool]]`.
+    pub pool: u16,
+    /// Requests that may wait.
+    pub depth_max: u32,
+    /// Longest wait for a slot …
+    pub patience: Duration,
+    /// … and so much longer while there is no worker, where workers are started on demand.
+    pub start_patience: Duration,
+    /// How long the app may take to begin its answer, and to go on with a request whose client is gone.
+    pub app_timeout: Duration,
+    /// `queue.discipline` is adaptive.
+    pub adaptive: bool,
+    /// `queue.target`.
+    pub target: Option<Duration>,
+}
+
+/// The runtime's clock, which tests can stop.
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
+
+/// Who waits is handed his slot through this; dropping it refuses him.
+type Waiter = oneshot::Sender<CheckedOut>;
+
+/// What the lock keeps.
+struct State {
+    pool: Pool<Slot, Waiter>,
+    account: Account,
+}
+
+/// A pool's queue, shared by all reactors.
 pub struct Queue {
-    pool: Mutex<Pool<Slot, oneshot::Sender<CheckedOut>>>,
+    state: Mutex<State>,
     news: mpsc::UnboundedSender<WorkerNews>,
-    /// After this an app that does not end an exchange nobody waits for is stuck.
-    ending_patience: Duration,
+    limits: QueueLimits,
 }
 
 impl Queue {
-    /// An empty queue of at most `depth_max` waiting requests, and the receiver of its news (a few a worker's life).
-    /// `app_timeout` is how long an app may go on with a request whose client is gone.
-    pub fn new(depth_max: u32, app_timeout: Duration) -> (Arc<Self>, mpsc::UnboundedReceiver<WorkerNews>) {
-        let (news, receiver) = mpsc::unbounded_channel();
-        let pool = Mutex::new(Pool::new(depth_max as usize));
-        (Arc::new(Self { pool, news, ending_patience: app_timeout }), receiver)
+    /// An empty queue; its news (a few a worker's life) go to `news`.
+    pub fn new(limits: QueueLimits, news: mpsc::UnboundedSender<WorkerNews>) -> Arc<Self> {
+        let now = now();
+        let pool = Pool::new(limits.depth_max as usize, now);
+        Arc::new(Self { state: Mutex::new(State { pool, account: Account::new(now) }), news, limits })
     }
 
-    fn pool(&self) -> MutexGuard<'_, Pool<Slot, oneshot::Sender<CheckedOut>>> {
-        self.pool.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A slot for one request, now or within `patience`. Returns it with the time waited.
-    pub async fn checkout(self: &Arc<Self>, patience: Duration) -> Result<(CheckedOut, Duration), NoSlot> {
-        let (ticket, receiver) = {
-            let mut pool = self.pool();
-            if let Some(slot) = pool.take(reactor::current()) {
-                drop(pool);
+    /// What it keeps to.
+    pub fn limits(&self) -> &QueueLimits {
+        &self.limits
+    }
+
+    /// How long is too long now.
+    fn pace(&self, state: &State) -> Pace {
+        let median = state.account.service.median();
+        let target = self.limits.target.unwrap_or(median.max(TARGET_MIN));
+        let services = median * INTERVAL_SERVICES / state.pool.slots().max(1);
+        let interval = self.limits.adaptive.then_some(services.max(INTERVAL_MIN));
+        Pace { target, interval }
+    }
+
+    /// A slot for one request, now or when its turn comes. Returns it with the time waited. `class` is asked only if
+    /// the request has to wait.
+    pub async fn checkout(
+        self: &Arc<Self>,
+        class: impl FnOnce() -> Class,
+    ) -> Result<(CheckedOut, Duration), NoSlot> {
+        let asked = now();
+        let (ticket, receiver, deadline) = {
+            let mut state = self.state();
+            state.account.arrived();
+            if let Some(slot) = state.pool.take(reactor::current()) {
+                state.account.lend(asked);
+                drop(state);
                 QUEUE_WAIT_SECONDS.observe(Duration::ZERO);
-                return Ok((CheckedOut::new(slot, self), Duration::ZERO));
+                return Ok((CheckedOut::new(slot, self, asked), Duration::ZERO));
             }
-            let (sender, receiver) = oneshot::channel();
-            let Ok(ticket) = pool.wait(sender) else {
-                QUEUE_FULL_TOTAL.inc();
-                return Err(NoSlot::Full);
-            };
-            QUEUE_DEPTH.set(pool.depth() as i64);
-            (ticket, receiver)
+            self.get_in_line(&mut state, class(), asked)?
         };
-        let since = Instant::now();
         let mut place = Place { queue: self, ticket: Some(ticket) };
-        let slot = tokio::time::timeout(patience, receiver).await;
-        if let Ok(Ok(slot)) = slot {
+        let outcome = self.wait(ticket, receiver, deadline, asked).await;
+        if !matches!(outcome, Err(NoSlot::TimedOut)) {
+            // Called: there is no place to leave.
             place.ticket = None;
-            let waited = since.elapsed();
-            QUEUE_WAIT_SECONDS.observe(waited);
-            return Ok((slot, waited));
         }
-        place.leave();
-        QUEUE_TIMEOUT_TOTAL.inc();
-        Err(NoSlot::TimedOut)
+        let waited = now().saturating_duration_since(asked);
+        match outcome {
+            Ok(_) => QUEUE_WAIT_SECONDS.observe(waited),
+            Err(NoSlot::TimedOut) => {
+                place.leave();
+                QUEUE_TIMEOUT_TOTAL.inc();
+            }
+            Err(_) => QUEUE_SHED_TOTAL.inc(),
+        }
+        outcome.map(|slot| (slot, waited))
+    }
+
+    fn get_in_line(
+        &self,
+        state: &mut State,
+        class: Class,
+        now: Instant,
+    ) -> Result<(Ticket, oneshot::Receiver<CheckedOut>, Instant), NoSlot> {
+        let (sender, receiver) = oneshot::channel();
+        let Ok((ticket, evicted)) = state.pool.wait(class, sender, now) else {
+            QUEUE_FULL_TOTAL.inc();
+            return Err(NoSlot::Full);
+        };
+        if let Some(evicted) = evicted {
+            // One for one: the depth stays. Dropping his sender tells him.
+            drop(evicted);
+            state.account.shed();
+        } else {
+            QUEUE_DEPTH.add(1);
+        }
+        let mut patience = self.limits.patience;
+        if !state.pool.has_slots() {
+            patience += self.limits.start_patience;
+            if state.pool.wants() {
+                self.tell(WorkerNews::Wanted(self.limits.pool));
+            }
+        }
+        Ok((ticket, receiver, now + patience))
+    }
+
+    /// Until the slot comes, the patience ends, or the line is too long for all who wait.
+    async fn wait(
+        &self,
+        ticket: Ticket,
+        mut receiver: oneshot::Receiver<CheckedOut>,
+        deadline: Instant,
+        since: Instant,
+    ) -> Result<CheckedOut, NoSlot> {
+        let mut look = deadline;
+        if self.limits.adaptive {
+            look = look.min(since + INTERVAL_MIN);
+        }
+        loop {
+            if let Ok(called) = timeout_at(look.into(), &mut receiver).await {
+                // The sender was dropped: somebody more important got the place.
+                return called.map_err(|_| NoSlot::Overloaded);
+            }
+            let now = now();
+            let mut state = self.state();
+            let pace = self.pace(&state);
+            look = match state.pool.review(ticket, pace, now) {
+                Review::Refused => {
+                    state.account.waited(now.saturating_duration_since(since));
+                    state.account.shed();
+                    QUEUE_DEPTH.add(-1);
+                    return Err(NoSlot::Overloaded);
+                }
+                Review::Called => deadline,
+                Review::Stay(_) if now >= deadline => return Err(NoSlot::TimedOut),
+                Review::Stay(until) => until.min(deadline),
+            };
+        }
     }
 
     /// A worker has opened a slot; `of` is how many it will open.
     pub fn join(self: &Arc<Self>, slot: Slot, of: u16) {
         SLOTS.add(1);
         let worker = slot.worker();
-        let mut pool = self.pool();
-        let online = pool.join(worker, slot.generation(), of);
+        let mut state = self.state();
+        let now = now();
+        let online = state.pool.join(worker, slot.generation(), of, now);
         if online {
             self.tell(WorkerNews::Online(worker));
         }
-        self.settle(pool, slot);
+        self.settle(state, slot, false, now);
     }
 
     /// Serve from this generation on (and what is left of earlier ones that are not retired).
     pub fn activate(self: &Arc<Self>, generation: u32) {
-        let freed = self.pool().activate(generation);
+        let now = now();
+        let freed = self.state().pool.activate(generation, now);
         // Slots that waited for the activation meet the requests that waited for them.
         for slot in freed {
-            let pool = self.pool();
-            self.settle(pool, slot);
+            self.settle(self.state(), slot, false, now);
         }
     }
 
-    /// No more requests for this worker; its idle slots are told now, the others when they come back.
-    pub fn retire(&self, worker: u32) {
-        let (idle, gone) = self.pool().retire(worker);
+    /// No more requests for this worker; its idle slots are told now, the others when they come back. True when none is out.
+    pub fn retire(&self, worker: u32) -> bool {
+        let (idle, gone) = self.state().pool.retire(worker);
         for slot in idle {
             SLOTS.add(-1);
             slot.retire();
         }
-        if gone {
-            self.tell(WorkerNews::Retired(worker));
-        }
+        gone
     }
 
     /// The supervisor saw the worker's process end: its idle slots are dead.
     pub fn buried(&self, worker: u32) {
-        let dead = self.pool().bury(worker);
+        let dead = self.state().pool.bury(worker);
         SLOTS.add(-(dead.len() as i64));
     }
 
@@ -149,12 +280,26 @@ impl Queue {
 
     /// Requests waiting now.
     pub fn depth(&self) -> usize {
-        self.pool().depth()
+        self.state().pool.depth()
     }
 
     /// Is there any slot in service, busy or not?
     pub fn has_slots(&self) -> bool {
-        self.pool().has_slots()
+        self.state().pool.has_slots()
+    }
+
+    /// The pool's row of the load report; those of its workers go to `workers`.
+    pub fn load(&self, workers: &mut Vec<WorkerLoad>) -> PoolLoad {
+        let now = now();
+        let mut state = self.state();
+        workers.extend(state.pool.loads());
+        let (slots, waiting, head) = (state.pool.slots(), state.pool.depth(), state.pool.head_wait(now));
+        PoolLoad {
+            slots,
+            waiting: u32::try_from(waiting).unwrap_or(u32::MAX),
+            head_wait_us: u64::try_from(head.as_micros()).unwrap_or(u64::MAX),
+            ..state.account.report(now)
+        }
     }
 
     fn tell(&self, news: WorkerNews) {
@@ -162,28 +307,22 @@ impl Queue {
         let _ = self.news.send(news);
     }
 
-    fn give_back(self: &Arc<Self>, slot: Slot) {
-        let pool = self.pool();
-        self.settle(pool, slot);
-    }
-
     /// Finds a free slot its place: the next request in line, the idle stack, or retirement.
-    fn settle(
-        self: &Arc<Self>,
-        mut pool: MutexGuard<'_, Pool<Slot, oneshot::Sender<CheckedOut>>>,
-        slot: Slot,
-    ) {
+    fn settle(self: &Arc<Self>, mut state: MutexGuard<'_, State>, slot: Slot, served: bool, now: Instant) {
         let worker = slot.worker();
-        match pool.give_back(worker, slot) {
+        let pace = if state.pool.depth() > 0 { self.pace(&state) } else { Pace::IDLE };
+        match state.pool.give_back(worker, slot, served, pace, now) {
             Returned::Idle => {}
-            Returned::Next(waiter, slot) => {
-                QUEUE_DEPTH.set(pool.depth() as i64);
-                drop(pool);
+            Returned::Next(waiter, slot, waited) => {
+                state.account.waited(waited);
+                state.account.lend(now);
+                drop(state);
+                QUEUE_DEPTH.add(-1);
                 // When the receiver has just gone, the guard comes back in the error and settles anew on drop.
-                drop(waiter.send(CheckedOut::new(slot, self)));
+                drop(waiter.send(CheckedOut::new(slot, self, now)));
             }
             Returned::Retire { slot, last } => {
-                drop(pool);
+                drop(state);
                 SLOTS.add(-1);
                 slot.retire();
                 if last {
@@ -193,9 +332,23 @@ impl Queue {
         }
     }
 
-    fn lost(&self, worker: u32) {
+    /// A slot that was out is back; `used`: it has served a request.
+    fn give_back(self: &Arc<Self>, slot: Slot, since: Instant, used: bool) {
+        let now = now();
+        let mut state = self.state();
+        state.account.back(since, now);
+        if used {
+            state.account.served(now.saturating_duration_since(since));
+        }
+        self.settle(state, slot, used, now);
+    }
+
+    fn lost(&self, worker: u32, since: Instant) {
         SLOTS.add(-1);
-        let last = self.pool().lost(worker);
+        let mut state = self.state();
+        state.account.back(since, now());
+        let last = state.pool.lost(worker);
+        drop(state);
         if last {
             self.tell(WorkerNews::Retired(worker));
         }
@@ -211,9 +364,11 @@ struct Place<'a> {
 impl Place<'_> {
     fn leave(&mut self) {
         if let Some(ticket) = self.ticket.take() {
-            let mut pool = self.queue.pool();
-            pool.leave(ticket);
-            QUEUE_DEPTH.set(pool.depth() as i64);
+            let mut state = self.queue.state();
+            if let Some(waited) = state.pool.leave(ticket, now()) {
+                state.account.waited(waited);
+                QUEUE_DEPTH.add(-1);
+            }
         }
     }
 }
@@ -234,14 +389,30 @@ pub struct CheckedOut {
     queue: Arc<Queue>,
     /// Whose it is, for the log of a worker that gets stuck.
     request_id: RequestId,
+    /// When it was checked out.
+    since: Instant,
+    /// A request was sent, or may have been.
+    used: bool,
     /// In the task that ends its exchange.
     ending: bool,
 }
 
 impl CheckedOut {
-    fn new(slot: Slot, queue: &Arc<Queue>) -> Self {
+    fn new(slot: Slot, queue: &Arc<Queue>, since: Instant) -> Self {
         SLOTS_BUSY.add(1);
-        Self { slot: Some(slot), queue: Arc::clone(queue), request_id: RequestId::default(), ending: false }
+        Self {
+            slot: Some(slot),
+            queue: Arc::clone(queue),
+            request_id: RequestId::default(),
+            since,
+            used: false,
+            ending: false,
+        }
+    }
+
+    /// How long the app may take to begin its answer.
+    pub fn app_timeout(&self) -> Duration {
+        self.queue.limits.app_timeout
     }
 
     /// Says whose it is from now on.
@@ -251,6 +422,7 @@ impl CheckedOut {
 
     /// The slot.
     pub fn slot(&mut self) -> &mut Slot {
+        self.used = true;
         #[allow(clippy::expect_used)]
         self.slot.as_mut().expect("taken only by `lose` and `drop`, which consume the guard")
     }
@@ -271,7 +443,7 @@ impl CheckedOut {
         let (queue, worker, request_id) = (Arc::clone(&self.queue), self.worker(), self.request_id.clone());
         let ended = {
             let mut ending = pin!(self.slot().end_exchange());
-            if let Ok(ended) = tokio::time::timeout(queue.ending_patience, &mut ending).await {
+            if let Ok(ended) = tokio::time::timeout(queue.limits.app_timeout, &mut ending).await {
                 ended
             } else {
                 queue.stuck(worker, &request_id);
@@ -287,7 +459,7 @@ impl CheckedOut {
     pub fn lose(mut self) {
         if let Some(slot) = self.slot.take() {
             SLOTS_BUSY.add(-1);
-            self.queue.lost(slot.worker());
+            self.queue.lost(slot.worker(), self.since);
         }
     }
 }
@@ -297,11 +469,18 @@ impl Drop for CheckedOut {
         let Some(slot) = self.slot.take() else { return };
         if slot.is_between_exchanges() {
             SLOTS_BUSY.add(-1);
-            self.queue.give_back(slot);
+            self.queue.give_back(slot, self.since, self.used);
             return;
         }
         let request_id = std::mem::take(&mut self.request_id);
-        let guard = Self { slot: Some(slot), queue: Arc::clone(&self.queue), request_id, ending: true };
+        let guard = Self {
+            slot: Some(slot),
+            queue: Arc::clone(&self.queue),
+            request_id,
+            since: self.since,
+            used: self.used,
+            ending: true,
+        };
         if self.ending {
             // The runtime goes and has dropped the task; it would drop the next one just so, without an end.
             guard.lose();

@@ -19,7 +19,7 @@ use crate::message::{
     AnsweredBy, BodyError, BodyLength, Connection, Exchange, RequestBody, RequestHead, Response, Service,
     Trail,
 };
-use crate::queue::{NoSlot, Queue};
+use crate::pools::Pools;
 use crate::request_body::{GatherError, GatherLimits, Payload, gather};
 use crate::request_id::RequestIds;
 use crate::spool::{PumpLimits, SpoolLimits};
@@ -42,15 +42,13 @@ impl Gateway {
     pub fn new(
         config: Arc<Config>,
         trusted: Arc<TrustedProxies>,
-        queue: Arc<Queue>,
+        pools: Arc<Pools>,
         access: Option<AccessLog>,
     ) -> Self {
         let spool_dir = config.buffers.dir.clone().unwrap_or_else(std::env::temp_dir);
         let dispatcher = Dispatcher {
-            queue,
+            pools,
             mount: config.app.mount.clone(),
-            queue_patience: config.timeouts.queue,
-            app_timeout: config.timeouts.app,
             body_bytes_max: config.limits.body_max,
             spool: SpoolLimits {
                 memory_bytes: config.buffers.response_memory,
@@ -82,7 +80,7 @@ impl Gateway {
             // The configuration was checked before we were started, so this is an app that reports nonsense.
             Err(error) => error!("files are not served: {error}"),
         }
-        self.dispatcher.queue.activate(generation);
+        self.dispatcher.pools.activate(generation);
         self.ready.store(true, Relaxed);
     }
 
@@ -93,7 +91,7 @@ impl Gateway {
 
     /// Would a request be served now?
     pub fn is_ready(&self) -> bool {
-        self.ready.load(Relaxed) && self.dispatcher.queue.has_slots()
+        self.ready.load(Relaxed) && self.dispatcher.pools.is_served()
     }
 
     fn files(&self) -> Option<Files> {
@@ -206,7 +204,7 @@ impl Gateway {
             Failure::TimedOut => 504,
         };
         let mut response = error_for(head, status, trail);
-        if let Failure::NoSlot(NoSlot::Full | NoSlot::TimedOut) = failure {
+        if let Failure::NoSlot(_) = failure {
             let seconds = self.config.queue.retry_after.as_secs().max(1);
             response.headers.push(b"retry-after", itoa::Buffer::new().format(seconds).as_bytes());
         }

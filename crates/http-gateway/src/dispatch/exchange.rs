@@ -7,7 +7,7 @@ use super::{Dispatcher, Failure};
 use crate::link::{Head, Received};
 use crate::message::{AnsweredBy, Body, Response, Trail};
 use crate::queue::CheckedOut;
-use crate::spool::{self, Aborted, pump};
+use crate::spool::{self, Aborted, PumpLimits, pump};
 
 impl Dispatcher {
     /// Complete answers free their slot at once; for the others a task of its own empties the slot into a spool.
@@ -50,7 +50,8 @@ impl Dispatcher {
             drop(checkout);
             writer.end(Err(Aborted));
         } else {
-            tokio::spawn(pump(checkout, writer, self.pump, trail.request_id.clone()));
+            let limits = PumpLimits { app: checkout.app_timeout(), ..self.pump };
+            tokio::spawn(pump(checkout, writer, limits, trail.request_id.clone()));
         }
         stream
     }

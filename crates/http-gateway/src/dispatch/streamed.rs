@@ -32,19 +32,20 @@ impl Dispatcher {
         len: Option<u64>,
         body: &mut B,
     ) -> Result<Received, Lost> {
+        let app_timeout = checkout.app_timeout();
         let slot = checkout.slot();
         let start = py_link::Body::Stream { len };
         let sending = slot.send_request(RequestBodySource::Stream, |out| self.write(out, request, start));
-        match timeout(self.app_timeout, sending).await {
+        match timeout(app_timeout, sending).await {
             Ok(sent) => sent.map_err(|error| Self::lost(&error, request))?,
-            Err(_) => return Err(self.timed_out(checkout, request)),
+            Err(_) => return Err(Self::timed_out(checkout, request)),
         }
         let mut left = self.body_bytes_max;
         loop {
-            match step(slot, request, body, &mut left, self.app_timeout).await? {
+            match step(slot, request, body, &mut left, app_timeout).await? {
                 Step::Sent => {}
                 Step::BodyEnded => break,
-                Step::Stalled => return Err(self.timed_out(checkout, request)),
+                Step::Stalled => return Err(Self::timed_out(checkout, request)),
                 Step::Answered(received) => {
                     slot.queue_body(&[], Flags::ABORT);
                     slot.try_flush();
@@ -55,12 +56,12 @@ impl Dispatcher {
         // All is sent: from here on it is like any other request.
         let received = tokio::select! {
             biased;
-            received = timeout(self.app_timeout, slot.receive()) => received,
+            received = timeout(app_timeout, slot.receive()) => received,
             () = body.closed() => return Err(Lost::Final(Failure::ClientGone)),
         };
         match received {
             Ok(received) => received.map_err(|error| Self::lost(&error, request)),
-            Err(_) => Err(self.timed_out(checkout, request)),
+            Err(_) => Err(Self::timed_out(checkout, request)),
         }
     }
 }

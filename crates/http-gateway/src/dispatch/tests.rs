@@ -2,7 +2,7 @@
 
 use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixStream as StdUnixStream;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use py_link::{
@@ -121,20 +121,16 @@ struct Site {
 
 impl Site {
     fn new() -> Self {
-        let (queue, news) = Queue::new(2, Duration::from_millis(400));
-        queue.activate(1);
+        let mut config = ctl_config::Config::default();
+        config.queue.depth_max = 2;
+        config.timeouts.queue = Duration::from_millis(200);
+        config.timeouts.app = Duration::from_millis(400);
+        let (pools, news) = Pools::new(&config);
+        pools.activate(1);
         let spool = SpoolLimits { memory_bytes: 64, disk_bytes: 64, dir: std::env::temp_dir() };
         let pump =
             PumpLimits { app: Duration::from_secs(5), held: Duration::from_millis(300), held_max: 1000 };
-        let dispatcher = Dispatcher {
-            queue,
-            mount: String::new(),
-            queue_patience: Duration::from_millis(200),
-            app_timeout: Duration::from_millis(400),
-            body_bytes_max: 100_000,
-            spool,
-            pump,
-        };
+        let dispatcher = Dispatcher { pools, mount: String::new(), body_bytes_max: 100_000, spool, pump };
         Self { dispatcher: Arc::new(dispatcher), news }
     }
 
@@ -142,7 +138,8 @@ impl Site {
         let (ours, theirs) = StdUnixStream::pair().expect("pair");
         theirs.set_nonblocking(true).expect("nonblocking");
         let identity = SlotIdentity { worker: number, generation: 1, home: 0 };
-        self.dispatcher.queue.join(Slot::new(ours, identity).expect("slot"), 1);
+        let queue = self.dispatcher.pools.number(0).expect("the default pool");
+        queue.join(Slot::new(ours, identity).expect("slot"), 1);
         Worker { stream: UnixStream::from_std(theirs).expect("stream"), received: Vec::new() }
     }
 
@@ -339,7 +336,7 @@ async fn nobody_waits_for_ever_and_the_line_is_bounded() {
     for answer in waiting {
         assert_eq!(text(answer.await.expect("ran")).await, "NoSlot(TimedOut)");
     }
-    assert_eq!(site.dispatcher.queue.depth(), 0);
+    assert_eq!(site.dispatcher.pools.pool_of(b"/").depth(), 0);
 }
 
 #[tokio::test]
@@ -347,7 +344,7 @@ async fn a_client_that_leaves_gives_up_its_place_or_its_exchange() {
     let site = Site::new();
     let gone = Client { pieces: Vec::new(), leaves: true };
     assert_eq!(text(site.send(b"GET", Payload::Empty, gone).await.expect("ran")).await, "ClientGone");
-    assert_eq!(site.dispatcher.queue.depth(), 0);
+    assert_eq!(site.dispatcher.pools.pool_of(b"/").depth(), 0);
     let mut worker = site.worker(1);
     let gone = Client { pieces: Vec::new(), leaves: true };
     assert_eq!(text(site.send(b"GET", Payload::Empty, gone).await.expect("ran")).await, "ClientGone");
@@ -472,7 +469,7 @@ async fn a_retiring_worker_is_told_after_its_exchange() {
     assert_eq!(site.news.recv().await, Some(WorkerNews::Online(1)));
     let answer = site.send(b"GET", Payload::Empty, STAYS);
     worker.request().await;
-    site.dispatcher.queue.retire(1);
+    site.dispatcher.pools.retire(1);
     worker.answer(Flags::END, b"last").await;
     assert_eq!(text(answer.await.expect("ran")).await, "200 [X-App] last");
     assert_eq!(worker.frame().await.map(|frame| frame.0), Some(Kind::Retire));

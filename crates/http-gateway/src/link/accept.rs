@@ -11,7 +11,7 @@ use tokio::runtime::Handle;
 use tracing::warn;
 
 use super::{Slot, SlotIdentity};
-use crate::queue::Queue;
+use crate::pools::Pools;
 
 /// A worker says hello at once; who does not is no worker.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
@@ -35,7 +35,7 @@ pub async fn accept(
     listener: UnixListener,
     credentials: Credentials,
     reactors: Vec<Handle>,
-    queue: Arc<Queue>,
+    pools: Arc<Pools>,
 ) {
     let credentials = Arc::new(credentials);
     let reactors: Arc<[Handle]> = reactors.into();
@@ -48,13 +48,13 @@ pub async fn accept(
                 continue;
             }
         };
-        let (credentials, reactors, queue) =
-            (Arc::clone(&credentials), Arc::clone(&reactors), Arc::clone(&queue));
+        let (credentials, reactors, pools) =
+            (Arc::clone(&credentials), Arc::clone(&reactors), Arc::clone(&pools));
         tokio::spawn(async move {
             let welcomed = tokio::time::timeout(HELLO_TIMEOUT, welcome(stream, &credentials)).await;
             match welcomed {
                 Ok(Ok((stream, hello))) => {
-                    if let Err(error) = put_in_service(stream, &hello, &reactors, &queue) {
+                    if let Err(error) = put_in_service(stream, &hello, &reactors, &pools) {
                         warn!(worker = hello.worker, "could not take a worker's slot in service: {error}");
                     }
                 }
@@ -114,12 +114,10 @@ fn same_secret(given: &[u8], expected: &[u8]) -> bool {
     given.len() == expected.len() && given.iter().zip(expected).fold(0, |acc, (a, b)| acc | (a ^ b)) == 0
 }
 
-fn put_in_service(
-    stream: UnixStream,
-    hello: &Hello,
-    reactors: &[Handle],
-    queue: &Arc<Queue>,
-) -> io::Result<()> {
+fn put_in_service(stream: UnixStream, hello: &Hello, reactors: &[Handle], pools: &Pools) -> io::Result<()> {
+    let Some(queue) = pools.number(hello.pool) else {
+        return Err(io::Error::other(format!("there is no worker pool number {}", hello.pool)));
+    };
     let home = (hello.worker as usize + usize::from(hello.slot)) % reactors.len().max(1);
     let stream = stream.into_std()?;
     let Some(reactor) = reactors.get(home) else { return Err(io::Error::other("no reactor runs")) };

@@ -1,10 +1,16 @@
 //! Which slot takes which request: pure bookkeeping, no clock, no I/O.
 //!
 //! The rule: the least busy process first (threads of one process share a GIL); on ties one that has a slot on the
-//! asking reactor (no wake-up across threads), then the most recently used (warm caches). Requests wait first in,
-//! first out. `S` is a slot, `W` a waiting request; both are opaque here.
+//! asking reactor (no wake-up across threads), then the most recently used (warm caches). In which order requests wait is
+//! the [`Line`]'s business. `S` is a slot, `W` a waiting request; both are opaque here.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
+use std::time::{Duration, Instant};
+
+use ctl_admin::words::WorkerLoad;
+
+use super::line::{Full, Line, Pace, Review, Ticket};
+use super::priority::Class;
 
 /// Retired workers that are remembered: a process that is on its way out may connect again until it is gone. Twice as
 /// many as there can be; numbers are never used again.
@@ -16,21 +22,13 @@ pub(crate) trait Homed {
     fn home(&self) -> usize;
 }
 
-/// A place in the line.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Ticket(u64);
-
-/// The line is full.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Full;
-
 /// What to do with a slot that has come free.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Returned<S, W> {
     /// It waits in the pool.
     Idle,
-    /// This request takes it.
-    Next(W, S),
+    /// This request takes it, after so long a wait.
+    Next(W, S, Duration),
     /// Its worker retires; `last` when it was the worker's last slot.
     Retire {
         /// The slot to be told.
@@ -48,6 +46,8 @@ struct Worker<S> {
     idle: Vec<S>,
     /// Tick of the last give-back: the higher, the warmer.
     used: u64,
+    /// Requests that its slots have served.
+    requests: u64,
 }
 
 impl<S> Worker<S> {
@@ -61,15 +61,16 @@ pub(crate) struct Pool<S, W> {
     retired: BTreeSet<u32>,
     /// Newest generation that may serve; older ones that are not retired may, too.
     active: Option<u32>,
-    waiting: BTreeMap<Ticket, W>,
-    depth_max: usize,
+    line: Line<W>,
     tick: u64,
+    /// Somebody waits while there is no worker, and that has been told.
+    wanted: bool,
 }
 
 impl<S: Homed, W> Pool<S, W> {
-    pub(crate) fn new(depth_max: usize) -> Self {
-        let (workers, retired) = (HashMap::new(), BTreeSet::new());
-        Self { workers, retired, active: None, waiting: BTreeMap::new(), depth_max, tick: 0 }
+    pub(crate) fn new(depth_max: usize, now: Instant) -> Self {
+        let (workers, retired, line) = (HashMap::new(), BTreeSet::new(), Line::new(depth_max, now));
+        Self { workers, retired, active: None, line, tick: 0, wanted: false }
     }
 
     fn tick(&mut self) -> u64 {
@@ -82,7 +83,23 @@ impl<S: Homed, W> Pool<S, W> {
     }
 
     pub(crate) fn depth(&self) -> usize {
-        self.waiting.len()
+        self.line.len()
+    }
+
+    /// Slots in service, idle and busy.
+    pub(crate) fn slots(&self) -> u32 {
+        let serving = self.workers.values().filter(|worker| Self::serves(self.active, worker));
+        serving.map(|worker| u32::from(worker.slots)).sum()
+    }
+
+    /// A row a worker.
+    pub(crate) fn loads(&self) -> impl Iterator<Item = WorkerLoad> {
+        let row = |(&worker, entry): (&u32, &Worker<S>)| WorkerLoad {
+            worker,
+            requests_total: entry.requests,
+            long_lived: 0,
+        };
+        self.workers.iter().map(row)
     }
 
     pub(crate) fn has_slots(&self) -> bool {
@@ -104,23 +121,47 @@ impl<S: Homed, W> Pool<S, W> {
         Some(best.idle.swap_remove(at.unwrap_or(best.idle.len() - 1)))
     }
 
-    /// Gets in line.
-    pub(crate) fn wait(&mut self, waiter: W) -> Result<Ticket, Full> {
-        if self.waiting.len() >= self.depth_max {
-            return Err(Full);
-        }
-        let ticket = Ticket(self.tick());
-        self.waiting.insert(ticket, waiter);
-        Ok(ticket)
+    /// Gets in line. Who had to make room is refused.
+    pub(crate) fn wait(
+        &mut self,
+        class: Class,
+        waiter: W,
+        now: Instant,
+    ) -> Result<(Ticket, Option<W>), Full> {
+        self.line.join(class, waiter, now)
     }
 
-    /// Leaves the line; harmless when already served.
-    pub(crate) fn leave(&mut self, ticket: Ticket) {
-        self.waiting.remove(&ticket);
+    /// Leaves the line; harmless when already served. How long he was there.
+    pub(crate) fn leave(&mut self, ticket: Ticket, now: Instant) -> Option<Duration> {
+        let waited = self.line.leave(ticket, now);
+        self.wanted &= self.line.len() > 0;
+        waited
+    }
+
+    /// Looks at one who waits.
+    pub(crate) fn review(&mut self, ticket: Ticket, pace: Pace, now: Instant) -> Review {
+        // Without a slot there is nothing that others could be served with instead.
+        let interval = pace.interval.filter(|_| self.has_slots());
+        self.line.review(ticket, Pace { interval, ..pace }, now)
+    }
+
+    /// How long the first in line has waited.
+    pub(crate) fn head_wait(&self, now: Instant) -> Duration {
+        self.line.head_wait(now)
+    }
+
+    /// Somebody waits and there is no worker: true once in each such need.
+    pub(crate) fn wants(&mut self) -> bool {
+        let wants = !self.has_slots();
+        wants && !std::mem::replace(&mut self.wanted, true)
     }
 
     /// A slot was opened; it is to be given back next. True when it was the last of the `of` that were announced.
-    pub(crate) fn join(&mut self, worker: u32, generation: u32, of: u16) -> bool {
+    pub(crate) fn join(&mut self, worker: u32, generation: u32, of: u16, now: Instant) -> bool {
+        if !self.has_slots() {
+            self.line.restart(now);
+            self.wanted = false;
+        }
         // Its stream broke while it retired, and it has connected again: told once more, it goes.
         let retiring = self.retired.contains(&worker);
         let entry = self.workers.entry(worker).or_insert_with(|| Worker {
@@ -129,27 +170,36 @@ impl<S: Homed, W> Pool<S, W> {
             slots: 0,
             idle: Vec::new(),
             used: 0,
+            requests: 0,
         });
         entry.slots += 1;
         entry.slots == of && !entry.retiring
     }
 
-    /// A slot has come free.
-    pub(crate) fn give_back(&mut self, worker: u32, slot: S) -> Returned<S, W> {
+    /// A slot has come free, after it has `served` a request or not.
+    pub(crate) fn give_back(
+        &mut self,
+        worker: u32,
+        slot: S,
+        served: bool,
+        pace: Pace,
+        now: Instant,
+    ) -> Returned<S, W> {
         let tick = self.tick();
         let active = self.active;
         let Some(entry) = self.workers.get_mut(&worker) else {
             return Returned::Retire { slot, last: true };
         };
+        entry.requests += u64::from(served);
         if entry.retiring {
             let last = self.lost(worker);
             return Returned::Retire { slot, last };
         }
         entry.used = tick;
         if Self::serves(active, entry)
-            && let Some((_, waiter)) = self.waiting.pop_first()
+            && let Some((waiter, waited)) = self.line.next(pace, now)
         {
-            return Returned::Next(waiter, slot);
+            return Returned::Next(waiter, slot, waited);
         }
         entry.idle.push(slot);
         Returned::Idle
@@ -167,7 +217,11 @@ impl<S: Homed, W> Pool<S, W> {
     }
 
     /// Serve from `generation`, too. Returns the idle slots that this puts into service, to be given back.
-    pub(crate) fn activate(&mut self, generation: u32) -> Vec<S> {
+    pub(crate) fn activate(&mut self, generation: u32, now: Instant) -> Vec<S> {
+        if !self.has_slots() {
+            self.line.restart(now);
+            self.wanted = false;
+        }
         let before = self.active;
         self.active = Some(generation);
         let mut freed = Vec::new();
@@ -206,6 +260,21 @@ impl<S: Homed, W> Pool<S, W> {
 mod tests {
     use super::*;
 
+    const LOW: Class = Class::Low;
+
+    /// Time stands still.
+    fn now() -> Instant {
+        static NOW: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
+        *NOW.get_or_init(Instant::now)
+    }
+
+    impl<S: Homed, W> Pool<S, W> {
+        /// A slot comes back, and the line is first in, first out.
+        fn back(&mut self, worker: u32, slot: S) -> Returned<S, W> {
+            self.give_back(worker, slot, true, Pace::IDLE, now())
+        }
+    }
+
     #[derive(Debug, PartialEq, Eq, Clone, Copy)]
     struct Slot(u32, usize);
 
@@ -216,13 +285,13 @@ mod tests {
     }
 
     fn pool_with(workers: &[(u32, &[usize])]) -> Pool<Slot, &'static str> {
-        let mut pool = Pool::new(3);
-        pool.activate(1);
+        let mut pool = Pool::new(3, now());
+        pool.activate(1, now());
         for &(worker, homes) in workers {
             for &home in homes {
-                let online = pool.join(worker, 1, homes.len() as u16);
+                let online = pool.join(worker, 1, homes.len() as u16, now());
                 assert_eq!(online, pool.workers[&worker].slots as usize == homes.len());
-                assert_eq!(pool.give_back(worker, Slot(worker, home)), Returned::Idle);
+                assert_eq!(pool.back(worker, Slot(worker, home)), Returned::Idle);
             }
         }
         pool
@@ -244,7 +313,7 @@ mod tests {
         let mut pool = pool_with(&[(1, &[0]), (2, &[1]), (3, &[0])]);
         assert_eq!(pool.take(1), Some(Slot(2, 1)));
         assert_eq!(pool.take(0), Some(Slot(3, 0)), "joined last");
-        assert_eq!(pool.give_back(2, Slot(2, 1)), Returned::Idle);
+        assert_eq!(pool.back(2, Slot(2, 1)), Returned::Idle);
         assert_eq!(pool.take(7), Some(Slot(2, 1)), "no slot at home: the warmest");
     }
 
@@ -252,31 +321,31 @@ mod tests {
     fn the_line_is_first_in_first_out_and_bounded() {
         let mut pool = pool_with(&[(1, &[0])]);
         let slot = pool.take(0).expect("idle");
-        pool.wait("a").expect("room");
-        let b = pool.wait("b").expect("room");
-        pool.wait("c").expect("room");
-        assert_eq!(pool.wait("d"), Err(Full));
-        pool.leave(b);
+        pool.wait(LOW, "a", now()).expect("room");
+        let b = pool.wait(LOW, "b", now()).expect("room");
+        pool.wait(LOW, "c", now()).expect("room");
+        assert_eq!(pool.wait(LOW, "d", now()), Err(Full));
+        pool.leave(b.0, now());
         assert_eq!(pool.depth(), 2);
-        assert_eq!(pool.give_back(1, slot), Returned::Next("a", slot));
-        assert_eq!(pool.give_back(1, slot), Returned::Next("c", slot));
-        assert_eq!(pool.give_back(1, slot), Returned::Idle);
+        assert_eq!(pool.back(1, slot), Returned::Next("a", slot, Duration::ZERO));
+        assert_eq!(pool.back(1, slot), Returned::Next("c", slot, Duration::ZERO));
+        assert_eq!(pool.back(1, slot), Returned::Idle);
     }
 
     #[test]
     fn a_new_generation_waits_for_its_activation() {
-        let mut pool = Pool::new(3);
-        pool.join(1, 1, 1);
-        pool.give_back(1, Slot(1, 0));
+        let mut pool = Pool::new(3, now());
+        pool.join(1, 1, 1, now());
+        pool.back(1, Slot(1, 0));
         assert_eq!(pool.take(0), None, "nothing is active yet");
-        pool.wait("early").expect("room");
-        let freed = pool.activate(1);
+        pool.wait(LOW, "early", now()).expect("room");
+        let freed = pool.activate(1, now());
         assert_eq!(freed, vec![Slot(1, 0)]);
-        assert_eq!(pool.give_back(1, freed[0]), Returned::Next("early", Slot(1, 0)));
-        pool.join(2, 2, 1);
-        assert_eq!(pool.give_back(2, Slot(2, 0)), Returned::Idle);
+        assert_eq!(pool.back(1, freed[0]), Returned::Next("early", Slot(1, 0), Duration::ZERO));
+        pool.join(2, 2, 1, now());
+        assert_eq!(pool.back(2, Slot(2, 0)), Returned::Idle);
         assert_eq!(pool.take(0), None);
-        assert_eq!(pool.activate(2), vec![Slot(2, 0)]);
+        assert_eq!(pool.activate(2, now()), vec![Slot(2, 0)]);
     }
 
     #[test]
@@ -285,7 +354,7 @@ mod tests {
         let out = pool.take(0).expect("idle");
         assert_eq!(pool.retire(1), (vec![Slot(1, 0)], false));
         assert_eq!(pool.take(0), None);
-        assert_eq!(pool.give_back(1, out), Returned::Retire { slot: out, last: true });
+        assert_eq!(pool.back(1, out), Returned::Retire { slot: out, last: true });
         assert!(!pool.has_slots());
         assert_eq!(pool.retire(1), (vec![], true), "again: nothing left to do");
     }
@@ -296,9 +365,9 @@ mod tests {
         let out = pool.take(0).expect("idle");
         assert_eq!(pool.retire(1), (vec![], false));
         assert!(pool.lost(1), "its stream broke");
-        assert!(!pool.join(1, 1, 1));
-        pool.wait("next").expect("room");
-        assert_eq!(pool.give_back(1, out), Returned::Retire { slot: out, last: true });
+        assert!(!pool.join(1, 1, 1, now()));
+        pool.wait(LOW, "next", now()).expect("room");
+        assert_eq!(pool.back(1, out), Returned::Retire { slot: out, last: true });
         assert!(!pool.has_slots());
     }
 
@@ -324,8 +393,8 @@ mod tests {
                 random ^= random << 17;
                 random % n
             };
-            let mut pool: Pool<Slot, u64> = Pool::new(5);
-            pool.activate(1);
+            let mut pool: Pool<Slot, u64> = Pool::new(5, now());
+            pool.activate(1, now());
             let mut out: Vec<Slot> = Vec::new();
             let mut exist = 0_usize;
             let mut worker = 0;
@@ -334,10 +403,10 @@ mod tests {
                     0 => {
                         worker += 1;
                         for _ in 0..3 {
-                            pool.join(worker, 1, 3);
+                            pool.join(worker, 1, 3, now());
                             exist += 1;
                             let slot = Slot(worker, next(2) as usize);
-                            if let Returned::Next(_, slot) = pool.give_back(worker, slot) {
+                            if let Returned::Next(_, slot, _) = pool.back(worker, slot) {
                                 out.push(slot);
                             }
                         }
@@ -348,13 +417,13 @@ mod tests {
                     }
                     2 | 3 => match pool.take(next(2) as usize) {
                         Some(slot) => out.push(slot),
-                        None => drop(pool.wait(step)),
+                        None => drop(pool.wait(LOW, step, now())),
                     },
                     4 if !out.is_empty() => {
                         let slot = out.swap_remove(next(out.len() as u64) as usize);
-                        match pool.give_back(slot.0, slot) {
+                        match pool.back(slot.0, slot) {
                             Returned::Idle => {}
-                            Returned::Next(_, slot) => out.push(slot),
+                            Returned::Next(_, slot, _) => out.push(slot),
                             Returned::Retire { .. } => exist -= 1,
                         }
                     }
@@ -368,7 +437,7 @@ mod tests {
                 let idle: usize = pool.workers.values().map(|worker| worker.idle.len()).sum();
                 assert_eq!(idle + out.len(), exist, "seed {seed} step {step}");
                 assert!(
-                    pool.waiting.is_empty() || idle == 0,
+                    pool.line.len() == 0 || idle == 0,
                     "seed {seed} step {step}: waits beside an idle slot"
                 );
             }

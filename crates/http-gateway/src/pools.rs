@@ -1,0 +1,187 @@
+//! The pools: which queue a path belongs to, and what concerns all queues.
+//!
+//! Pool 0 takes what no `[[worker_pool]]` takes. A worker says in its hello to which pool it belongs.
+
+mod pattern;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ctl_admin::words::LoadReport;
+use ctl_config::Config;
+use tokio::sync::mpsc;
+
+use crate::queue::{Queue, QueueLimits, WorkerNews};
+use pattern::{Pattern, decode};
+
+/// All queues.
+pub struct Pools {
+    /// By number.
+    queues: Box<[Arc<Queue>]>,
+    /// In the order of the configuration: the first that matches takes the request.
+    routes: Box<[(Pattern, Arc<Queue>)]>,
+    news: mpsc::UnboundedSender<WorkerNews>,
+}
+
+impl Pools {
+    /// The pools of the configuration, and the receiver of their news.
+    pub fn new(config: &Config) -> (Arc<Self>, mpsc::UnboundedReceiver<WorkerNews>) {
+        let (news, receiver) = mpsc::unbounded_channel();
+        let default = QueueLimits {
+            pool: 0,
+            depth_max: config.queue.depth_max,
+            patience: config.timeouts.queue,
+            start_patience: Duration::ZERO,
+            app_timeout: config.timeouts.app,
+            adaptive: false,
+            target: config.queue.target,
+        };
+        let mut queues = vec![Queue::new(default, news.clone())];
+        let mut routes = Vec::new();
+        for (pool, own) in (1..).zip(&config.worker_pool) {
+            let limits = QueueLimits {
+                pool,
+                depth_max: own.depth_max.unwrap_or(default.depth_max),
+                patience: own.queue_timeout.unwrap_or(default.patience),
+                start_patience: if own.min == 0 { config.workers.start_timeout } else { Duration::ZERO },
+                app_timeout: own.app_timeout.unwrap_or(default.app_timeout),
+                ..default
+            };
+            let queue = Queue::new(limits, news.clone());
+            routes.extend(own.matches.iter().map(|pattern| (Pattern::new(pattern), Arc::clone(&queue))));
+            queues.push(queue);
+        }
+        (Arc::new(Self { queues: queues.into(), routes: routes.into(), news }), receiver)
+    }
+
+    /// The queue for a request's path, which is still percent-encoded.
+    pub fn pool_of(&self, path: &[u8]) -> &Arc<Queue> {
+        if !self.routes.is_empty() {
+            let path = decode(path);
+            if let Some((_, queue)) = self.routes.iter().find(|(pattern, _)| pattern.matches(&path)) {
+                return queue;
+            }
+        }
+        self.default_pool()
+    }
+
+    fn default_pool(&self) -> &Arc<Queue> {
+        &self.queues[0]
+    }
+
+    /// The queue of a number, as workers say it in their hello.
+    pub fn number(&self, pool: u16) -> Option<&Arc<Queue>> {
+        self.queues.get(usize::from(pool))
+    }
+
+    /// Serve from this generation on.
+    pub fn activate(&self, generation: u32) {
+        for queue in &self.queues {
+            queue.activate(generation);
+        }
+    }
+
+    /// No more requests for this worker. Every queue remembers it, since it may not have connected yet; that it is gone is
+    /// told here when no slot is out anywhere, and by its queue otherwise.
+    pub fn retire(&self, worker: u32) {
+        let mut gone = true;
+        for queue in &self.queues {
+            gone &= queue.retire(worker);
+        }
+        if gone {
+            // The receiver ends with the process only.
+            let _ = self.news.send(WorkerNews::Retired(worker));
+        }
+    }
+
+    /// The supervisor saw the worker's process end.
+    pub fn buried(&self, worker: u32) {
+        for queue in &self.queues {
+            queue.buried(worker);
+        }
+    }
+
+    /// Would a request to the default pool find a worker? (Those of the others may come and go.)
+    pub fn is_served(&self) -> bool {
+        self.default_pool().has_slots()
+    }
+
+    /// For the supervisor.
+    pub fn load(&self) -> LoadReport {
+        let mut report = LoadReport::default();
+        for queue in &self.queues {
+            let row = queue.load(&mut report.workers);
+            report.pools.push(row);
+        }
+        report
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::queue::{NoSlot, priority::Class};
+    use ctl_config::WorkerPool;
+
+    fn pools(with: impl FnOnce(&mut WorkerPool)) -> (Arc<Pools>, mpsc::UnboundedReceiver<WorkerNews>) {
+        let mut config = Config::default();
+        config.timeouts.queue = Duration::from_millis(50);
+        config.workers.start_timeout = Duration::from_millis(200);
+        let narrow = WorkerPool { matches: vec!["/reports/daily".to_owned()], ..WorkerPool::default() };
+        let mut wide = WorkerPool {
+            matches: vec!["/reports/*".to_owned(), "/*/export".to_owned()],
+            ..WorkerPool::default()
+        };
+        with(&mut wide);
+        config.worker_pool = vec![narrow, wide];
+        Pools::new(&config)
+    }
+
+    #[test]
+    fn the_first_pool_that_takes_a_path_gets_it() {
+        let (pools, _) = pools(|_| {});
+        for (path, pool) in [
+            ("/", 0),
+            ("/reports", 0),
+            ("/reports/daily", 1),
+            ("/reports/weekly", 2),
+            ("/%72eports/%64aily", 1),
+            ("/shop/export", 2),
+            ("/x/../reports/weekly", 0),
+            ("*", 0),
+        ] {
+            assert_eq!(pools.pool_of(path.as_bytes()).limits().pool, pool, "{path}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pool_without_a_worker_asks_for_one_once_and_waits_for_its_start() {
+        let (pools, mut news) = pools(|wide| wide.min = 0);
+        let wait = || async {
+            let began = tokio::time::Instant::now();
+            let refused = pools.pool_of(b"/reports/weekly").checkout(Class::default).await.err();
+            (refused, began.elapsed())
+        };
+        let (first, second) = tokio::join!(wait(), wait());
+        for (refused, after) in [first, second] {
+            assert_eq!(refused, Some(NoSlot::TimedOut));
+            assert!(
+                (250..260).contains(&after.as_millis()),
+                "{after:?}: the start, and a wait like any other"
+            );
+        }
+        assert_eq!(news.recv().await, Some(WorkerNews::Wanted(2)));
+        assert!(news.try_recv().is_err(), "once for both");
+        // Nobody waited any more; this is another need.
+        wait().await;
+        assert_eq!(news.try_recv(), Ok(WorkerNews::Wanted(2)));
+    }
+
+    #[test]
+    fn a_worker_is_retired_once_and_told_once() {
+        let (pools, mut news) = pools(|_| {});
+        pools.retire(7);
+        assert_eq!(news.try_recv(), Ok(WorkerNews::Retired(7)));
+        assert!(news.try_recv().is_err());
+    }
+}

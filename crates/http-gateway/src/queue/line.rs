@@ -1,0 +1,155 @@
+//! The waiting line: who is next, and who has waited too long. Pure; `now` is passed in.
+//!
+//! As long as all is well the line is first in, first out. It is **overloaded** when for a whole interval nobody found it empty and
+//! nobody was served in less than the target (controlled delay, as Facebook's servers do it: a line that never empties is
+//! no buffer any more, it only makes everybody wait). Then the most important are served first, among them the newest, who are
+//! the likeliest to be still there; and who has waited longer than the target is refused, so that he hears it while he can still
+//! do something about it. The first moment at which the line is empty ends the overload.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use super::priority::{CLASSES, Class};
+
+/// A place in the line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Ticket {
+    class: Class,
+    number: u64,
+}
+
+/// The line is full, and nobody in it is less important.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Full;
+
+/// How long is too long, from the configuration and the times that requests take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Pace {
+    /// A wait that is all right even under overload.
+    pub(crate) target: Duration,
+    /// So long may waits be above the target before that is an overload; `None`: for ever.
+    pub(crate) interval: Option<Duration>,
+}
+
+impl Pace {
+    /// For a line in which nobody waits.
+    pub(crate) const IDLE: Self = Self { target: Duration::ZERO, interval: None };
+}
+
+/// What becomes of one who waits.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Review {
+    /// He stays; look again then.
+    Stay(Instant),
+    /// He has waited too long and is not in the line any more.
+    Refused,
+    /// He is not in the line: his slot is on its way to him, or his refusal.
+    Called,
+}
+
+struct Waiting<W> {
+    since: Instant,
+    waiter: W,
+}
+
+pub(crate) struct Line<W> {
+    /// By class, the most important first; by number in each.
+    classes: [BTreeMap<u64, Waiting<W>>; CLASSES],
+    numbers: u64,
+    len: usize,
+    depth_max: usize,
+    /// When last all was well.
+    well: Instant,
+}
+
+impl<W> Line<W> {
+    pub(crate) fn new(depth_max: usize, now: Instant) -> Self {
+        Self { classes: std::array::from_fn(|_| BTreeMap::new()), numbers: 0, len: 0, depth_max, well: now }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// All is well from now on: there were no slots that anybody could have waited for.
+    pub(crate) fn restart(&mut self, now: Instant) {
+        self.well = now;
+    }
+
+    /// Is waiting an overload, and not a bunch?
+    pub(crate) fn is_overloaded(&self, pace: Pace, now: Instant) -> bool {
+        self.len > 0
+            && pace.interval.is_some_and(|interval| now.saturating_duration_since(self.well) > interval)
+    }
+
+    /// Gets in line. When it is full, the least important one who has waited longest makes room for somebody more important.
+    pub(crate) fn join(
+        &mut self,
+        class: Class,
+        waiter: W,
+        now: Instant,
+    ) -> Result<(Ticket, Option<W>), Full> {
+        let mut evicted = None;
+        if self.len >= self.depth_max {
+            let less = self.classes.iter_mut().skip(class.rank() + 1).rev().find(|line| !line.is_empty());
+            let Some((_, waiting)) = less.and_then(BTreeMap::pop_first) else { return Err(Full) };
+            evicted = Some(waiting.waiter);
+            self.len -= 1;
+        } else if self.len == 0 {
+            self.well = now;
+        }
+        self.numbers += 1;
+        let ticket = Ticket { class, number: self.numbers };
+        self.classes[class.rank()].insert(ticket.number, Waiting { since: now, waiter });
+        self.len += 1;
+        Ok((ticket, evicted))
+    }
+
+    /// Leaves the line; harmless when already called. How long he was there.
+    pub(crate) fn leave(&mut self, ticket: Ticket, now: Instant) -> Option<Duration> {
+        let waiting = self.classes[ticket.class.rank()].remove(&ticket.number)?;
+        self.len -= 1;
+        Some(now.saturating_duration_since(waiting.since))
+    }
+
+    /// Who is next, and how long he has waited.
+    pub(crate) fn next(&mut self, pace: Pace, now: Instant) -> Option<(W, Duration)> {
+        let overloaded = self.is_overloaded(pace, now);
+        let waiting = if overloaded {
+            self.classes.iter_mut().find_map(BTreeMap::pop_last)
+        } else {
+            let oldest = |line: &&mut BTreeMap<u64, Waiting<W>>| line.first_key_value().map(|(&at, _)| at);
+            let first = self.classes.iter_mut().filter(|line| !line.is_empty()).min_by_key(oldest);
+            first.and_then(BTreeMap::pop_first)
+        };
+        let (_, Waiting { since, waiter }) = waiting?;
+        self.len -= 1;
+        let waited = now.saturating_duration_since(since);
+        if !overloaded && waited <= pace.target {
+            self.well = now;
+        }
+        Some((waiter, waited))
+    }
+
+    /// Looks at one who waits.
+    pub(crate) fn review(&mut self, ticket: Ticket, pace: Pace, now: Instant) -> Review {
+        let line = &mut self.classes[ticket.class.rank()];
+        let Some(waiting) = line.get(&ticket.number) else { return Review::Called };
+        let late = waiting.since + pace.target;
+        let Some(interval) = pace.interval else { return Review::Stay(now + Duration::from_secs(1)) };
+        let overload = self.well + interval;
+        if now > late && now > overload {
+            line.remove(&ticket.number);
+            self.len -= 1;
+            return Review::Refused;
+        }
+        // A timer fires a millisecond late rather than early.
+        Review::Stay(late.max(overload) + Duration::from_millis(1))
+    }
+
+    /// How long the first in line has waited.
+    pub(crate) fn head_wait(&self, now: Instant) -> Duration {
+        let heads = self.classes.iter().filter_map(|line| line.first_key_value());
+        heads.map(|(_, waiting)| now.saturating_duration_since(waiting.since)).max().unwrap_or_default()
+    }
+}
