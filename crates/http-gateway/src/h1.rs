@@ -11,6 +11,7 @@
 //! | `body.rs`, `chunked.rs` | the request body as the service pulls it |
 //! | `encode.rs`, `date.rs` | a response to the bytes of its head |
 //! | `respond.rs`, `file.rs` | the response body: memory, files, streams |
+//! | `upgrade.rs` | a request that becomes a WebSocket |
 //! | `stream.rs`, `transport.rs` | buffers, deadlines and the socket |
 //!
 //! Promises: no task is spawned for a request; an exchange with a small body costs one read and one write; an idle
@@ -29,9 +30,11 @@ mod respond;
 mod stream;
 mod target;
 mod transport;
+mod upgrade;
 
 pub use connection::serve;
 pub use field::is_ambiguous_name;
+pub(crate) use field::{elements, is_token};
 pub(crate) use target::{is_host, parse_method, parse_target};
 pub use transport::Transport;
 

@@ -2,19 +2,22 @@
 
 use std::io::Write as _;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
 use tempfile::TempDir;
+use tokio::sync::mpsc;
 
 use crate::message::{
     AnsweredBy, Body, Connection, Exchange, FileBody, Headers, RequestBody, RequestHead, Response, Service,
     Trail,
 };
 use crate::spool::{Aborted, SpoolLimits, spool};
+use crate::websocket::frame::{Opcode, put_head, unmask};
+use crate::websocket::{self, Answer, FromApp, FromClient, MessageType};
 
 /// Answers by path: `/slow` after 300 ms, `/never`, `/echo` with the request's body, `/large` with 1 MiB, `/lie` with a
 /// length that is wrong, `/file` with 100,000 bytes of one, `/stream` in three pieces, `/broken` in one and then no more, `/peer` with who the client is, anything else with `hello`.
@@ -113,6 +116,86 @@ impl Service for Answers {
     }
 
     fn finished(&self, _: &Exchange<'_>) {}
+}
+
+/// What the apps of WebSockets were told, in order.
+pub(crate) type Heard = Arc<Mutex<Vec<String>>>;
+
+/// An app for a WebSocket, by path: `/ws/echo`; `/ws/chat` speaks the subprotocol `chat`; `/ws/bye` closes with 4001 after a message;
+/// `/ws/dies` goes away after one; `/ws/slow` takes one every 30 s; `/ws/deaf` takes none; `/ws/large` sends [`LARGE_BYTES`] for each;
+/// `/ws/many` a hundred; `/ws/badly` closes with 1006; `/ws/split` has a bad header; `/ws/never` does not answer; anything else is
+/// refused with 403.
+pub(crate) async fn websocket(head: &RequestHead, heard: &Heard) -> Answer {
+    let (session, from_client, to_client) = websocket::session();
+    let path = head.path().to_vec();
+    let mut headers = Headers::default();
+    match &path[..] {
+        b"/ws/never" => std::future::pending().await,
+        b"/ws/chat" => headers.push(b"Sec-WebSocket-Protocol", b"chat"),
+        b"/ws/split" => headers.push(b"X", b"a\r\nb: c"),
+        b"/ws/echo" => headers.push(b"X-App", b"echo"),
+        b"/ws/bye" | b"/ws/dies" | b"/ws/slow" | b"/ws/deaf" | b"/ws/large" | b"/ws/many" | b"/ws/badly" => {}
+        _ => return Answer::Refused(response(403, Body::Bytes(Bytes::from_static(b"no")))),
+    }
+    tokio::spawn(websocket_app(path, from_client, to_client, Arc::clone(heard)));
+    Answer::Accepted { headers, session, trail: response(101, Body::Empty).trail }
+}
+
+async fn websocket_app(
+    path: Vec<u8>,
+    mut from_client: mpsc::Receiver<FromClient>,
+    to_client: mpsc::Sender<FromApp>,
+    heard: Heard,
+) {
+    if path == b"/ws/deaf" {
+        to_client.closed().await;
+    }
+    loop {
+        if path == b"/ws/slow" {
+            tokio::time::sleep(Duration::from_secs(30)).await;
+        }
+        let (kind, bytes) = match from_client.recv().await {
+            Some(FromClient::Message(kind, bytes)) => (kind, bytes),
+            Some(FromClient::Closed { code, reason }) => {
+                heard.lock().unwrap().push(format!("closed {code} {reason}"));
+                break;
+            }
+            None => {
+                heard.lock().unwrap().push("dropped".to_owned());
+                break;
+            }
+        };
+        heard.lock().unwrap().push(format!("{kind:?} of {}", bytes.len()));
+        let close = |code| vec![FromApp::Close { code, reason: "bye".to_owned() }];
+        let said = match &path[..] {
+            b"/ws/dies" => break,
+            b"/ws/slow" => Vec::new(),
+            b"/ws/bye" => close(4001),
+            b"/ws/badly" => close(1006),
+            b"/ws/large" => vec![FromApp::Message(MessageType::Binary, vec![b'x'; LARGE_BYTES].into())],
+            b"/ws/many" => vec![FromApp::Message(kind, bytes); 100],
+            _ => vec![FromApp::Message(kind, bytes)],
+        };
+        for said in said {
+            if to_client.send(said).await.is_err() {
+                break;
+            }
+        }
+    }
+}
+
+/// A frame as a client sends it; `first` is its first byte.
+pub(crate) fn client_frame(first: u8, payload: &[u8]) -> Vec<u8> {
+    let mask = [0xa5, 0x00, 0xff, 0x3c];
+    let mut out = Vec::new();
+    put_head(&mut out, Opcode::Text, true, false, payload.len());
+    out[0] = first;
+    out[1] |= 0x80;
+    out.extend_from_slice(&mask);
+    let start = out.len();
+    out.extend_from_slice(payload);
+    unmask(&mut out[start..], mask, 0);
+    out
 }
 
 /// A certificate for `localhost` in files.

@@ -3,6 +3,22 @@
 //! A driver (`h1`, `h2`) checks the client's handshake, asks [`crate::message::Service::websocket`], and writes the answer; once
 //! accepted it speaks the WebSocket protocol with the client and passes whole messages through an [`AppSession`].
 //! The service knows no frames, the drivers no workers.
+//!
+//! | file | what happens there |
+//! |---|---|
+//! | `handshake.rs` | is this a handshake, is it a good one, and what is answered (pure) |
+//! | `frame.rs`, `close.rs` | frame heads, masks, close codes (pure) |
+//! | `decode.rs`, `encode.rs` | frames to whole messages and back (pure) |
+//! | `deflate.rs` | permessage-deflate: what is agreed, and the machines (pure) |
+//! | `driver.rs` | a conversation: both directions, pings, closing, drain; over whatever carries its bytes |
+
+pub mod close;
+pub mod decode;
+pub mod deflate;
+pub(crate) mod driver;
+pub mod encode;
+pub mod frame;
+pub mod handshake;
 
 use bytes::Bytes;
 pub use py_link::long::MessageType;

@@ -4,7 +4,8 @@
 //!          first bytes                 response sent, more to come
 //!  idle ───────────────► exchanges ◄──────────────────────────────┐
 //!   ▲                      │  │  └──────────────────────────────────┘
-//!   └── nothing more came ─┘  └─► close, or linger so that the client can read our last words
+//!   └── nothing more came ─┘  ├─► close, or linger so that the client can read our last words
+//!                             └─► a WebSocket (`upgrade.rs`), then the same
 //! ```
 //!
 //! The state of an exchange (the service's future, above all) lives in one allocation that is made when a client
@@ -28,8 +29,10 @@ use super::parse::{HeadLimits, HeadParser, Parsed, Refusal};
 use super::respond::{self, Ended};
 use super::stream::{Stream, StreamError};
 use super::transport::Transport;
+use super::upgrade;
 use crate::drain::Drain;
 use crate::message::{Connection, Exchange, Method, Response, Service, Version};
+use crate::websocket::handshake::is_asked;
 
 /// A client is brisk when its next request comes within this: then it keeps its state for as long while it is silent.
 /// Also the longest time that such a connection needs to notice that the process drains.
@@ -49,16 +52,15 @@ const LINGER_SILENCE_MAX: Duration = Duration::from_secs(2);
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What all exchanges of a connection share.
-struct Shared<S> {
-    connection: Connection,
-    service: Arc<S>,
-    config: Arc<Config>,
-    drain: Drain,
+pub(super) struct Shared<S> {
+    pub(super) connection: Connection,
+    pub(super) service: Arc<S>,
+    pub(super) config: Arc<Config>,
+    pub(super) drain: Drain,
 }
 
 /// What becomes of a connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Next {
+pub(super) enum Next {
     /// Silent: wait with empty hands.
     Idle,
     /// Over, and nothing of the client is unread.
@@ -67,6 +69,8 @@ enum Next {
     Linger,
     /// Over without a proper end: nothing may make it look like one (the closing message of TLS, above all).
     Broken,
+    /// No requests any more: what follows are frames.
+    WebSocket(Box<upgrade::Open>),
 }
 
 /// Serves a connection until it is over. `already_read` are bytes that were read to find out what is spoken here.
@@ -98,9 +102,7 @@ pub fn serve<T: Transport, S: Service>(
                 over => break over,
             }
         };
-        if how != Next::Broken {
-            Box::pin(close(&mut stream, how)).await;
-        }
+        Box::pin(end(&mut stream, &shared, how)).await;
     }
 }
 
@@ -203,6 +205,9 @@ async fn exchange<T: Transport, S: Service>(
     shared: &Shared<S>,
     parsed: Parsed,
 ) -> Option<Next> {
+    if is_asked(&parsed.head, parsed.upgrade) {
+        return upgrade::answer(stream, shared, parsed).await;
+    }
     let timeouts = &shared.config.timeouts;
     let mut state = BodyState::new(parsed.body, parsed.expects_continue);
     let mut body = Body { stream, state: &mut state, timeout: timeouts.body, write_timeout: timeouts.write };
@@ -219,14 +224,14 @@ async fn exchange<T: Transport, S: Service>(
 }
 
 /// What a response left of the connection.
-enum Kept {
+pub(super) enum Kept {
     Yes,
     No,
     Broken,
 }
 
 /// Writes a response and tells the service. `asked` is `None` when there was no proper request.
-async fn respond<T: Transport, S: Service>(
+pub(super) async fn respond<T: Transport, S: Service>(
     stream: &mut Stream<T>,
     shared: &Shared<S>,
     asked: Option<(&Parsed, bool)>,
@@ -272,10 +277,17 @@ async fn respond<T: Transport, S: Service>(
     }
 }
 
-/// Ends a connection.
-async fn close<T: Transport>(stream: &mut Stream<T>, how: Next) {
+/// What comes after the last request: a WebSocket's conversation; then the connection ends.
+async fn end<T: Transport, S: Service>(stream: &mut Stream<T>, shared: &Shared<S>, how: Next) {
+    let how = match how {
+        Next::WebSocket(open) => Box::pin(open.converse(stream, shared)).await,
+        over => over,
+    };
     let until = Instant::now() + LINGER_TIME_MAX;
-    if stream.shutdown(SHUTDOWN_TIMEOUT).await.is_ok() && how == Next::Linger {
+    if !matches!(how, Next::Broken)
+        && stream.shutdown(SHUTDOWN_TIMEOUT).await.is_ok()
+        && matches!(how, Next::Linger)
+    {
         stream.discard(LINGER_SILENCE_MAX, until).await;
     }
 }

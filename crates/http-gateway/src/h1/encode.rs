@@ -88,14 +88,39 @@ fn encode(
         out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
     }
     let keep_alive = asked.keep_alive && framing != Framing::UntilClose;
-    match (keep_alive, asked.version) {
-        (false, _) => out.extend_from_slice(b"Connection: close\r\n"),
+    match (keep_alive, asked.version, seen.upgrade) {
+        // RFC 9110, 7.8: an Upgrade (of a 426, say) is of this connection only.
+        (false, _, true) => out.extend_from_slice(b"Connection: close, upgrade\r\n"),
+        (false, _, false) => out.extend_from_slice(b"Connection: close\r\n"),
         // RFC 9112, 9.3: a 1.0 client must be told that it may go on.
-        (true, Version::Http10) => out.extend_from_slice(b"Connection: keep-alive\r\n"),
-        (true, _) => {}
+        (true, Version::Http10, _) => out.extend_from_slice(b"Connection: keep-alive\r\n"),
+        (true, _, true) => out.extend_from_slice(b"Connection: upgrade\r\n"),
+        (true, _, false) => {}
     }
     out.extend_from_slice(b"\r\n");
     Ok((framing, keep_alive))
+}
+
+/// Appends the head of the 101 that opens a WebSocket. `fields` are all but those of the connection and the date. On an error
+/// `out` is as it was.
+pub(super) fn encode_switching(out: &mut Vec<u8>, headers: &Headers, date: &[u8]) -> Result<(), BadResponse> {
+    let start = out.len();
+    out.extend_from_slice(
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n",
+    );
+    match fields(out, headers, 101) {
+        Ok(seen) => {
+            if !seen.date {
+                field(out, b"Date", date);
+            }
+            out.extend_from_slice(b"\r\n");
+            Ok(())
+        }
+        Err(bad) => {
+            out.truncate(start);
+            Err(bad)
+        }
+    }
 }
 
 fn status_line(out: &mut Vec<u8>, response: &Response) -> Result<(), BadResponse> {
@@ -127,6 +152,7 @@ fn status_line(out: &mut Vec<u8>, response: &Response) -> Result<(), BadResponse
 #[derive(Default)]
 struct Seen {
     date: bool,
+    upgrade: bool,
     content_length: Option<u64>,
 }
 
@@ -143,6 +169,7 @@ fn fields(out: &mut Vec<u8>, headers: &Headers, status: u16) -> Result<Seen, Bad
         let is = |other: &[u8]| name.eq_ignore_ascii_case(other);
         match name.len() {
             4 if is(b"date") => seen.date = true,
+            7 if is(b"upgrade") => seen.upgrade = true,
             14 if is(b"content-length") => {
                 let length = parse_content_length(super::field::trim(value));
                 if length.is_none() || seen.content_length.is_some() {
@@ -262,6 +289,12 @@ mod tests {
             Body::Empty,
         );
         check(&r, GET, "HTTP/1.1 404 Not Found|Date: now|Content-Length: 0||", Framing::Length(0));
+        let r = response(426, &[("Upgrade", "websocket")], Body::Empty);
+        let head =
+            "HTTP/1.1 426 Upgrade Required|Upgrade: websocket|Date: now|Content-Length: 0|Connection: ";
+        check(&r, GET, &format!("{head}upgrade||"), Framing::Length(0));
+        let closes = Asked { keep_alive: false, ..GET };
+        check(&r, closes, &format!("{head}close, upgrade||"), Framing::Length(0));
         let r = response(599, &[("Content-Length", "9")], Body::Empty);
         check(
             &r,

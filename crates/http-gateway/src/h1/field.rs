@@ -26,7 +26,7 @@ fn name_bits(bytes: &[u8]) -> u8 {
 }
 
 /// Are all bytes token characters, and is there at least one?
-pub(super) fn is_token(bytes: &[u8]) -> bool {
+pub(crate) fn is_token(bytes: &[u8]) -> bool {
     !bytes.is_empty() && name_bits(bytes) & NO_TOKEN == 0
 }
 
@@ -47,7 +47,7 @@ pub(super) fn is_value(bytes: &[u8]) -> bool {
 }
 
 /// Cuts spaces and tabs from both ends (OWS; RFC 9110, 5.6.3).
-pub(super) fn trim(mut bytes: &[u8]) -> &[u8] {
+pub(crate) fn trim(mut bytes: &[u8]) -> &[u8] {
     while let [b' ' | b'\t', rest @ ..] = bytes {
         bytes = rest;
     }
@@ -87,7 +87,7 @@ pub(super) fn parse_field(line: &[u8]) -> Result<Field<'_>, Refusal> {
 }
 
 /// The elements of a comma-separated list (RFC 9110, 5.6.1), empty ones left out.
-pub(super) fn elements(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+pub(crate) fn elements(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     value.split(|&b| b == b',').map(trim).filter(|element| !element.is_empty())
 }
 

@@ -64,6 +64,8 @@ pub struct Parsed {
     pub keep_alive: bool,
     /// `Expect: 100-continue`
     pub expects_continue: bool,
+    /// Connection names Upgrade: that field is meant for us.
+    pub upgrade: bool,
 }
 
 /// Reads one head from a growing buffer.
@@ -94,6 +96,7 @@ struct Draft {
     close: bool,
     keep_alive: bool,
     expects_continue: bool,
+    upgrade: bool,
 }
 
 impl HeadParser {
@@ -191,6 +194,7 @@ impl Draft {
             close: false,
             keep_alive: false,
             expects_continue: false,
+            upgrade: false,
         })
     }
 
@@ -235,6 +239,7 @@ impl Draft {
                 for option in elements(field.value) {
                     self.close |= option.eq_ignore_ascii_case(b"close");
                     self.keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
+                    self.upgrade |= option.eq_ignore_ascii_case(b"upgrade");
                 }
             }
             // A singleton (RFC 9110, 8.3): which of two would count is anybody's guess.
@@ -278,7 +283,8 @@ impl Draft {
             (false, None) => BodyLength::None,
         };
         let keep_alive = !self.close && (modern || self.keep_alive);
-        Ok(Parsed { head: self.head, body, keep_alive, expects_continue: self.expects_continue })
+        let Self { head, expects_continue, upgrade, .. } = self;
+        Ok(Parsed { head, body, keep_alive, expects_continue, upgrade })
     }
 }
 

@@ -11,7 +11,7 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::BytesMut;
+use bytes::{Buf as _, BytesMut};
 use tokio::io::{AsyncReadExt, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until};
 
@@ -198,6 +198,21 @@ impl<T: Transport> Stream<T> {
         *sent += written.saturating_sub(head_bytes) as u64;
         self.output.clear();
         result
+    }
+
+    /// Writes `bytes`, which are shortened by what was taken; ready when nothing of them is left anywhere here.
+    pub(super) fn poll_send(
+        &mut self,
+        context: &mut Context<'_>,
+        bytes: &mut BytesMut,
+    ) -> Poll<Result<(), StreamError>> {
+        while !bytes.is_empty() {
+            match ready!(Pin::new(&mut self.transport).poll_write(context, bytes))? {
+                0 => return Poll::Ready(Err(StreamError::Gone)),
+                taken => bytes.advance(taken),
+            }
+        }
+        Pin::new(&mut self.transport).poll_flush(context).map_err(StreamError::from)
     }
 
     /// Writes the output buffer; other bytes follow at once.

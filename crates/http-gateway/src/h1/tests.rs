@@ -17,10 +17,13 @@ use crate::message::{
     Service, Trail, Version,
 };
 use crate::spool::{Aborted, SpoolLimits, spool};
+use crate::testing::{self, Heard};
+use crate::websocket::Answer;
 
 mod endings;
 mod exchanges;
 mod sockets;
+mod websockets;
 
 impl Transport for DuplexStream {}
 
@@ -30,6 +33,8 @@ const WIRE_BYTES: usize = 64 * 1024;
 #[derive(Default)]
 struct Fake {
     finished: Mutex<Vec<String>>,
+    /// By the apps of WebSockets.
+    heard: Heard,
 }
 
 fn response(status: u16, body: impl Into<Bytes>) -> Response {
@@ -98,6 +103,13 @@ impl Service for Fake {
             }
             b"/none" => Response { body: Body::Empty, ..response(204, "") },
             path => response(200, path.to_vec()),
+        }
+    }
+
+    async fn websocket(&self, _: &Connection, head: &RequestHead) -> Answer {
+        match testing::websocket(head, &self.heard).await {
+            Answer::Refused(refused) => Answer::Refused(response(refused.status, "no")),
+            accepted @ Answer::Accepted { .. } => accepted,
         }
     }
 

@@ -1,0 +1,501 @@
+//! A conversation: whole messages between a client's frames and the app, over whatever carries the bytes ([`Wire`]).
+//!
+//! ```text
+//!            the client's Close, echoed                 all is sent
+//!  Open ───────────────────────────────────► Ending ────────────────► over
+//!   │  └── a broken rule, no answer to a ping ──►▲
+//!   │ our Close: the app's, or the drain's       │ the client's Close, or it did not come in time
+//!   └───────────────────────────► Closing ───────┘
+//! ```
+//!
+//! Both directions move by themselves: a client that does not read still has its close frame seen, and one that sends without
+//! pause does not hold up the app's messages. What is bounded: output (a gathered write and one fragment; of unanswered pings
+//! only the last is kept), input (nothing is read while the app has not taken what came before), and every wait: for a pong, for
+//! output to move, for the client's close frame, for an app that is slow to hear that its client is gone.
+
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use ctl_config::Config;
+use tokio::sync::mpsc::error::{TryRecvError, TrySendError};
+use tokio::sync::mpsc::{Receiver, Sender};
+use tokio::time::{Instant, Sleep, sleep_until, timeout};
+
+use super::close::{self, Violation, may_be_sent};
+use super::decode::{Decoder, Event};
+use super::deflate::Agreed;
+use super::encode::{Outgoing, put_close, put_ping, put_pong};
+use super::{AppSession, FromApp, FromClient};
+use crate::drain::Drain;
+
+/// Frames that are ready at once are gathered up to this before they are written.
+const GATHER_BYTES: usize = 64 << 10;
+
+/// The client has this long to answer our close frame, and to take it: a round trip, and what a sleeping phone needs.
+const CLOSE_WAIT: Duration = Duration::from_secs(5);
+
+/// Longer than any deadline: what the alarm is set to at first.
+const FAR: Duration = Duration::from_secs(3600);
+
+/// The client is gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Gone;
+
+/// What carries the bytes: a connection of HTTP/1.1, a stream of HTTP/2.
+pub(crate) trait Wire: Send {
+    /// What was read and not consumed.
+    fn buffered(&self) -> &[u8];
+
+    /// Marks the first `bytes` of [`Self::buffered`] as done.
+    fn consume(&mut self, bytes: usize);
+
+    /// Reads more; called when nothing is buffered.
+    fn poll_fill(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Gone>>;
+
+    /// Sends `out`, which is shortened by what was taken. Ready when all of it has been handed on.
+    fn poll_send(&mut self, context: &mut Context<'_>, out: &mut BytesMut) -> Poll<Result<(), Gone>>;
+
+    /// Nothing moves: gives back what empty buffers hold.
+    fn release(&mut self) {}
+}
+
+/// What holds for a conversation.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Terms {
+    message_bytes_max: u64,
+    deflate: Option<Agreed>,
+    /// `None`: never.
+    ping_interval: Option<Duration>,
+    ping_timeout: Duration,
+    write_timeout: Duration,
+    /// From the beginning of a drain to our close frame.
+    grace: Duration,
+    /// How long an app may take to hear that its client is gone.
+    app_timeout: Duration,
+}
+
+impl Terms {
+    /// From the configuration, and what was agreed in the handshake.
+    pub(crate) fn new(config: &Config, deflate: Option<Agreed>) -> Self {
+        let websocket = &config.websocket;
+        Self {
+            message_bytes_max: websocket.message_max,
+            deflate,
+            ping_interval: Some(websocket.ping_interval).filter(|interval| !interval.is_zero()),
+            ping_timeout: websocket.ping_timeout,
+            write_timeout: config.timeouts.write,
+            // Clients are told before the process is cut.
+            grace: config.workers.long_lived_grace.min(config.server.drain_timeout / 2),
+            app_timeout: config.timeouts.app,
+        }
+    }
+}
+
+/// How a conversation ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    /// Both sides have said so.
+    Closed,
+    /// We have said so; the client may still be sending.
+    Failed,
+    /// The client is gone, or does not read.
+    Gone,
+}
+
+/// What is left of a conversation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Outcome {
+    /// How it ended.
+    pub(crate) end: End,
+    /// Bytes of frames that were sent.
+    pub(crate) sent: u64,
+}
+
+/// Talks until it is over. The answer to the handshake has been sent.
+pub(crate) async fn converse<W: Wire>(wire: &mut W, app: AppSession, terms: Terms, drain: Drain) -> Outcome {
+    let now = Instant::now();
+    let mut conversation = Conversation {
+        wire,
+        decoder: Decoder::new(terms.message_bytes_max, terms.deflate.is_some()),
+        to_app: app.to_app,
+        from_app: app.from_app,
+        terms,
+        state: State::Open,
+        out: BytesMut::new(),
+        sending: false,
+        moved: now,
+        outgoing: None,
+        pong: None,
+        held: None,
+        farewell: None,
+        heard: now,
+        asked: None,
+        leave_at: None,
+        sent: 0,
+    };
+    let end = conversation.run(drain).await;
+    let sent = conversation.sent;
+    conversation.say_farewell();
+    Outcome { end, sent }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Open,
+    /// Our close frame is out or on its way; once it is, the client's is waited for until then.
+    Closing(Option<Instant>),
+    /// What is in `out` is the last of it.
+    Ending(End),
+}
+
+struct Conversation<'w, W> {
+    wire: &'w mut W,
+    decoder: Decoder,
+    to_app: Sender<FromClient>,
+    from_app: Receiver<FromApp>,
+    terms: Terms,
+    state: State,
+    /// Whole frames.
+    out: BytesMut,
+    /// Something of `out` has not been handed on.
+    sending: bool,
+    /// When output moved, or began to wait.
+    moved: Instant,
+    /// The app's message that is being sent.
+    outgoing: Option<Outgoing>,
+    /// The answer to the client's last ping. RFC 6455, 5.5.3: earlier ones need none.
+    pong: Option<Bytes>,
+    /// A message for which the app has no room: nothing is read meanwhile.
+    held: Option<FromClient>,
+    /// The last that the app hears.
+    farewell: Option<FromClient>,
+    /// When the client gave a sign of life, or was listened to again.
+    heard: Instant,
+    /// When it was asked for one.
+    asked: Option<Instant>,
+    /// When our close frame follows the beginning of a drain.
+    leave_at: Option<Instant>,
+    sent: u64,
+}
+
+/// What was waited for.
+enum Happened {
+    /// Bytes came.
+    Read,
+    /// All output has been handed on.
+    Sent,
+    Gone,
+    /// The app has taken what was held for it, or is not there any more.
+    Taken,
+    /// `None`: the app's worker died.
+    Said(Option<FromApp>),
+    Alarm,
+    Drain,
+}
+
+impl<W: Wire> Conversation<'_, W> {
+    async fn run(&mut self, mut drain: Drain) -> End {
+        let mut alarm = pin!(sleep_until(Instant::now() + FAR));
+        loop {
+            self.hear();
+            self.speak();
+            if let (State::Ending(end), false) = (self.state, self.sending) {
+                return end;
+            }
+            if !self.sending {
+                self.out = BytesMut::new();
+            }
+            if self.wire.buffered().is_empty() {
+                self.wire.release();
+            }
+            match self.wait(alarm.as_mut(), &mut drain).await {
+                Happened::Read => {
+                    self.heard = Instant::now();
+                    self.asked = None;
+                }
+                Happened::Sent => {
+                    if self.state == State::Closing(None) {
+                        self.state = State::Closing(Some(Instant::now() + CLOSE_WAIT));
+                    }
+                }
+                Happened::Gone => return self.lost(),
+                Happened::Taken => {
+                    // While nothing was read the client could not give a sign of life.
+                    self.heard = Instant::now();
+                    self.asked = self.asked.map(|_| self.heard);
+                }
+                Happened::Said(said) => self.say(said),
+                Happened::Drain => self.leave_at = Some(Instant::now() + self.terms.grace),
+                Happened::Alarm => {
+                    if self.ring(Instant::now()) {
+                        return self.lost();
+                    }
+                }
+            }
+        }
+    }
+
+    /// May more be taken from the client?
+    fn reads(&self) -> bool {
+        match self.state {
+            State::Open => self.held.is_none(),
+            // Only the close frame counts now.
+            State::Closing(_) => true,
+            State::Ending(_) => false,
+        }
+    }
+
+    /// Is there room for more of the app's?
+    fn asks_app(&self) -> bool {
+        self.state == State::Open && self.outgoing.is_none() && self.out.len() < GATHER_BYTES
+    }
+
+    async fn wait(&mut self, mut alarm: Pin<&mut Sleep>, drain: &mut Drain) -> Happened {
+        let (reads, asks_app, deadline) = (self.reads(), self.asks_app(), self.deadline());
+        let leaving = self.leave_at.is_some() || self.state != State::Open;
+        let Self { wire, out, sending, moved, sent, to_app, from_app, held, farewell, .. } = self;
+        let bytes = poll_fn(|context| {
+            if *sending {
+                let before = out.len();
+                let result = wire.poll_send(context, out);
+                if out.len() < before {
+                    *sent += (before - out.len()) as u64;
+                    *moved = Instant::now();
+                }
+                match result {
+                    Poll::Ready(Ok(())) => {
+                        *sending = false;
+                        return Poll::Ready(Happened::Sent);
+                    }
+                    Poll::Ready(Err(Gone)) => return Poll::Ready(Happened::Gone),
+                    Poll::Pending => {}
+                }
+            }
+            match reads.then(|| wire.poll_fill(context)) {
+                Some(Poll::Ready(Ok(()))) => Poll::Ready(Happened::Read),
+                Some(Poll::Ready(Err(Gone))) => Poll::Ready(Happened::Gone),
+                Some(Poll::Pending) | None => Poll::Pending,
+            }
+        });
+        tokio::select! {
+            happened = bytes => happened,
+            said = from_app.recv(), if asks_app => Happened::Said(said),
+            permit = to_app.reserve(), if held.is_some() || farewell.is_some() => {
+                let message = held.take().or_else(|| farewell.take());
+                match (permit, message) {
+                    (Ok(permit), Some(message)) => permit.send(message),
+                    (Ok(_), None) => {}
+                    // The app is not interested any more.
+                    (Err(_), _) => *farewell = None,
+                }
+                Happened::Taken
+            }
+            () = poll_fn(|context| poll_alarm(alarm.as_mut(), context, deadline)) => Happened::Alarm,
+            () = drain.begun(), if !leaving => Happened::Drain,
+        }
+    }
+
+    /// What the client has said so far.
+    fn hear(&mut self) {
+        while self.reads() && !self.wire.buffered().is_empty() {
+            match self.decoder.decode(self.wire.buffered()) {
+                Ok((taken, event)) => {
+                    self.wire.consume(taken);
+                    if let Some(event) = event {
+                        self.heed(event);
+                    }
+                }
+                Err(Violation { code, why }) => self.fail(code, why, code),
+            }
+        }
+    }
+
+    fn heed(&mut self, event: Event) {
+        match event {
+            Event::Close(said) => {
+                // RFC 6455, 5.5.1: answered with the same code, unless it is an answer itself.
+                let (code, reason) = said.unwrap_or((close::NO_CODE, String::new()));
+                if self.state == State::Open {
+                    self.put_last(code, "");
+                }
+                self.tell_closed(code, reason);
+                self.state = State::Ending(End::Closed);
+            }
+            _ if self.state != State::Open => {}
+            Event::Message(kind, bytes) => self.deliver(FromClient::Message(kind, bytes)),
+            Event::Ping(payload) => self.pong = Some(payload),
+            // The bytes it came in were a sign of life already.
+            Event::Pong => {}
+        }
+    }
+
+    fn deliver(&mut self, message: FromClient) {
+        match self.to_app.try_send(message) {
+            Err(TrySendError::Full(message)) => self.held = Some(message),
+            // An app that is not interested any more will say how it ends.
+            Ok(()) | Err(TrySendError::Closed(_)) => {}
+        }
+    }
+
+    /// The app will hear this when it has taken what came before; the first word counts.
+    fn tell_closed(&mut self, code: u16, reason: String) {
+        self.farewell.get_or_insert(FromClient::Closed { code, reason });
+    }
+
+    /// Gathers what is ready to be sent.
+    fn speak(&mut self) {
+        while self.out.len() < GATHER_BYTES && self.state == State::Open {
+            if let Some(payload) = self.pong.take() {
+                put_pong(&mut self.out, &payload);
+            } else if let Some(outgoing) = &mut self.outgoing {
+                if !outgoing.put_frame(&mut self.out) {
+                    self.outgoing = None;
+                }
+            } else {
+                match self.from_app.try_recv() {
+                    Ok(said) => self.say(Some(said)),
+                    Err(TryRecvError::Empty) => break,
+                    Err(TryRecvError::Disconnected) => self.say(None),
+                }
+            }
+        }
+        if !self.sending && !self.out.is_empty() {
+            self.sending = true;
+            self.moved = Instant::now();
+        }
+    }
+
+    /// What the app says; `None`: its worker died.
+    fn say(&mut self, said: Option<FromApp>) {
+        match said {
+            Some(FromApp::Message(kind, bytes)) => {
+                self.outgoing = Some(Outgoing::new(kind, bytes, self.terms.deflate));
+            }
+            Some(FromApp::Close { code, reason }) if code == close::NO_CODE || may_be_sent(code) => {
+                self.close(code, &reason);
+            }
+            Some(FromApp::Close { code, .. }) => {
+                tracing::warn!(
+                    code,
+                    "the app closed a WebSocket with a code that must not be sent: 1011 was sent"
+                );
+                self.close(close::INTERNAL_ERROR, "");
+            }
+            None => self.close(close::INTERNAL_ERROR, "the app went away"),
+        }
+    }
+
+    /// The last frame; a message that was on its way breaks off.
+    fn put_last(&mut self, code: u16, reason: &str) {
+        (self.outgoing, self.pong) = (None, None);
+        put_close(&mut self.out, code, reason);
+    }
+
+    /// Begins the closing handshake (RFC 6455, 7.1.2).
+    fn close(&mut self, code: u16, reason: &str) {
+        self.put_last(code, reason);
+        self.state = State::Closing(None);
+    }
+
+    /// Fails the connection (RFC 6455, 7.1.7): says why, and waits for nothing.
+    fn fail(&mut self, code: u16, why: &'static str, told: u16) {
+        if self.state == State::Open {
+            self.put_last(code, why);
+        }
+        self.tell_closed(told, why.to_owned());
+        self.state = State::Ending(End::Failed);
+    }
+
+    /// The client is gone.
+    fn lost(&mut self) -> End {
+        self.tell_closed(close::ABNORMAL, String::new());
+        End::Gone
+    }
+
+    /// How long output may stand still.
+    fn send_patience(&self) -> Duration {
+        match self.state {
+            State::Ending(_) => self.terms.write_timeout.min(CLOSE_WAIT),
+            _ => self.terms.write_timeout,
+        }
+    }
+
+    /// When the client must be asked for a sign of life, or must have given one. Only while we listen.
+    fn ping_deadline(&self) -> Option<Instant> {
+        let interval = self.terms.ping_interval?;
+        let listens = self.state == State::Open && self.held.is_none();
+        listens.then(|| self.asked.map_or(self.heard + interval, |asked| asked + self.terms.ping_timeout))
+    }
+
+    /// When something must be done at the latest.
+    fn deadline(&self) -> Instant {
+        let closing = if let State::Closing(until) = self.state { until } else { None };
+        let leaving = self.leave_at.filter(|_| self.state == State::Open);
+        let stuck = self.sending.then(|| self.moved + self.send_patience());
+        let first = [closing, leaving, stuck, self.ping_deadline()].into_iter().flatten().min();
+        first.unwrap_or_else(|| Instant::now() + FAR)
+    }
+
+    /// Does what is due. `true`: nothing can be done any more.
+    fn ring(&mut self, now: Instant) -> bool {
+        if self.sending && now >= self.moved + self.send_patience() {
+            return true;
+        }
+        if let State::Closing(Some(until)) = self.state
+            && now >= until
+        {
+            self.tell_closed(close::ABNORMAL, String::new());
+            self.state = State::Ending(End::Failed);
+        }
+        if self.ping_deadline().is_some_and(|deadline| now >= deadline) {
+            if self.asked.is_some() {
+                self.fail(close::INTERNAL_ERROR, "a ping was not answered", close::ABNORMAL);
+            } else {
+                put_ping(&mut self.out);
+                self.asked = Some(now);
+            }
+        }
+        if self.state == State::Open && self.leave_at.is_some_and(|at| now >= at) {
+            self.close(close::GOING_AWAY, "the server goes away");
+            self.tell_closed(close::GOING_AWAY, String::new());
+        }
+        false
+    }
+
+    /// An app that has no room for its last message hears it later, without its client's connection.
+    fn say_farewell(self) {
+        let Self { to_app, from_app, held, farewell, terms, .. } = self;
+        let mut rest = held.into_iter().chain(farewell);
+        while let Some(message) = rest.next() {
+            if let Err(TrySendError::Full(message)) = to_app.try_send(message) {
+                let telling = async move {
+                    for message in std::iter::once(message).chain(rest) {
+                        if to_app.send(message).await.is_err() {
+                            return;
+                        }
+                    }
+                    drop(from_app);
+                };
+                drop(tokio::spawn(timeout(terms.app_timeout, telling)));
+                return;
+            }
+        }
+    }
+}
+
+/// One alarm for all deadlines: it may ring too early, and is then set again; moving it for each message would cost each.
+fn poll_alarm(mut alarm: Pin<&mut Sleep>, context: &mut Context<'_>, deadline: Instant) -> Poll<()> {
+    if alarm.deadline() > deadline {
+        alarm.as_mut().reset(deadline);
+    }
+    loop {
+        ready!(alarm.as_mut().poll(context));
+        if alarm.deadline() >= deadline {
+            return Poll::Ready(());
+        }
+        alarm.as_mut().reset(deadline);
+    }
+}
