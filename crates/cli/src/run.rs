@@ -59,6 +59,7 @@ pub(crate) fn run(matches: &ArgMatches) -> Result<Exit> {
         threads: decided.sizing.threads,
         runtime_dir: decided.runtime_dir,
         worker_env: Vec::new(),
+        dev: false,
         banner,
         gateway_command: None,
         worker_command: None,

@@ -60,7 +60,8 @@ fn processes(status: &Status) -> String {
         (Some(pid), 1) => format!("gateway {pid} (started again once)"),
         (Some(pid), restarts) => format!("gateway {pid} (started again {restarts} times)"),
     };
-    format!("supervisor {}, {gateway}", status.pid)
+    let template = status.template_pid.map(|pid| format!(", template {pid}")).unwrap_or_default();
+    format!("supervisor {}, {gateway}{template}", status.pid)
 }
 
 fn clients(gateway: &GatewayStatus) -> String {
@@ -122,7 +123,7 @@ mod tests {
     fn a_serving_instance() {
         let status = Status {
             pools: Vec::new(),
-            template_pid: None,
+            template_pid: Some(4001),
             notes: Vec::new(),
             version: "0.1.0".into(),
             pid: 3999,

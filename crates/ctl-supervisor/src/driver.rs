@@ -6,6 +6,8 @@ mod children;
 mod clients;
 mod memory;
 mod signals;
+mod start;
+mod status;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
@@ -13,14 +15,14 @@ use std::os::fd::AsFd;
 use std::os::unix::net::UnixListener;
 use std::time::{Duration, Instant};
 
-use ctl_admin::words::{FromGateway, FromWorker, GatewayStatus, Reply, Status, ToWorker, WorkerStatus};
+use ctl_admin::words::{FromGateway, FromTemplate, FromWorker, Reply, ToWorker};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal};
 
 use crate::event::{Action, ClientId, Event, Exit, Level, Who};
 use crate::house::House;
 use crate::plan::{Outcome, Problem};
-use crate::state::{State, phase_name};
+use crate::state::State;
 use crate::systemd::Notifier;
 use crate::{proc, report};
 
@@ -41,6 +43,7 @@ enum Source {
     Listener,
     Client(ClientId),
     Gateway,
+    Template(u32),
     Worker(u32),
 }
 
@@ -50,7 +53,11 @@ pub(crate) struct Driver {
     signals: Vec<SignalPipe>,
     clients: Clients,
     gateway: Option<Child>,
+    templates: BTreeMap<u32, Child>,
     workers: BTreeMap<u32, Child>,
+    /// Who has ended while a fork was under way and is nobody we know: a worker may die before its template has said that it
+    /// is there.
+    strangers: BTreeMap<u32, Exit>,
     /// Children that this process had before it became a supervisor (a script that started something, then
     /// `exec quintet run`): none of our business.
     inherited: BTreeSet<u32>,
@@ -75,7 +82,9 @@ impl Driver {
             signals: signals::register().map_err(problem)?,
             clients: Clients::new(control).map_err(problem)?,
             gateway: None,
+            templates: BTreeMap::new(),
             workers: BTreeMap::new(),
+            strangers: BTreeMap::new(),
             inherited: proc::children_of(std::process::id()).into_iter().collect(),
             next_alive: notifier.watchdog().map(|every| now + every),
             notifier,
@@ -159,8 +168,10 @@ impl Driver {
         }
         let clients = self.clients.iter().map(|(id, peer)| (Source::Client(id), peer));
         let gateway = self.gateway.iter().map(|child| (Source::Gateway, &child.peer));
+        // Before workers: a fork is known before the worker speaks.
+        let templates = self.templates.iter().map(|(number, child)| (Source::Template(*number), &child.peer));
         let workers = self.workers.iter().map(|(number, child)| (Source::Worker(*number), &child.peer));
-        for (source, peer) in clients.chain(gateway).chain(workers) {
+        for (source, peer) in clients.chain(gateway).chain(templates).chain(workers) {
             if peer.has_ended() {
                 continue;
             }
@@ -206,6 +217,14 @@ impl Driver {
                 let said: Vec<FromGateway> = child.peer.read("the gateway");
                 self.feed_all(said.into_iter().map(Event::Gateway));
             }
+            Source::Template(template) => {
+                let Some(child) = self.templates.get_mut(&template) else { return };
+                if writable {
+                    child.peer.flush();
+                }
+                let said: Vec<FromTemplate> = child.peer.read("the template");
+                self.template_said(template, said);
+            }
             Source::Worker(worker) => {
                 let Some(child) = self.workers.get_mut(&worker) else { return };
                 if writable {
@@ -224,28 +243,36 @@ impl Driver {
     }
 
     fn ended(&mut self, pid: Pid, exit: Exit) {
-        if let Some(mut child) = self.gateway.take_if(|child| child.pid == pid) {
+        if let Some(mut child) = self.gateway.take_if(|child| child.pid == Some(pid)) {
             let said: Vec<FromGateway> = child.peer.read_rest("the gateway");
             self.feed_all(said.into_iter().map(Event::Gateway));
             self.feed(Event::Exited { who: Who::Gateway, exit });
             return;
         }
-        let worker = self.workers.iter().find(|(_, child)| child.pid == pid).map(|(number, _)| *number);
-        let Some(worker) = worker else {
-            self.inherited.remove(&pid.as_raw_nonzero().get().unsigned_abs());
-            tracing::debug!(pid = pid.as_raw_nonzero().get(), %exit, "an orphan was reaped");
-            return;
+        let of = |all: &BTreeMap<u32, Child>| {
+            all.iter().find(|(_, child)| child.pid == Some(pid)).map(|(number, _)| *number)
         };
-        if let Some(mut child) = self.workers.remove(&worker) {
-            let said: Vec<FromWorker> = child.peer.read_rest("a worker");
-            self.feed_all(said.into_iter().map(|said| Event::Worker { worker, said }));
+        if let Some(template) = of(&self.templates) {
+            if let Some(mut child) = self.templates.remove(&template) {
+                let said = child.peer.read_rest("the template");
+                self.template_said(template, said);
+            }
+            self.feed(Event::Exited { who: Who::Template(template), exit });
+        } else if let Some(worker) = of(&self.workers) {
+            if let Some(mut child) = self.workers.remove(&worker) {
+                let said: Vec<FromWorker> = child.peer.read_rest("a worker");
+                self.feed_all(said.into_iter().map(|said| Event::Worker { worker, said }));
+            }
+            self.feed(Event::Exited { who: Who::Worker(worker), exit });
+        } else {
+            self.stranger_ended(pid, exit);
         }
-        self.feed(Event::Exited { who: Who::Worker(worker), exit });
     }
 
     fn signal(&self, who: Who, signal: Signal) {
         let child = match who {
             Who::Gateway => self.gateway.as_ref(),
+            Who::Template(template) => self.templates.get(&template),
             Who::Worker(worker) => self.workers.get(&worker),
         };
         if let Some(child) = child {
@@ -255,31 +282,18 @@ impl Driver {
 
     fn perform(&mut self, action: Action) -> Option<Event> {
         match action {
-            Action::SpawnGateway { active } => {
-                let start = self.house.gateway_start(active);
-                return Some(match Child::start(self.house.gateway_program()) {
-                    Ok(mut child) => {
-                        let pid = child.pid.as_raw_nonzero().get().unsigned_abs();
-                        child.peer.send(&start, "the gateway");
-                        self.gateway = Some(child);
-                        Event::Spawned { who: Who::Gateway, pid }
-                    }
-                    Err(error) => {
-                        Event::SpawnFailed { who: Who::Gateway, problem: self.house.gateway_problem(&error) }
-                    }
-                });
+            Action::SpawnGateway { active } => return Some(self.start_gateway(active)),
+            Action::SpawnTemplate { template, generation } => {
+                return Some(self.start_template(template, generation));
             }
-            Action::SpawnWorker { worker, generation } => {
-                let who = Who::Worker(worker);
-                return Some(match Child::start(self.house.worker_program(worker, generation)) {
-                    Ok(child) => {
-                        let pid = child.pid.as_raw_nonzero().get().unsigned_abs();
-                        self.workers.insert(worker, child);
-                        Event::Spawned { who, pid }
-                    }
-                    Err(error) => Event::SpawnFailed { who, problem: self.house.worker_problem(&error) },
-                });
+            Action::SpawnWorker { worker, place } => return Some(self.start_worker(worker, place)),
+            Action::ForkWorker { template, worker, place } => {
+                return self.fork_worker(template, worker, place);
             }
+            Action::Become { template, worker, place } => {
+                return self.make_worker_of(template, worker, place);
+            }
+            Action::Forget { worker } => drop(self.workers.remove(&worker)),
             Action::TellGateway(message) => {
                 if let Some(child) = &mut self.gateway {
                     child.peer.send(&message, "the gateway");
@@ -321,37 +335,6 @@ impl Driver {
             Action::Log(level, text) => log(level, &text),
             Action::Notify(news) => self.notifier.tell(news),
             _ => {}
-        }
-    }
-
-    fn status(&self, gateway: Option<GatewayStatus>) -> Status {
-        let now = Instant::now();
-        let workers = self.state.workers().map(|(worker, known)| WorkerStatus {
-            worker,
-            pool: "default".to_owned(),
-            requests: known.wear.requests(),
-            long_lived: u64::from(known.wear.long_lived),
-            pid: known.pid.unwrap_or_default(),
-            generation: known.generation,
-            state: known.phase_name().to_owned(),
-            uptime_s: now.saturating_duration_since(known.started).as_secs(),
-            memory_mib: known.pid.and_then(proc::memory_mib),
-        });
-        Status {
-            version: self.house.version().to_owned(),
-            pid: std::process::id(),
-            project: self.house.dir().to_path_buf(),
-            addresses: self.house.urls().map(str::to_owned).collect(),
-            uptime_s: now.saturating_duration_since(self.began).as_secs(),
-            generation: self.state.generation(),
-            state: phase_name(&self.state).to_owned(),
-            gateway_pid: self.state.gateway_pid(),
-            gateway_restarts: self.state.gateway_restarts(),
-            workers: workers.collect(),
-            pools: Vec::new(),
-            template_pid: None,
-            notes: self.state.recycle_notes(),
-            gateway,
         }
     }
 

@@ -3,7 +3,9 @@
 use std::fmt;
 use std::time::Duration;
 
-use ctl_admin::words::{AppReport, Command, FromGateway, FromWorker, GatewayStatus, Reply, ToGateway};
+use ctl_admin::words::{
+    AppReport, Command, FromGateway, FromTemplate, FromWorker, GatewayStatus, Reply, ToGateway,
+};
 
 use crate::plan::{Outcome, Problem};
 
@@ -14,6 +16,8 @@ pub(crate) type ClientId = u64;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum Who {
     Gateway,
+    /// Numbered from 1 through the life of the instance, as workers are.
+    Template(u32),
     Worker(u32),
 }
 
@@ -21,6 +25,7 @@ impl fmt::Display for Who {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Gateway => f.write_str("the gateway"),
+            Self::Template(_) => f.write_str("the template"),
             Self::Worker(worker) => write!(f, "worker {worker}"),
         }
     }
@@ -79,7 +84,7 @@ pub(crate) enum Event {
     Begin,
     /// Nothing but time.
     Tick,
-    /// An [`Action::SpawnGateway`] or [`Action::SpawnWorker`] was done.
+    /// An [`Action::SpawnGateway`], [`Action::SpawnTemplate`], [`Action::SpawnWorker`] or [`Action::ForkWorker`] was done.
     Spawned { who: Who, pid: u32 },
     /// The same, not done.
     SpawnFailed { who: Who, problem: Problem },
@@ -87,6 +92,8 @@ pub(crate) enum Event {
     Exited { who: Who, exit: Exit },
     /// The present gateway speaks.
     Gateway(FromGateway),
+    /// A template says that it is ready, or why not. What it says of forks comes as `Spawned` and `SpawnFailed`.
+    Template { template: u32, said: FromTemplate },
     /// A worker speaks.
     Worker { worker: u32, said: FromWorker },
     /// A look at a worker's proportional memory.
@@ -101,15 +108,43 @@ pub(crate) enum Event {
     ConfigRead(Result<Settings, String>),
 }
 
+/// Which code a worker runs, and for whom.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub(crate) generation: u32,
+    /// 0 is the default pool, N the Nth `[[worker_pool]]`.
+    pub(crate) pool: u16,
+}
+
 /// What is to be done.
 #[derive(Debug)]
 pub(crate) enum Action {
     SpawnGateway {
         active: Option<(u32, Box<AppReport>)>,
     },
+    SpawnTemplate {
+        template: u32,
+        generation: u32,
+    },
     SpawnWorker {
         worker: u32,
-        generation: u32,
+        place: Place,
+    },
+    /// Have it forked; answered by `Spawned` or `SpawnFailed` when the template is done, by nothing when it dies over it.
+    ForkWorker {
+        template: u32,
+        worker: u32,
+        place: Place,
+    },
+    /// The template's process is this worker from now on; there is no template of this number any more.
+    Become {
+        template: u32,
+        worker: u32,
+        place: Place,
+    },
+    /// A fork that nobody waits for any more: should it come to life, it finds nobody and ends.
+    Forget {
+        worker: u32,
     },
     TellGateway(ToGateway),
     /// Send [`ctl_admin::words::ToWorker::Exit`].
@@ -190,15 +225,27 @@ impl fmt::Display for Failure {
     }
 }
 
+/// The workers of some paths; the first is the default pool.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Pool {
+    pub(crate) name: String,
+    /// Fewest workers: at least 1 in the default pool.
+    pub(crate) min: u32,
+    /// Most workers.
+    pub(crate) max: u32,
+}
+
 /// What the state machine needs of the configuration. A reload may change it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Settings {
-    /// Workers that shall serve, at least 1.
-    pub(crate) workers: u32,
+    /// The default pool and those of `[[worker_pool]]`, in order. A reload does not change how many there are.
+    pub(crate) pools: Vec<Pool>,
+    /// Fork workers from a template that has imported the app.
+    pub(crate) preload: bool,
     /// Workers that may import the app at a time: it is CPU work, so more than there are cores only makes the
     /// first one later.
     pub(crate) starting_max: u32,
-    /// From spawn to ready.
+    /// From spawn to ready, for workers and templates.
     pub(crate) start_timeout: Duration,
     /// Between "not ready" and "no longer listening" at stop.
     pub(crate) drain_delay: Duration,

@@ -12,11 +12,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ctl_admin::place::{ADMIN_SOCKET, CONTROL_SOCKET, LINK_SOCKET};
-use ctl_admin::words::{AppReport, GatewayStart, ToGateway, WorkerStart};
+use ctl_admin::words::{AppReport, GatewayStart, Interface, ToGateway, WorkerStart};
 use ctl_config::LogFormat;
+use ctl_config::pool::DEFAULT_POOL;
 
 use crate::driver::Program;
-use crate::event::{RecycleLimits, Settings};
+use crate::event::{Place, Pool, RecycleLimits, Settings};
 use crate::inherit;
 use crate::listen::{self, Bound, Reach, SocketFile};
 use crate::plan::{Problem, RunPlan};
@@ -46,12 +47,14 @@ pub(crate) struct House {
     user: Option<WorkerUser>,
     worker_command: Vec<OsString>,
     config_json: serde_json::Value,
+    /// Forked workers become our children.
+    adopts: bool,
     _runtime_dir: RuntimeDir,
 }
 
 impl House {
     /// Makes and binds everything; the second is the listening control socket. Nothing is left behind when it fails.
-    pub(crate) fn build(plan: RunPlan) -> Result<(Self, UnixListener), Problem> {
+    pub(crate) fn build(plan: RunPlan, adopts: bool) -> Result<(Self, UnixListener), Problem> {
         let user = user::resolve(&plan.config.workers)?;
         let runtime_dir = RuntimeDir::open(&plan.runtime_dir, user.is_some())?;
         let backlog = plan.config.server.backlog;
@@ -82,6 +85,7 @@ impl House {
             token: token()?,
             user,
             config_json,
+            adopts,
             _runtime_dir: runtime_dir,
             plan,
         };
@@ -117,19 +121,28 @@ impl House {
 
     /// What the state machine needs of the plan.
     pub(crate) fn settings(&self) -> Settings {
-        let (server, workers) = (&self.plan.config.server, &self.plan.config.workers);
+        let config = &self.plan.config;
         let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get() as u32);
+        let min = self.plan.workers.max(1);
+        let max = config.workers.max.unwrap_or(min).max(min);
+        let default = Pool { name: DEFAULT_POOL.to_owned(), min, max };
+        let others = config.worker_pool.iter().map(|pool| Pool {
+            name: pool.name.clone(),
+            min: pool.min,
+            max: pool.max.max(pool.min),
+        });
         Settings {
-            workers: self.plan.workers.max(1),
+            pools: std::iter::once(default).chain(others).collect(),
+            preload: config.workers.preload && self.adopts,
             starting_max: cores,
-            start_timeout: self.plan.config.workers.start_timeout,
-            drain_delay: server.drain_delay,
-            drain_timeout: server.drain_timeout,
+            start_timeout: config.workers.start_timeout,
+            drain_delay: config.server.drain_delay,
+            drain_timeout: config.server.drain_timeout,
             recycle: RecycleLimits {
-                requests_max: workers.requests_max,
-                lifetime: workers.lifetime,
-                memory_max: workers.memory_max,
-                memory_total_max: workers.memory_total_max,
+                requests_max: config.workers.requests_max,
+                lifetime: config.workers.lifetime,
+                memory_max: config.workers.memory_max,
+                memory_total_max: config.workers.memory_total_max,
             },
         }
     }
@@ -140,12 +153,8 @@ impl House {
             let new = reload_config()?;
             self.plan.workers = new.workers.count.unwrap_or(self.plan.workers);
             self.plan.threads = new.workers.threads.unwrap_or(self.plan.threads);
-            let workers = &mut self.plan.config.workers;
-            workers.start_timeout = new.workers.start_timeout;
-            workers.requests_max = new.workers.requests_max;
-            workers.lifetime = new.workers.lifetime;
-            workers.memory_max = new.workers.memory_max;
-            workers.memory_total_max = new.workers.memory_total_max;
+            self.plan.config.workers = new.workers;
+            self.plan.config.app.interface = new.app.interface;
             // What is not named was found at the start, and is found in the same place.
             self.plan.app = new.app.callable.or(self.plan.app.take());
             self.plan.settings = new.app.settings.or(self.plan.settings.take());
@@ -182,25 +191,52 @@ impl House {
         }
     }
 
-    pub(crate) fn worker_program(&self, worker: u32, generation: u32) -> Program<'_> {
-        let start = WorkerStart {
+    /// What a worker is told, however it comes to be.
+    pub(crate) fn worker_start(&self, worker: u32, place: Place) -> WorkerStart {
+        let config = &self.plan.config;
+        let pool = usize::from(place.pool).checked_sub(1).and_then(|index| config.worker_pool.get(index));
+        WorkerStart {
+            template: false,
+            pool: place.pool,
+            interface: match config.app.interface {
+                ctl_config::Interface::Auto => None,
+                ctl_config::Interface::Wsgi => Some(Interface::Wsgi),
+                ctl_config::Interface::Asgi => Some(Interface::Asgi),
+            },
+            concurrency: pool.and_then(|pool| pool.concurrency).unwrap_or(config.workers.concurrency),
+            long_lived_max: config.workers.long_lived_max,
+            message_max: config.websocket.message_max,
+            event_loop: config.workers.event_loop.word().to_owned(),
+            gc_between: config.workers.gc == ctl_config::Gc::Between,
+            dev: self.plan.dev,
             version: self.plan.version.clone(),
             worker,
-            generation,
-            threads: self.plan.threads,
+            generation: place.generation,
+            threads: pool.and_then(|pool| pool.threads).unwrap_or(self.plan.threads),
             link: self.link_path.clone(),
             token: self.token.clone(),
             dir: self.plan.dir.clone(),
             app: self.plan.app.clone(),
             settings: self.plan.settings.clone(),
-            log_json: self.plan.config.log.format == LogFormat::Json,
-            debug_static: self.plan.config.files.enabled,
-            ..WorkerStart::default()
-        };
+            log_json: config.log.format == LogFormat::Json,
+            debug_static: config.files.enabled,
+        }
+    }
+
+    pub(crate) fn worker_program(&self, worker: u32, place: Place) -> Program<'_> {
+        self.python_program(&self.worker_start(worker, place))
+    }
+
+    pub(crate) fn template_program(&self, generation: u32) -> Program<'_> {
+        let start = self.worker_start(0, Place { generation, pool: 0 });
+        self.python_program(&WorkerStart { template: true, ..start })
+    }
+
+    fn python_program(&self, start: &WorkerStart) -> Program<'_> {
         let mut env = self.user.as_ref().map(|user| user.env.clone()).unwrap_or_default();
         env.extend(self.plan.worker_env.iter().cloned());
         // Plain structs of strings and numbers are always JSON; should that change, the worker says what it lacks.
-        env.push(("QUINTET_WORKER".into(), serde_json::to_string(&start).unwrap_or_default().into()));
+        env.push(("QUINTET_WORKER".into(), serde_json::to_string(start).unwrap_or_default().into()));
         Program {
             command: self.worker_command.clone(),
             env,

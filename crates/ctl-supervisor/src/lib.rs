@@ -52,13 +52,13 @@ pub fn look(config: &Config, runtime_dir: &Path) -> Result<(), Problem> {
 ///
 /// SIGTERM and SIGINT drain and stop (a second one hurries, a third kills); SIGHUP and [`ctl_admin::words::Command::Reload`]
 /// replace the workers one after another and have the certificates read again. Of a configuration that
-/// [`RunPlan::reload_config`] returns, these take effect at a reload: `app.callable`, `app.settings`, `workers.count`,
-/// `workers.threads`, `workers.start_timeout`. The rest needs a new start.
+/// [`RunPlan::reload_config`] returns, these take effect at a reload: `app.callable`, `app.settings`, `app.interface` and
+/// `workers` but for its user. The rest needs a new start.
 pub fn run(plan: RunPlan) -> Outcome {
     limits::raise_open_files();
-    limits::adopt_orphans();
+    let adopts = limits::adopt_orphans();
     let build = || {
-        let (house, control) = House::build(plan)?;
+        let (house, control) = House::build(plan, adopts)?;
         Driver::new(house, control, limits::seed())
     };
     match build() {

@@ -16,13 +16,19 @@ pub(crate) fn raise_open_files() {
     }
 }
 
-/// Processes whose parent has died become our children, so that nothing that an app starts is left over.
-pub(crate) fn adopt_orphans() {
-    // Linux only; process 1 does so anyway. Any process id but none means "yes".
-    #[cfg(target_os = "linux")]
-    if let Err(error) = rustix::process::set_child_subreaper(Some(rustix::process::getpid())) {
-        tracing::debug!(%error, "orphans will not be adopted");
+/// Processes whose parent has died become our children, so that nothing that an app starts is left over, and workers
+/// that a template forks are ours. Whether they do.
+pub(crate) fn adopt_orphans() -> bool {
+    if rustix::process::getpid() == rustix::process::Pid::INIT {
+        return true;
     }
+    // Linux only. Any process id but none means "yes".
+    #[cfg(target_os = "linux")]
+    match rustix::process::set_child_subreaper(Some(rustix::process::getpid())) {
+        Ok(()) => return true,
+        Err(error) => tracing::debug!(%error, "orphans will not be adopted"),
+    }
+    false
 }
 
 /// For jitter: not a secret, and any number does.

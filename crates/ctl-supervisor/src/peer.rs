@@ -1,10 +1,13 @@
 //! A conversation in lines over a unix socket that never blocks us.
 
-use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::collections::VecDeque;
+use std::io::{self, IoSlice, Read, Write};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
 use ctl_admin::lines::{LineError, LineReader, line};
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -19,6 +22,8 @@ pub(crate) struct Peer {
     stream: UnixStream,
     lines: LineReader,
     out: Vec<u8>,
+    /// Descriptors to send, each with the byte of `out` at this place.
+    descriptors: VecDeque<(usize, OwnedFd)>,
     /// Nothing more comes: end of file, an error, or a fault of the peer.
     ended: bool,
     /// Nothing more can be sent. What it said before can still be read.
@@ -28,7 +33,14 @@ pub(crate) struct Peer {
 impl Peer {
     pub(crate) fn new(stream: UnixStream) -> io::Result<Self> {
         stream.set_nonblocking(true)?;
-        Ok(Self { stream, lines: LineReader::default(), out: Vec::new(), ended: false, deaf: false })
+        Ok(Self {
+            stream,
+            lines: LineReader::default(),
+            out: Vec::new(),
+            descriptors: VecDeque::new(),
+            ended: false,
+            deaf: false,
+        })
     }
 
     pub(crate) fn has_ended(&self) -> bool {
@@ -103,15 +115,38 @@ impl Peer {
         self.flush();
     }
 
+    /// The same, with a descriptor for the peer.
+    pub(crate) fn send_with<T: Serialize>(&mut self, message: &T, descriptor: OwnedFd, who: &str) {
+        self.descriptors.push_back((self.out.len(), descriptor));
+        self.send(message, who);
+    }
+
     pub(crate) fn flush(&mut self) {
         while !self.out.is_empty() && !self.deaf {
-            match self.stream.write(&self.out) {
-                Ok(count) => drop(self.out.drain(..count)),
+            match self.write_some() {
+                Ok(count) => {
+                    drop(self.out.drain(..count));
+                    self.descriptors.retain(|(at, _)| *at >= count);
+                    self.descriptors.iter_mut().for_each(|(at, _)| *at -= count);
+                }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if is_later(&error) => return,
                 Err(_) => self.deaf = true,
             }
         }
+    }
+
+    /// Up to the next byte that has a descriptor, or from it up to the next but one: the kernel hands over one at a time.
+    fn write_some(&mut self) -> io::Result<usize> {
+        let first = self.descriptors.front().filter(|(at, _)| *at == 0);
+        let next = self.descriptors.iter().map(|(at, _)| *at).find(|at| *at > 0).unwrap_or(self.out.len());
+        let Some((_, descriptor)) = first else { return self.stream.write(&self.out[..next]) };
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut beside = SendAncillaryBuffer::new(&mut space);
+        let rights = [descriptor.as_fd()];
+        beside.push(SendAncillaryMessage::ScmRights(&rights));
+        let bytes = [IoSlice::new(&self.out[..next])];
+        Ok(sendmsg(&self.stream, &bytes, &mut beside, SendFlags::NOSIGNAL)?)
     }
 }
 

@@ -33,6 +33,8 @@ pub struct RunPlan {
     pub runtime_dir: PathBuf,
     /// Environment of the workers besides our own.
     pub worker_env: Vec<(OsString, OsString)>,
+    /// `quintet dev`: workers tell their queries.
+    pub dev: bool,
     /// Lines printed with the addresses once the first worker is ready.
     pub banner: Vec<String>,
     /// Program and arguments of the gateway; `None`: this executable with `internal-gateway`.

@@ -17,7 +17,9 @@ mod recycle;
 mod reload;
 #[cfg(test)]
 mod simulation;
+mod staff;
 mod stop;
+mod template;
 #[cfg(test)]
 mod tests;
 mod worker;
@@ -36,6 +38,7 @@ use gateway::Gateway;
 use recycle::Recycling;
 use reload::Reload;
 use stop::Stop;
+use template::Templates;
 use worker::Step;
 pub(crate) use worker::Worker;
 
@@ -60,10 +63,6 @@ const STABLE_AFTER: Duration = Duration::from_secs(5);
 /// A status without the gateway's numbers is better than one that is late.
 const STATUS_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// Old workers that may be finishing their requests, for each one that is wanted, while a reload goes on: reloads that
-/// follow each other quickly must not fill the memory. One reload alone never gets there.
-const LEAVING_MAX_PER_WORKER: usize = 2;
-
 /// The first pause and the longest between attempts to start workers.
 const WORKER_BACKOFF: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(15));
 
@@ -86,6 +85,9 @@ pub(crate) struct State {
     ever_ready: bool,
     crashes: Backoff,
     recycling: Recycling,
+    templates: Templates,
+    /// How many workers are wanted, by pool.
+    staff: Vec<u32>,
     reload: Option<Reload>,
     /// A reload asked for while another one runs (or before the start is over), and who waits for it.
     queued_reload: Option<Vec<ClientId>>,
@@ -111,6 +113,8 @@ pub(crate) fn phase_name(state: &State) -> &'static str {
 impl State {
     pub(crate) fn new(settings: Settings, seed: u64, now: Instant) -> Self {
         Self {
+            templates: Templates::new(seed.rotate_left(16)),
+            staff: settings.pools.iter().map(|pool| pool.min).collect(),
             settings,
             began: now,
             gateway: Gateway::new(seed.rotate_left(32)),
@@ -140,6 +144,11 @@ impl State {
         self.workers.iter().map(|(number, worker)| (*number, worker))
     }
 
+    /// The template that workers are forked from now.
+    pub(crate) fn template_pid(&self) -> Option<u32> {
+        self.templates.pid_of(self.target)
+    }
+
     pub(crate) fn gateway_pid(&self) -> Option<u32> {
         self.gateway.pid()
     }
@@ -154,19 +163,26 @@ impl State {
             Event::Begin => self.spawn_gateway(now),
             Event::Tick => {}
             Event::Spawned { who: Who::Gateway, pid } => self.gateway.spawned(pid),
+            Event::Spawned { who: Who::Template(template), pid } => self.templates.spawned(template, pid),
             Event::Spawned { who: Who::Worker(worker), pid } => {
                 if let Some(spawned) = self.workers.get_mut(&worker) {
                     spawned.pid = Some(pid);
+                    spawned.fork = None;
                 }
                 self.worker_event("started", worker);
             }
             Event::SpawnFailed { who: Who::Gateway, problem } => self.gateway_not_spawned(problem, now),
+            Event::SpawnFailed { who: Who::Template(template), problem } => {
+                self.template_not_spawned(template, problem, now);
+            }
             Event::SpawnFailed { who: Who::Worker(worker), problem } => {
                 self.worker_not_spawned(worker, problem, now);
             }
             Event::Exited { who: Who::Gateway, exit } => self.gateway_exited(exit, now),
+            Event::Exited { who: Who::Template(template), exit } => self.template_exited(template, exit, now),
             Event::Exited { who: Who::Worker(worker), exit } => self.worker_exited(worker, exit, now),
             Event::Gateway(said) => self.gateway_said(said, now),
+            Event::Template { template, said } => self.template_said(template, said, now),
             Event::Worker { worker, said: FromWorker::Ready { app } } => self.worker_ready(worker, app, now),
             Event::Worker { worker, said: FromWorker::Hung } => self.worker_hung(worker, now),
             Event::Worker { worker, said: FromWorker::Failed { message, traceback, hint } } => {
@@ -186,10 +202,12 @@ impl State {
     pub(crate) fn next_deadline(&self, now: Instant) -> Option<Instant> {
         let workers = self.workers.values().filter_map(|worker| self.worker_deadline(worker));
         let status = self.status.as_ref().map(|(deadline, _)| *deadline);
-        let missing = if self.wants_worker() { self.crashes.waits_until(now) } else { None };
+        let missing = if self.missing().is_some() { self.crashes.waits_until(now) } else { None };
         let listening = self.stop.as_ref().and_then(Stop::deadline);
-        let due = [status, missing, listening, self.recycle_deadline(now)];
-        workers.chain(self.gateway.deadline(now)).chain(due.into_iter().flatten()).min()
+        let gateway = self.gateway.deadline(now);
+        let due =
+            [status, missing, listening, self.recycle_deadline(now), self.template_deadline(now), gateway];
+        workers.chain(due.into_iter().flatten()).min()
     }
 
     /// The questions that are asked after every event.
@@ -198,6 +216,7 @@ impl State {
             return;
         }
         self.overdue_gateway(now);
+        self.overdue_templates(now);
         self.overdue_workers(now);
         self.overdue_status(now);
         if self.stop.is_some() {
@@ -208,6 +227,7 @@ impl State {
             self.recycle(now);
             self.retire_old(now);
             self.settle_reload(now);
+            self.retire_templates(now);
             self.start_missing(now);
         }
     }
@@ -232,10 +252,10 @@ impl State {
         let newer = self
             .workers
             .values()
-            .filter(|worker| worker.serves() && worker.generation > serving)
-            .max_by_key(|worker| worker.generation);
+            .filter(|worker| worker.serves() && worker.place.generation > serving)
+            .max_by_key(|worker| worker.place.generation);
         let Some((generation, app)) =
-            newer.and_then(|worker| Some((worker.generation, worker.report.clone()?)))
+            newer.and_then(|worker| Some((worker.place.generation, worker.report.clone()?)))
         else {
             return;
         };
@@ -246,64 +266,6 @@ impl State {
             self.out.push(Action::Notify(Notify::Ready));
         }
         self.active = Some((generation, app));
-    }
-
-    /// Old workers go as far as enough others serve.
-    fn retire_old(&mut self, now: Instant) {
-        let wanted = self.settings.workers as usize;
-        let fresh = self.workers.values().filter(|worker| worker.serves() && self.is_fresh(worker)).count();
-        let all = self.workers.values().filter(|worker| worker.serves()).count();
-        // The oldest first. Those that do not serve yet (or not now, because the gateway is away) count for
-        // nothing, so they stay until enough new ones serve.
-        let old =
-            self.workers.iter().filter(|(_, worker)| worker.leaving.is_none() && !self.is_fresh(worker));
-        let mut old: Vec<(u32, bool)> = old.map(|(number, worker)| (*number, worker.serves())).collect();
-        if fresh < wanted {
-            old.retain(|(_, serves)| *serves);
-            old.truncate(all.saturating_sub(wanted));
-        }
-        // More than wanted, because a reload has lowered the number: the newest go.
-        let surplus =
-            self.workers.iter().rev().filter(|(_, worker)| worker.serves() && self.is_fresh(worker));
-        old.extend(surplus.map(|(number, _)| (*number, true)).take(fresh.saturating_sub(wanted)));
-        for (number, _) in old {
-            self.retire(number, now);
-        }
-    }
-
-    /// Missing workers are started: a few at a time, one at a time during a reload, none before the back-off is over.
-    fn start_missing(&mut self, now: Instant) {
-        while self.wants_worker() && self.crashes.waits_until(now).is_none() {
-            self.last_worker += 1;
-            let (worker, generation) = (self.last_worker, self.target);
-            self.workers.insert(worker, Worker::new(generation, now));
-            self.out.push(Action::SpawnWorker { worker, generation });
-        }
-    }
-
-    fn wants_worker(&self) -> bool {
-        if self.stop.is_some() || self.reload.as_ref().is_some_and(Reload::waits_for_config) {
-            return false;
-        }
-        let leaving = self.workers.values().filter(|worker| worker.leaving.is_some()).count();
-        if self.reload.is_some() && leaving >= LEAVING_MAX_PER_WORKER * self.settings.workers as usize {
-            return false;
-        }
-        let fresh = self.workers.values().filter(|worker| worker.leaving.is_none() && self.is_fresh(worker));
-        let (mut count, mut starting) = (0, 0);
-        for worker in fresh {
-            count += 1;
-            // While a reload runs a worker counts as starting until it serves: one after another.
-            starting +=
-                u32::from(if self.reload.is_some() { !worker.serves() } else { worker.ready.is_none() });
-        }
-        let starting_max = if self.reload.is_some() { 1 } else { self.settings.starting_max.max(1) };
-        count < self.settings.workers && starting < starting_max
-    }
-
-    /// Of the newest code and in order.
-    fn is_fresh(&self, worker: &Worker) -> bool {
-        worker.generation == self.target && !worker.stuck && !worker.wear.worn
     }
 
     fn status_asked(&mut self, client: Option<ClientId>, now: Instant) {

@@ -37,7 +37,8 @@ pub(crate) struct Program<'a> {
 /// A running child. It is not reaped on drop: [`reap`] does that.
 #[derive(Debug)]
 pub(super) struct Child {
-    pub(super) pid: Pid,
+    /// `None` while a template has been told to fork it.
+    pub(super) pid: Option<Pid>,
     pub(super) peer: Peer,
 }
 
@@ -65,20 +66,36 @@ impl Child {
         let peer = Peer::new(ours)?;
         let child = command.spawn()?;
         let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw).ok_or(io::ErrorKind::InvalidData)?;
-        Ok(Self { pid, peer })
+        Ok(Self { pid: Some(pid), peer })
+    }
+
+    /// One that is to be forked, with the other end of its control socket.
+    pub(super) fn unborn() -> io::Result<(Self, OwnedFd)> {
+        let (ours, theirs) = UnixStream::pair()?;
+        Ok((Self { pid: None, peer: Peer::new(ours)? }, OwnedFd::from(theirs)))
+    }
+
+    /// For words; 0 while there is none.
+    pub(super) fn number(&self) -> u32 {
+        self.pid.map_or(0, number)
     }
 
     /// It has not been reaped, so the number is still its own. With its group: what it started dies with it.
     pub(super) fn signal(&self, signal: Signal) {
-        let sent = rustix::process::kill_process(self.pid, signal);
+        let Some(pid) = self.pid else { return };
+        let sent = rustix::process::kill_process(pid, signal);
         if signal == Signal::KILL {
             // Its helpers have had their chance at SIGTERM.
-            let _ = rustix::process::kill_process_group(self.pid, signal);
+            let _ = rustix::process::kill_process_group(pid, signal);
         }
         if let Err(error) = sent {
-            tracing::debug!(%error, pid = self.pid.as_raw_nonzero().get(), "a signal was not sent");
+            tracing::debug!(%error, pid = number(pid), "a signal was not sent");
         }
     }
+}
+
+pub(super) fn number(pid: Pid) -> u32 {
+    pid.as_raw_nonzero().get().unsigned_abs()
 }
 
 /// The next child that has ended, our own or one that we have adopted (we are the subreaper, or process 1).

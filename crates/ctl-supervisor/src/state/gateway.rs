@@ -237,6 +237,9 @@ impl State {
         self.log(Level::Error, format!("{who} was killed and does not end; it is left to the kernel"));
         match who {
             Who::Gateway => self.gateway_exited(Exit::Signal(crate::event::SIGKILL), now),
+            Who::Template(template) => {
+                self.template_exited(template, Exit::Signal(crate::event::SIGKILL), now);
+            }
             Who::Worker(worker) => {
                 self.workers.remove(&worker);
             }

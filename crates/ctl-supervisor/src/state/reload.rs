@@ -68,6 +68,7 @@ impl State {
             }
             Ok(settings) => {
                 self.settings = settings;
+                self.fit_staff();
                 self.last_generation += 1;
                 self.target = self.last_generation;
                 self.crashes.forget();
@@ -83,6 +84,7 @@ impl State {
                 for number in starting {
                     self.send_off(number, Step::Term, TERM_GRACE, now);
                 }
+                self.new_generation(now);
             }
         }
     }
@@ -90,22 +92,7 @@ impl State {
     /// A worker of the new generation did not become ready.
     pub(super) fn reload_worker_failed(&mut self, number: u32, failure: &Failure, now: Instant) {
         if self.generation() < self.target {
-            // Nobody has seen the new code yet: it never was.
-            let target = self.target;
-            let new: Vec<u32> = self
-                .workers
-                .iter()
-                .filter(|(_, worker)| worker.generation == target && worker.leaving.is_none())
-                .map(|(number, _)| *number)
-                .collect();
-            for number in new {
-                self.retire(number, now);
-            }
-            self.target = self.generation();
-            self.log(Level::Error, format!("reload failed, the old code keeps serving: {failure}"));
-            self.end_reload(Err(format!(
-                "the new code does not start; the old one keeps serving\n{failure}"
-            )));
+            self.reload_failed(failure, now);
             return;
         }
         let delay = self.crashes.failed(now).as_secs_f64();
@@ -124,6 +111,23 @@ impl State {
         }
     }
 
+    /// The new code does not start, and nobody has seen it yet: it never was.
+    pub(super) fn reload_failed(&mut self, failure: &Failure, now: Instant) {
+        let target = self.target;
+        let new: Vec<u32> = self
+            .workers
+            .iter()
+            .filter(|(_, worker)| worker.place.generation == target && worker.leaving.is_none())
+            .map(|(number, _)| *number)
+            .collect();
+        for number in new {
+            self.retire(number, now);
+        }
+        self.target = self.generation();
+        self.log(Level::Error, format!("reload failed, the old code keeps serving: {failure}"));
+        self.end_reload(Err(format!("the new code does not start; the old one keeps serving\n{failure}")));
+    }
+
     /// Ends a reload that is done, and begins the one that was asked for meanwhile.
     pub(super) fn settle_reload(&mut self, now: Instant) {
         self.advance_reload(now);
@@ -137,8 +141,9 @@ impl State {
 
     /// Tells how far it is, and whether it is done.
     fn advance_reload(&mut self, now: Instant) {
-        let wanted = self.settings.workers;
+        let wanted = self.wanted();
         let new = self.workers.values().filter(|worker| worker.serves() && self.is_fresh(worker)).count();
+        let complete = self.pools_are_complete();
         let old =
             self.workers.values().filter(|worker| worker.leaving.is_none() && !self.is_fresh(worker)).count();
         let draining = self.workers.values().filter(|worker| worker.leaving.is_some()).count();
@@ -151,7 +156,7 @@ impl State {
             self.log(Level::Info, format!("reload: {text}"));
             self.reply(&clients, &Reply::Progress { text });
         }
-        if new >= wanted as usize && old == 0 {
+        if complete && old == 0 {
             let began = self.reload.as_ref().map_or(now, |reload| reload.began);
             let after = now.saturating_duration_since(began).as_secs_f64();
             let finishing = match draining {

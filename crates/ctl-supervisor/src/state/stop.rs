@@ -82,6 +82,7 @@ impl State {
         for number in starting {
             self.send_off(number, Step::Term, TERM_GRACE, now);
         }
+        self.send_off_templates(Step::Term, TERM_GRACE, now);
         if self.gateway.runs() && self.active.is_some() {
             self.out.push(Action::TellGateway(ToGateway::Drain));
             let grace = self.settings.drain_delay + self.settings.drain_timeout + DRAIN_SLACK;
@@ -97,6 +98,7 @@ impl State {
         if self.gateway.leaving.is_none_or(|leaving| leaving.step < step) {
             self.send_off_gateway(step, grace, now);
         }
+        self.send_off_templates(step, grace, now);
         let slower = self
             .workers
             .iter()
@@ -124,7 +126,7 @@ impl State {
             self.out.push(Action::TellWorkerExit { worker: number });
             self.send_off(number, Step::Asked, EXIT_GRACE, now);
         }
-        if !self.workers.is_empty() {
+        if !self.workers.is_empty() || self.templates.are_left() {
             return;
         }
         self.answer_status(None);

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use ctl_admin::words::{AppReport, Command, FromGateway, FromWorker, Reply, ToGateway};
 
-use crate::event::{Action, Event, Exit, Level, RecycleLimits, Settings, Who};
+use crate::event::{Action, Event, Exit, Level, Place, Pool, RecycleLimits, Settings, Who};
 use crate::plan::{Outcome, Problem};
 
 use super::State;
@@ -23,7 +23,8 @@ struct Table {
 impl Table {
     fn new(workers: u32) -> Self {
         let settings = Settings {
-            workers,
+            pools: vec![Pool { name: "default".to_owned(), min: workers, max: workers }],
+            preload: false,
             starting_max: 2,
             start_timeout: START_TIMEOUT,
             drain_delay: Duration::ZERO,
@@ -94,13 +95,28 @@ impl Table {
     }
 }
 
+fn of(place: Place) -> String {
+    let pool = if place.pool == 0 { String::new() } else { format!(":pool{}", place.pool) };
+    format!("generation{}{pool}", place.generation)
+}
+
 /// Words to people are left out.
 fn words(actions: &[Action]) -> String {
     let word = |action: &Action| {
         Some(match action {
             Action::SpawnGateway { active: None } => "gateway".to_owned(),
             Action::SpawnGateway { active: Some((generation, _)) } => format!("gateway:active{generation}"),
-            Action::SpawnWorker { worker, generation } => format!("worker{worker}:generation{generation}"),
+            Action::SpawnTemplate { template, generation } => {
+                format!("template{template}:generation{generation}")
+            }
+            Action::SpawnWorker { worker, place } => format!("worker{worker}:{}", of(*place)),
+            Action::ForkWorker { template, worker, place } => {
+                format!("fork{worker}:{}:from{template}", of(*place))
+            }
+            Action::Become { template, worker, place } => {
+                format!("become{worker}:{}:from{template}", of(*place))
+            }
+            Action::Forget { worker } => format!("forget{worker}"),
             Action::TellGateway(ToGateway::Activate { generation, .. }) => format!("activate{generation}"),
             Action::TellGateway(ToGateway::Retire { workers }) => format!("retire{workers:?}"),
             Action::TellGateway(ToGateway::Drain) => "drain".to_owned(),
@@ -108,6 +124,8 @@ fn words(actions: &[Action]) -> String {
             Action::TellWorkerExit { worker } => format!("exit{worker}"),
             Action::TellWorkerDump { worker, request_id } => format!("dump{worker}:{request_id}"),
             Action::Terminate(Who::Gateway) => "term-gateway".to_owned(),
+            Action::Terminate(Who::Template(template)) => format!("term-template{template}"),
+            Action::Kill(Who::Template(template)) => format!("kill-template{template}"),
             Action::Terminate(Who::Worker(worker)) => format!("term{worker}"),
             Action::Kill(Who::Gateway) => "kill-gateway".to_owned(),
             Action::Kill(Who::Worker(worker)) => format!("kill{worker}"),
@@ -250,7 +268,7 @@ fn reloads_during_a_reload_are_one_more() {
 #[test]
 fn a_reload_may_change_the_number_of_workers() {
     let mut table = Table::serving(3);
-    table.settings.workers = 2;
+    (table.settings.pools[0].min, table.settings.pools[0].max) = (2, 2);
     assert_eq!(table.reload(7), "tls retire[1] worker4:generation2");
     assert_eq!(table.up(4), "activate2 retire[2] worker5:generation2");
     assert_eq!(table.up(5), "retire[3] done→7");

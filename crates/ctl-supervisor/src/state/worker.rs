@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use ctl_admin::words::{AppReport, ToGateway};
 
-use crate::event::{Action, Exit, Failure, Level, SIGKILL, Who};
+use crate::event::{Action, Exit, Failure, Level, Place, SIGKILL, Who};
 use crate::plan::{Outcome, Problem};
 
 use super::recycle::Wear;
@@ -29,11 +29,20 @@ pub(crate) struct Leaving {
     pub(crate) deadline: Instant,
 }
 
+/// An order to a template that is not answered yet.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Fork {
+    pub(super) template: u32,
+    pub(super) deadline: Instant,
+}
+
 /// What is known of a worker.
 #[derive(Debug)]
 pub(crate) struct Worker {
-    pub(crate) generation: u32,
+    pub(crate) place: Place,
     pub(crate) pid: Option<u32>,
+    /// It is being forked: by which template, and until when.
+    pub(super) fork: Option<Fork>,
     pub(crate) started: Instant,
     /// The app is imported, since then.
     pub(crate) ready: Option<Instant>,
@@ -47,10 +56,11 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
-    pub(super) fn new(generation: u32, now: Instant) -> Self {
+    pub(super) fn new(place: Place, now: Instant) -> Self {
         Self {
-            generation,
+            place,
             pid: None,
+            fork: None,
             started: now,
             ready: None,
             report: None,
@@ -131,7 +141,7 @@ impl State {
         if worker.leaving.is_some() {
             return;
         }
-        let generation = worker.generation;
+        let generation = worker.place.generation;
         // It says so and exits by itself; should it not, it is helped.
         self.send_off(number, Step::Asked, EXIT_GRACE, now);
         self.worker_event("died", number);
@@ -174,11 +184,11 @@ impl State {
             return;
         }
         if worker.ready.is_none() {
-            self.worker_failed(number, died_at_start(number, exit), now);
+            self.worker_failed(number, died_at_start(Who::Worker(number), exit), now);
             self.workers.remove(&number);
             return;
         }
-        let unseen = !worker.online && self.reload.is_some() && worker.generation == self.target;
+        let unseen = !worker.online && self.reload.is_some() && worker.place.generation == self.target;
         let served = now.saturating_duration_since(worker.started);
         let steady = worker.ready.is_some_and(|ready| now.saturating_duration_since(ready) >= STABLE_AFTER);
         self.workers.remove(&number);
@@ -188,7 +198,7 @@ impl State {
             return;
         }
         if unseen {
-            self.reload_worker_failed(number, &died_at_start(number, exit), now);
+            self.reload_worker_failed(number, &died_at_start(Who::Worker(number), exit), now);
             return;
         }
         let again = if steady {
@@ -240,6 +250,12 @@ impl State {
     /// Marks a worker as leaving, `step` being what it is told now.
     pub(super) fn send_off(&mut self, number: u32, step: Step, grace: Duration, now: Instant) {
         let Some(worker) = self.workers.get_mut(&number) else { return };
+        if worker.fork.is_some() && step != Step::Asked {
+            // There is no process yet that could be signalled.
+            self.workers.remove(&number);
+            self.out.push(Action::Forget { worker: number });
+            return;
+        }
         worker.leaving = Some(Leaving { step, deadline: now + grace });
         match step {
             Step::Asked => {}
@@ -252,6 +268,7 @@ impl State {
     pub(super) fn worker_deadline(&self, worker: &Worker) -> Option<Instant> {
         match (worker.leaving, worker.ready) {
             (Some(leaving), _) => Some(leaving.deadline),
+            (None, None) if worker.fork.is_some() => worker.fork.map(|fork| fork.deadline),
             (None, None) => Some(worker.started + self.settings.start_timeout),
             (None, Some(ready)) if !worker.online => {
                 // A worker cannot connect to a gateway that does not run.
@@ -288,15 +305,12 @@ impl State {
     /// Not ready, or not online, in time.
     fn late(&mut self, number: u32, now: Instant) {
         let Some(worker) = self.workers.get(&number) else { return };
+        if let Some(fork) = worker.fork {
+            self.template_hangs(fork.template, now);
+            return;
+        }
         let failure = if worker.ready.is_none() {
-            Failure::new(
-                format!(
-                    "worker {number} was not ready after {} s",
-                    self.settings.start_timeout.as_secs_f64()
-                ),
-                "something in the app's import takes long (a connection that does not answer?); \
-                 workers.start_timeout sets how long that may be",
-            )
+            not_ready(Who::Worker(number), self.settings.start_timeout)
         } else {
             Failure::new(format!("worker {number} did not connect to the gateway"), "")
         };
@@ -310,11 +324,19 @@ fn again_in(delay: Duration) -> String {
     format!("another one is started in {:.1} s", delay.as_secs_f64())
 }
 
-fn died_at_start(number: u32, exit: Exit) -> Failure {
+pub(super) fn not_ready(who: Who, start_timeout: Duration) -> Failure {
+    Failure::new(
+        format!("{who} was not ready after {} s", start_timeout.as_secs_f64()),
+        "something in the app's import takes long (a connection that does not answer?); \
+         workers.start_timeout sets how long that may be",
+    )
+}
+
+pub(super) fn died_at_start(who: Who, exit: Exit) -> Failure {
     let hint = match exit {
         Exit::Code(_) => "what it printed stands above",
         Exit::Signal(SIGKILL) => "most likely memory ran out: see `dmesg`, or the container's memory limit",
         Exit::Signal(_) => "a native extension may have crashed; try to import the app in a plain Python",
     };
-    Failure::new(format!("worker {number} ended while it started: {exit}"), hint)
+    Failure::new(format!("{who} ended while it started: {exit}"), hint)
 }

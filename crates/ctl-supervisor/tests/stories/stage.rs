@@ -48,6 +48,7 @@ pub(crate) fn supervisor() -> ! {
     }
     config.server.drain_timeout = Duration::from_millis(number("drain_timeout_ms", 5000));
     config.workers.start_timeout = Duration::from_millis(number("start_timeout_ms", 10_000));
+    config.workers.preload = script("preload") == "yes";
     if !script("user").is_empty() {
         config.workers.user = Some(script("user"));
     }
@@ -62,6 +63,7 @@ pub(crate) fn supervisor() -> ! {
         threads: 1,
         runtime_dir: dir.join("run"),
         worker_env: Vec::new(),
+        dev: false,
         banner: vec!["a line from the command".into()],
         gateway_command: role("gateway"),
         worker_command: match script("worker_sh") {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use ctl_admin::words::{AppReport, FromGateway, FromWorker, LoadReport, ToGateway, WorkerLoad};
 
 use super::*;
-use crate::event::{Action, Event, Exit, Settings, Who};
+use crate::event::{Action, Event, Exit, Pool, Settings, Who};
 
 const MIB: u64 = 1 << 20;
 const YOUNG: u64 = 50 * MIB;
@@ -38,7 +38,8 @@ struct World {
 impl World {
     fn new(workers: u32, recycle: RecycleLimits) -> Self {
         let settings = Settings {
-            workers,
+            pools: vec![Pool { name: "default".to_owned(), min: workers, max: workers }],
+            preload: false,
             starting_max: 2,
             start_timeout: Duration::from_secs(60),
             drain_delay: Duration::ZERO,

@@ -5,9 +5,11 @@ use std::time::{Duration, Instant};
 
 use ctl_admin::words::{AppReport, Command, FromGateway, FromWorker, Reply, ToGateway};
 
-use crate::event::{Action, ClientId, Event, Exit, RecycleLimits, Settings, Who};
+use crate::event::{Action, ClientId, Event, Exit, Pool, RecycleLimits, Settings, Who};
 use crate::plan::{Outcome, Problem};
-use crate::state::{State, phase_name};
+use crate::state::{State, Worker, phase_name};
+
+use super::births::Births;
 
 /// SplitMix64.
 pub(super) struct Dice(u64);
@@ -30,11 +32,12 @@ impl Dice {
 }
 
 #[derive(Debug, Clone, Copy, Default)]
-struct FakeWorker {
-    ready: bool,
-    online: bool,
+pub(super) struct FakeWorker {
+    pub(super) pool: u16,
+    pub(super) ready: bool,
+    pub(super) online: bool,
     /// Told to go, in whatever way.
-    told: bool,
+    pub(super) told: bool,
     /// Told with SIGKILL, which is the only way when it is deaf.
     pub(super) deaf: bool,
 }
@@ -51,11 +54,15 @@ pub(super) struct Misfortune {
 pub(super) const QUIET: Misfortune = Misfortune { bad_start: 0, deaf: 0 };
 
 /// Something that will happen.
-enum Later {
+pub(super) enum Later {
     Event(Event),
     /// The gateway of this number becomes ready.
     GatewayReady(u32),
     GatewayEnds(u32, Exit),
+    TemplateReady(u32),
+    TemplateEnds(u32, Exit),
+    /// The template of this number has forked this worker, or could not.
+    Forks(u32, u32),
     WorkerReady(u32),
     WorkerConnects(u32),
     WorkerEnds(u32, Exit),
@@ -72,8 +79,9 @@ pub(super) struct World {
     order: u64,
     gateway: Option<(u32, bool)>,
     gateways: u32,
-    workers: BTreeMap<u32, FakeWorker>,
-    used: BTreeSet<u32>,
+    pub(super) births: Births,
+    pub(super) workers: BTreeMap<u32, FakeWorker>,
+    pub(super) used: BTreeSet<u32>,
     pub(super) misfortune: Misfortune,
     /// Clients without a last reply.
     pub(super) waiting: BTreeMap<ClientId, Command>,
@@ -87,7 +95,8 @@ impl World {
     pub(super) fn new(seed: u64) -> Self {
         let mut dice = Dice(seed);
         let settings = Settings {
-            workers: 1 + (dice.next() % 6) as u32,
+            pools: pools(&mut dice),
+            preload: dice.chance(75),
             starting_max: 1 + (dice.next() % 4) as u32,
             start_timeout: dice.ms(5_000, 60_000),
             drain_delay: dice.ms(0, 5_000),
@@ -97,13 +106,13 @@ impl World {
         let now = Instant::now();
         Self {
             state: State::new(settings.clone(), seed, now),
-            dice,
             settings,
             now,
             later: BTreeMap::new(),
             order: 0,
             gateway: None,
             gateways: 0,
+            births: Births::new(&mut dice),
             workers: BTreeMap::new(),
             used: BTreeSet::new(),
             misfortune: QUIET,
@@ -112,10 +121,11 @@ impl World {
             stopping: false,
             spawns: Vec::new(),
             end: None,
+            dice,
         }
     }
 
-    fn after(&mut self, delay: Duration, later: Later) {
+    pub(super) fn after(&mut self, delay: Duration, later: Later) {
         self.order += 1;
         self.later.insert((self.now + delay, self.order), later);
     }
@@ -148,8 +158,11 @@ impl World {
         self.now = self.now.max(until);
     }
 
-    fn happen(&mut self, later: Later) {
+    pub(super) fn happen(&mut self, later: Later) {
         match later {
+            Later::TemplateReady(number) => self.template_ready(number),
+            Later::TemplateEnds(number, exit) => self.template_ends(number, exit),
+            Later::Forks(template, worker) => self.forks(template, worker),
             Later::Event(event) => self.feed(event),
             Later::GatewayReady(number) => {
                 let Some((_, ready)) = self.gateway.as_mut().filter(|(known, _)| *known == number) else {
@@ -217,29 +230,32 @@ impl World {
         }
     }
 
-    fn serving(&self) -> usize {
-        self.workers.values().filter(|worker| worker.ready && worker.online && !worker.told).count()
+    fn serving(&self, pool: u16) -> usize {
+        let serves = |worker: &&FakeWorker| worker.ready && worker.online && !worker.told;
+        self.workers.values().filter(serves).filter(|worker| worker.pool == pool).count()
     }
 
     /// A worker is told to go: fine if it did not serve anyway, or if enough others do.
     fn tell_to_go(&mut self, number: u32) {
-        let settings = self.settings.workers as usize;
-        let served =
-            self.workers.get(&number).is_some_and(|worker| worker.ready && worker.online && !worker.told);
-        if let Some(worker) = self.workers.get_mut(&number) {
-            worker.told = true;
-        }
-        let serving = self.serving();
+        let Some(worker) = self.workers.get_mut(&number) else { return };
+        let (pool, served) = (worker.pool, worker.ready && worker.online && !worker.told);
+        worker.told = true;
+        let serving = self.serving(pool);
+        let wanted = self.state.staff[usize::from(pool)] as usize;
         assert!(
-            !served || self.stopping || serving >= settings,
-            "worker {number} goes and {serving} of {settings} are left"
+            !served || self.stopping || serving >= wanted,
+            "worker {number} goes and {serving} of {wanted} are left"
         );
     }
 
     fn perform(&mut self, action: Action) {
         match action {
             Action::SpawnGateway { .. } => self.spawn_gateway(),
-            Action::SpawnWorker { worker, .. } => self.spawn_worker(worker),
+            Action::SpawnTemplate { template, .. } => self.spawn_template(template),
+            Action::SpawnWorker { worker, place } => self.spawn_worker(worker, place.pool),
+            Action::ForkWorker { template, worker, place } => self.fork_worker(template, worker, place.pool),
+            Action::Become { template, worker, place } => self.template_becomes(template, worker, place.pool),
+            Action::Forget { worker } => self.forget(worker),
             Action::TellGateway(message) => self.tell_gateway(message),
             Action::TellWorkerExit { worker } => {
                 self.tell_to_go(worker);
@@ -261,10 +277,14 @@ impl World {
             }
             Action::Kill(who) => {
                 // Now and then even SIGKILL has no effect; such a process counts for nothing any more.
-                if !self.dice.chance(self.misfortune.deaf / 8) {
+                if self.dice.chance(self.misfortune.deaf / 8) {
+                    match who {
+                        Who::Gateway => {}
+                        Who::Template(template) => self.births.remove(template),
+                        Who::Worker(worker) => drop(self.workers.remove(&worker)),
+                    }
+                } else {
                     self.ends(who, Exit::Signal(9), 100);
-                } else if let Who::Worker(worker) = who {
-                    self.workers.remove(&worker);
                 }
             }
             Action::Reply { client, reply } => {
@@ -282,7 +302,8 @@ impl World {
                 let read = if self.dice.chance(self.misfortune.bad_start / 4) {
                     Err("quintet.toml: line 1".to_owned())
                 } else {
-                    self.settings.workers = 1 + (self.dice.next() % 6) as u32;
+                    let workers = 1 + (self.dice.next() % 6) as u32;
+                    (self.settings.pools[0].min, self.settings.pools[0].max) = (workers, workers);
                     Ok(self.settings.clone())
                 };
                 self.after(Duration::ZERO, Later::Event(Event::ConfigRead(read)));
@@ -304,6 +325,7 @@ impl World {
                     self.after(delay, Later::GatewayEnds(number, exit));
                 }
             }
+            Who::Template(template) => self.after(delay, Later::TemplateEnds(template, exit)),
             Who::Worker(worker) => {
                 if let Some(known) = self.workers.get_mut(&worker) {
                     known.told = true;
@@ -331,48 +353,6 @@ impl World {
             }
         } else {
             self.after(delay, Later::GatewayReady(number));
-        }
-    }
-
-    fn spawn_worker(&mut self, worker: u32) {
-        assert!(self.used.insert(worker), "number {worker} is used again");
-        self.spawns.push(self.now);
-        if self.dice.chance(self.misfortune.bad_start / 4) {
-            let problem = Problem::new("fork: no memory");
-            self.after(
-                Duration::ZERO,
-                Later::Event(Event::SpawnFailed { who: Who::Worker(worker), problem }),
-            );
-            return;
-        }
-        let deaf = self.dice.chance(self.misfortune.deaf);
-        self.workers.insert(worker, FakeWorker { deaf, ..FakeWorker::default() });
-        self.after(Duration::ZERO, Later::Event(Event::Spawned { who: Who::Worker(worker), pid: worker }));
-        let delay = self.dice.ms(50, 4_000);
-        if !self.dice.chance(self.misfortune.bad_start) {
-            self.after(delay, Later::WorkerReady(worker));
-            return;
-        }
-        match self.dice.next() % 4 {
-            0 => {
-                let said = FromWorker::Failed {
-                    message: "no".to_owned(),
-                    traceback: String::new(),
-                    hint: String::new(),
-                };
-                self.after(delay, Later::Event(Event::Worker { worker, said }));
-                let ends = delay + self.dice.ms(0, 50);
-                self.after(ends, Later::WorkerEnds(worker, Exit::Code(1)));
-            }
-            1 => self.after(delay, Later::WorkerEnds(worker, Exit::Signal(11))),
-            // It comes up and goes down at once.
-            2 => {
-                self.after(delay, Later::WorkerReady(worker));
-                let ends = delay + self.dice.ms(0, 500);
-                self.after(ends, Later::WorkerEnds(worker, Exit::Signal(9)));
-            }
-            // It hangs.
-            _ => {}
         }
     }
 
@@ -432,7 +412,7 @@ impl World {
     pub(super) fn strike(&mut self) {
         let workers: Vec<u32> = self.workers.keys().copied().collect();
         let pick = (!workers.is_empty()).then(|| workers[self.dice.next() as usize % workers.len()]);
-        match (self.dice.next() % 8, pick) {
+        match (self.dice.next() % 9, pick) {
             (0 | 1, Some(worker)) => self.happen(Later::WorkerEnds(worker, Exit::Signal(9))),
             (2, Some(worker)) if self.gateway.is_some_and(|(_, ready)| ready) => {
                 self.feed(Event::Gateway(FromGateway::WorkerStuck { worker, request_id: String::new() }));
@@ -443,18 +423,32 @@ impl World {
                 }
             }
             (4, _) => self.feed(Event::ReloadSignal),
+            (7, _) => self.strike_templates(),
             (5 | 6, _) => self.ask(Command::Reload),
             _ => self.ask(Command::Status),
         }
     }
 
     pub(super) fn assert_healthy(&self) {
-        let wanted = self.settings.workers as usize;
-        assert_eq!(self.serving(), wanted, "{:#?}", self.state);
-        assert_eq!(self.workers.len(), wanted, "{:#?}", self.state);
+        for (pool, wanted) in (0..).zip(&self.state.staff) {
+            assert_eq!(self.serving(pool), *wanted as usize, "pool {pool}: {:#?}", self.state);
+        }
+        assert_eq!(self.workers.len(), self.state.wanted() as usize, "{:#?}", self.state);
         assert!(self.waiting.is_empty(), "{:?} have no answer: {:#?}", self.waiting, self.state);
         assert_eq!(phase_name(&self.state), "serving");
         let generation = self.state.generation();
-        assert!(self.state.workers().all(|(_, worker)| worker.generation == generation && worker.serves()));
+        let up_to_date = |worker: &Worker| worker.place.generation == generation && worker.serves();
+        assert!(self.state.workers().all(|(_, worker)| up_to_date(worker)));
+        self.assert_templates_are_healthy();
     }
+}
+
+/// The default one, and up to two others, which may have no worker.
+fn pools(dice: &mut Dice) -> Vec<Pool> {
+    let mut pools = Vec::new();
+    for pool in 0..=dice.next() % 3 {
+        let min = if pool == 0 { 1 + dice.next() % 6 } else { dice.next() % 3 } as u32;
+        pools.push(Pool { name: format!("pool{pool}"), min, max: min.max(1) });
+    }
+    pools
 }
