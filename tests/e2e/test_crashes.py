@@ -124,8 +124,11 @@ def test_a_worker_that_dies_at_once_is_not_started_in_a_frenzy(start: Start, tmp
     (tmp_path / "fragile.py").write_text(
         "import os, signal\n"
         "from plain import application\n"
-        f"open({str(starts)!r}, 'a').write('x')\n"
-        f"if os.path.exists({str(switch)!r}): os.kill(os.getpid(), signal.SIGKILL)\n"
+        "from quintet import postfork\n"
+        "@postfork\n"
+        "def die():\n"
+        f"    open({str(starts)!r}, 'a').write('x')\n"
+        f"    if os.path.exists({str(switch)!r}): os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     site = start(tmp_path, workers=1, flags=("--app", "fragile:application"))
     site.allow_log("worker")
