@@ -5,17 +5,22 @@
 //! read anything costs nothing: the next is taken.
 
 mod exchange;
+mod long;
 mod streamed;
 
 use std::sync::Arc;
 
+pub use long::Handshake;
+
 use ctl_telemetry::metrics::{APP_TIMEOUT_TOTAL, RETRIES_TOTAL, WORKER_LOST_TOTAL};
-use py_link::{RequestStart, RequestWriter, Scheme};
+use py_link::{Exchange, RequestStart, RequestWriter, Scheme};
+use tokio::time::{Instant, timeout_at};
 use tracing::warn;
 
 use crate::client::is_for_the_app;
+use crate::link::long::{HINTS_MAX, LongLinks};
 use crate::link::{Received, RequestBodySource, SlotError};
-use crate::message::{BodyError, RequestBody, RequestHead, Response, Trail};
+use crate::message::{BodyError, Headers, RequestBody, RequestHead, Response, Trail};
 use crate::pools::Pools;
 use crate::queue::priority::Class;
 use crate::queue::{CheckedOut, NoSlot};
@@ -83,6 +88,8 @@ pub enum Failure {
 pub struct Dispatcher {
     /// The slots.
     pub pools: Arc<Pools>,
+    /// The long links.
+    pub links: Arc<LongLinks>,
     /// `SCRIPT_NAME`.
     pub mount: String,
     /// Longest streamed request body; the others were bounded when they were read.
@@ -163,9 +170,9 @@ impl Dispatcher {
         request: &Ready<'_>,
         body: &mut B,
     ) -> Result<Received, Lost> {
-        let app_timeout = checkout.app_timeout();
+        let deadline = Instant::now() + checkout.app_timeout();
         let slot = checkout.slot();
-        let exchange = async {
+        let sending = {
             let (source, frame_body) = match request.payload {
                 Payload::Empty | Payload::Stream(_) => (RequestBodySource::InFrame, py_link::Body::None),
                 Payload::Memory(bytes) => (RequestBodySource::InFrame, py_link::Body::Inline(bytes)),
@@ -173,18 +180,41 @@ impl Dispatcher {
                     (RequestBodySource::File(file), py_link::Body::File { len: *len })
                 }
             };
-            slot.send_request(source, |out| self.write(out, request, frame_body)).await?;
-            slot.receive().await
+            slot.send_request(source, move |out| self.write(out, request, Exchange::Http, frame_body))
         };
-        let received = tokio::select! {
+        let sent = tokio::select! {
             biased;
-            received = tokio::time::timeout(app_timeout, exchange) => received,
+            sent = timeout_at(deadline, sending) => sent,
             // Dropping the checked-out slot cancels the exchange.
             () = body.closed() => return Err(Lost::Final(Failure::ClientGone)),
         };
-        match received {
-            Ok(received) => received.map_err(|error| Self::lost(&error, request)),
-            Err(_) => Err(Self::timed_out(checkout, request)),
+        match sent {
+            Ok(sent) => sent.map_err(|error| Self::lost(&error, request))?,
+            Err(_) => return Err(Self::timed_out(checkout, request)),
+        }
+        Self::first(checkout, request, body, deadline).await
+    }
+
+    /// Waits for the first frame of an answer to a request that is sent, and passes hints on before it.
+    async fn first<B: RequestBody>(
+        checkout: &mut CheckedOut,
+        request: &Ready<'_>,
+        body: &mut B,
+        deadline: Instant,
+    ) -> Result<Received, Lost> {
+        let mut hints = Hints::default();
+        loop {
+            let received = tokio::select! {
+                biased;
+                received = timeout_at(deadline, checkout.slot().receive()) => received,
+                // Dropping the checked-out slot cancels the exchange.
+                () = body.closed() => return Err(Lost::Final(Failure::ClientGone)),
+            };
+            match received {
+                Ok(Ok(Received::Hints(fields))) => hints.pass(&fields, body).await,
+                Ok(received) => return received.map_err(|error| Self::lost(&error, request)),
+                Err(_) => return Err(Self::timed_out(checkout, request)),
+            }
         }
     }
 
@@ -212,7 +242,7 @@ impl Dispatcher {
     }
 
     /// Appends the request frame.
-    fn write(&self, out: &mut Vec<u8>, request: &Ready<'_>, body: py_link::Body<'_>) {
+    fn write(&self, out: &mut Vec<u8>, request: &Ready<'_>, exchange: Exchange, body: py_link::Body<'_>) {
         let (head, origin) = (request.head, &request.origin);
         let mut writer = RequestWriter::start(
             out,
@@ -227,7 +257,7 @@ impl Dispatcher {
                 server_port: origin.server_port,
                 remote_addr: origin.remote_addr.as_bytes(),
                 remote_port: origin.remote_port,
-                exchange: py_link::Exchange::Http,
+                exchange,
                 tls: origin.tls,
             },
         );
@@ -251,6 +281,19 @@ impl Dispatcher {
             }
         }
         writer.body(body);
+    }
+}
+
+/// Early hints of one answer (RFC 8297) on their way to the client.
+#[derive(Default)]
+struct Hints(u8);
+
+impl Hints {
+    async fn pass<B: RequestBody>(&mut self, fields: &Headers, body: &mut B) {
+        if self.0 < HINTS_MAX {
+            self.0 += 1;
+            body.inform(103, fields).await;
+        }
     }
 }
 

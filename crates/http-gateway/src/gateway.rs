@@ -24,6 +24,7 @@ use crate::admin_http::{self, Admin};
 use crate::client::TrustedProxies;
 use crate::drain::{Drain, Phase};
 use crate::link::accept::{Credentials, accept};
+use crate::link::long::{LongLimits, LongLinks, LongNews};
 use crate::listen::{Edge, Listening, Reactors, run_reactors};
 use crate::pools::Pools;
 use crate::queue::WorkerNews;
@@ -74,6 +75,7 @@ pub fn run(control: StdUnixStream, take: Take<'_>, on_start: impl FnOnce(&Config
 struct Running {
     config: Arc<Config>,
     pools: Arc<Pools>,
+    links: Arc<LongLinks>,
     gateway: Arc<Gateway>,
     tls: Option<Arc<Identity>>,
     reactors: Reactors,
@@ -84,6 +86,7 @@ struct Running {
 /// What the process listens to besides the supervisor.
 struct Ears {
     news: mpsc::UnboundedReceiver<WorkerNews>,
+    long: mpsc::UnboundedReceiver<LongNews>,
     asked: mpsc::Receiver<Command>,
 }
 
@@ -109,10 +112,17 @@ impl Running {
                 .map_err(|error| format!("proxy.trusted: {error}\nhint: {}", error.hint))?,
         );
         let (pools, news) = Pools::new(&config);
+        let (links, long) =
+            LongLinks::new(LongLimits { grace: config.workers.long_lived_grace, app: config.timeouts.app });
         let access = AccessLog::open(config.log.access, io::stdout())
             .map_err(|error| format!("access log: {error}"))?;
-        let gateway =
-            Arc::new(Gateway::new(Arc::clone(&config), Arc::clone(&trusted), Arc::clone(&pools), access));
+        let gateway = Arc::new(Gateway::new(
+            Arc::clone(&config),
+            Arc::clone(&trusted),
+            Arc::clone(&pools),
+            Arc::clone(&links),
+            access,
+        ));
         let mut listeners = Vec::new();
         for listener in start.listeners {
             let socket = take(listener.fd).map_err(|error| format!("{}: {error}", listener.name))?;
@@ -131,13 +141,13 @@ impl Running {
         let reactors = run_reactors(listeners, edge)
             .map_err(|error| format!("could not start the reactors: {error}"))?;
         let link = take(start.link_fd).map_err(|error| format!("link: {error}"))?;
-        accept_workers(link, start.token, start.worker_uid, &reactors, &pools)?;
+        accept_workers(link, start.token, start.worker_uid, &reactors, (&pools, &links))?;
         let asked = admin(start.admin, take, &config, &gateway, drain_ear)?;
-        let running = Self { config, pools, gateway, tls, reactors, gate, drain };
+        let running = Self { config, pools, links, gateway, tls, reactors, gate, drain };
         if let Some((generation, app)) = start.active {
             running.activate(generation, &app);
         }
-        Ok((running, Ears { news, asked }))
+        Ok((running, Ears { news, long, asked }))
     }
 
     fn activate(&self, generation: u32, app: &AppReport) {
@@ -156,8 +166,11 @@ impl Running {
                     Some(ToGateway::Drain) => break,
                     Some(message) => self.act(message, &mut control).await,
                 },
-                Some(news) = ears.news.recv() => control.send(&told(news)).await,
-                report = reports.due(&self.pools) => control.send(&FromGateway::Load(Box::new(report))).await,
+                Some(news) = ears.news.recv() => self.tell(news, &mut control).await,
+                Some(news) = ears.long.recv() => control.send(&told_of_long(news)).await,
+                report = reports.due(&self.pools, &self.links) => {
+                    control.send(&FromGateway::Load(Box::new(report))).await;
+                }
                 Some(command) = ears.asked.recv() => control.send(&FromGateway::Asked(command)).await,
             }
         }
@@ -175,7 +188,8 @@ impl Running {
                     None => return 0,
                     Some(message) => self.act(message, &mut control).await,
                 },
-                Some(news) = ears.news.recv() => control.send(&told(news)).await,
+                Some(news) = ears.news.recv() => self.tell(news, &mut control).await,
+                Some(news) = ears.long.recv() => control.send(&told_of_long(news)).await,
             }
         }
         control.send(&FromGateway::Drained).await;
@@ -188,7 +202,24 @@ impl Running {
         self.drain.send_replace(Phase::Leaving);
         tokio::time::sleep(self.config.server.drain_delay).await;
         self.drain.send_replace(Phase::Draining);
-        self.reactors.drained(self.config.server.drain_timeout).await
+        let drained = self.reactors.drained(self.config.server.drain_timeout);
+        tokio::pin!(drained);
+        // What lasts has its grace, then it is ended in order.
+        tokio::select! {
+            in_time = &mut drained => return in_time,
+            () = tokio::time::sleep(self.config.workers.long_lived_grace) => self.links.dismiss_all(),
+        }
+        drained.await
+    }
+
+    /// A worker is gone when its slots and its long link are.
+    async fn tell(&self, news: WorkerNews, control: &mut Control) {
+        if let WorkerNews::Retired(worker) = news
+            && !self.links.slots_gone(worker)
+        {
+            return;
+        }
+        control.send(&told(news)).await;
     }
 
     async fn act(&self, message: ToGateway, control: &mut Control) {
@@ -197,6 +228,8 @@ impl Running {
             ToGateway::Activate { generation, app } => self.activate(generation, &app),
             ToGateway::Retire { workers } => {
                 for worker in workers {
+                    // First the long link: it is to know before the news that the slots are gone.
+                    self.links.retire(worker);
                     self.pools.retire(worker);
                 }
             }
@@ -236,12 +269,20 @@ fn told(news: WorkerNews) -> FromGateway {
     }
 }
 
+fn told_of_long(news: LongNews) -> FromGateway {
+    match news {
+        LongNews::Over(worker) => FromGateway::WorkerRetired { worker },
+        LongNews::Wanted(pool) => FromGateway::PoolWanted { pool },
+        LongNews::Stuck(worker) => FromGateway::WorkerStuck { worker, request_id: String::new() },
+    }
+}
+
 fn accept_workers(
     link: OwnedFd,
     token: String,
     worker_uid: Option<u32>,
     reactors: &Reactors,
-    pools: &Arc<Pools>,
+    (pools, links): (&Arc<Pools>, &Arc<LongLinks>),
 ) -> Result<(), String> {
     let listener = std::os::unix::net::UnixListener::from(link);
     listener
@@ -250,7 +291,8 @@ fn accept_workers(
         .map(|listener| {
             let own = rustix::process::getuid().as_raw();
             let credentials = Credentials { token, uids: std::iter::once(own).chain(worker_uid).collect() };
-            tokio::spawn(accept(listener, credentials, reactors.handles().to_vec(), Arc::clone(pools)));
+            let reactors = reactors.handles().to_vec();
+            tokio::spawn(accept(listener, credentials, reactors, Arc::clone(pools), Arc::clone(links)));
         })
         .map_err(|error| format!("link: {error}"))
 }

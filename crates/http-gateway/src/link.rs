@@ -1,24 +1,28 @@
-//! The gateway's end of the link: slots, each a unix stream to one thread of a worker.
+//! The gateway's end of the link: slots, each a unix stream to one place in a worker, and the long links of ASGI workers.
 //!
 //! [`Slot`] moves frames and descriptors and knows whether an exchange is open; what a request or an answer means
-//! is the business of [`crate::dispatch`]. [`accept`] takes workers' streams in after their hand-shake.
+//! is the business of [`crate::dispatch`]. [`long`] does the same for exchanges that last. [`accept`] takes workers'
+//! streams in after their hand-shake.
 //!
 //! # Cancel safety
 //! Every method may be dropped at any await: what was received stays in the buffer, what is half sent is sent on
 //! by the next call or by [`Slot::end_exchange`].
 
 pub mod accept;
+pub mod long;
 mod receive;
 mod send;
 mod stream;
 
 use std::io;
+use std::sync::Arc;
 
 use py_link::{Flags, Kind, LinkError, frame};
 use rustix::net::SendFlags;
 
 use crate::queue::Homed;
-use receive::ReceiveBuffer;
+use long::{Detached, LongLinks};
+use receive::{FromWorker, ReceiveBuffer};
 pub use receive::{Head, Received};
 pub use send::RequestBodySource;
 use send::SendBuffer;
@@ -58,6 +62,8 @@ pub struct Slot {
     identity: SlotIdentity,
     received: ReceiveBuffer,
     sending: SendBuffer,
+    /// Where exchanges go that leave the slot.
+    links: Option<Arc<LongLinks>>,
     /// The worker still owes the end of a response.
     response_open: bool,
     /// We still owe the end of a streamed request body.
@@ -79,9 +85,17 @@ impl Slot {
             identity,
             received: ReceiveBuffer::default(),
             sending: SendBuffer::default(),
+            links: None,
             response_open: false,
             request_open: false,
         })
+    }
+
+    /// The same, of a worker that may have a long link.
+    #[must_use]
+    pub fn beside(mut self, links: &Arc<LongLinks>) -> Self {
+        self.links = Some(Arc::clone(links));
+        self
     }
 
     /// The worker's number.
@@ -115,8 +129,7 @@ impl Slot {
     /// The next piece of the worker's answer.
     pub async fn receive(&mut self) -> Result<Received, SlotError> {
         let received = self.received.next(&self.stream).await?;
-        self.note_end(&received);
-        Ok(received)
+        self.noted(received)
     }
 
     /// Queues a piece of a streamed request body; END with the last, ABORT when the client broke it off. Call
@@ -144,8 +157,7 @@ impl Slot {
             sent = sending.flush(stream) => { sent?; return Ok(None) }
             received = received.next(stream) => received?,
         };
-        self.note_end(&received);
-        Ok(Some(received))
+        self.noted(received).map(Some)
     }
 
     /// Sends what is queued as far as that goes without waiting; the end of the exchange sends the rest.
@@ -153,11 +165,27 @@ impl Slot {
         self.sending.try_flush(&self.stream);
     }
 
-    fn note_end(&mut self, received: &Received) {
-        if received.flags().is_end() || received.flags().is_abort() {
+    /// What a frame means here, and whether the exchange is over with it.
+    fn noted(&mut self, (_, frame): (u16, FromWorker)) -> Result<Received, SlotError> {
+        let received = match frame {
+            FromWorker::Answer(received) => received,
+            FromWorker::Detached(_, head) if head.flags != Flags::NONE => {
+                return Err(LinkError::Malformed("detached").into());
+            }
+            FromWorker::Detached(stream, head) => {
+                let links = self.links.as_ref().ok_or(LinkError::Malformed("detached"))?;
+                Received::Detached(Detached::new(Arc::clone(links), self.identity.worker, stream, head))
+            }
+            FromWorker::Credit(_) | FromWorker::Message(..) | FromWorker::Close(..) => {
+                return Err(LinkError::Malformed("frame on a slot").into());
+            }
+        };
+        let flags = received.flags();
+        if flags.is_end() || flags.is_abort() || matches!(received, Received::Detached(_)) {
             self.response_open = false;
             self.received.shrink();
         }
+        Ok(received)
     }
 
     /// Tells the worker that the client is gone.

@@ -5,24 +5,27 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Instant;
 
-use ctl_admin::words::AppReport;
+use bytes::Bytes;
+use ctl_admin::words::{AppReport, Interface};
 use ctl_config::Config;
 use ctl_telemetry::metrics as m;
 use tracing::error;
 
 use crate::access_log::AccessLog;
 use crate::client::{self, Identity, TrustedProxies};
-use crate::dispatch::{Dispatcher, Failure, Origin, Ready};
+use crate::dispatch::{Dispatcher, Failure, Handshake, Origin, Ready};
 use crate::error_page;
 use crate::files::{FileResponse, Files};
+use crate::link::long::LongLinks;
 use crate::message::{
-    AnsweredBy, BodyError, BodyLength, Connection, Exchange, RequestBody, RequestHead, Response, Service,
-    Trail,
+    AnsweredBy, BodyError, BodyLength, Connection, Exchange, Method, RequestBody, RequestHead, Response,
+    Service, Trail,
 };
 use crate::pools::Pools;
 use crate::request_body::{GatherError, GatherLimits, Payload, gather};
 use crate::request_id::RequestIds;
 use crate::spool::{PumpLimits, SpoolLimits};
+use crate::websocket::Answer;
 
 /// Everything a request meets between its protocol and its worker.
 pub struct Gateway {
@@ -43,11 +46,13 @@ impl Gateway {
         config: Arc<Config>,
         trusted: Arc<TrustedProxies>,
         pools: Arc<Pools>,
+        links: Arc<LongLinks>,
         access: Option<AccessLog>,
     ) -> Self {
         let spool_dir = config.buffers.dir.clone().unwrap_or_else(std::env::temp_dir);
         let dispatcher = Dispatcher {
             pools,
+            links,
             mount: config.app.mount.clone(),
             body_bytes_max: config.limits.body_max,
             spool: SpoolLimits {
@@ -81,6 +86,7 @@ impl Gateway {
             Err(error) => error!("files are not served: {error}"),
         }
         self.dispatcher.pools.activate(generation);
+        self.dispatcher.links.activate(generation, app.interface == Interface::Asgi);
         self.ready.store(true, Relaxed);
     }
 
@@ -114,6 +120,7 @@ impl Gateway {
     /// To the app and back.
     async fn ask_app<B: RequestBody>(
         &self,
+        connection: &Connection,
         identity: &Identity<'_>,
         head: &RequestHead,
         body: &mut B,
@@ -125,23 +132,19 @@ impl Gateway {
         };
         let request_id = trail.request_id.clone();
         let client = trail.client.map_or_else(String::new, |client| client.to_string());
-        let request = Ready {
-            head,
-            origin: Origin {
-                request_id: &request_id,
-                remote_addr: &client,
-                remote_port: identity.port,
-                scheme: identity.scheme,
-                host: &identity.host,
-                server_name: &identity.server_name,
-                server_port: identity.server_port,
-                tls: None,
-                headers_heard: identity.headers_heard,
-            },
-            payload: &payload,
-        };
+        let origin = origin(connection, identity, &request_id, &client);
+        let request = Ready { head, origin, payload: &payload };
         let broken_off = matches!(payload, Payload::Stream(_));
-        let mut response = match self.dispatcher.dispatch(&request, body, trail).await {
+        let events = if body.length() == BodyLength::None && asks_for_events(head) {
+            self.dispatcher.events(&request, body, trail).await
+        } else {
+            None
+        };
+        let answered = match events {
+            Some(answered) => answered,
+            None => self.dispatcher.dispatch(&request, body, trail).await,
+        };
+        let mut response = match answered {
             Ok(response) => response,
             Err(failure) => {
                 let mut response = self.failed(failure, head, trail);
@@ -213,6 +216,54 @@ impl Gateway {
     }
 }
 
+/// The request of a handshake has no body.
+struct NoBody;
+
+impl RequestBody for NoBody {
+    fn length(&self) -> BodyLength {
+        BodyLength::None
+    }
+
+    async fn chunk(&mut self) -> Result<Option<Bytes>, BodyError> {
+        Ok(None)
+    }
+
+    async fn closed(&mut self) {
+        // The driver drops the service when its client goes.
+        std::future::pending::<()>().await;
+    }
+}
+
+/// Who asks, in the words of the dispatcher.
+fn origin<'a>(
+    connection: &Connection,
+    identity: &'a Identity<'_>,
+    request_id: &'a str,
+    client: &'a str,
+) -> Origin<'a> {
+    Origin {
+        request_id,
+        remote_addr: client,
+        remote_port: identity.port,
+        scheme: identity.scheme,
+        host: &identity.host,
+        server_name: &identity.server_name,
+        server_port: identity.server_port,
+        tls: connection.tls_facts,
+        headers_heard: identity.headers_heard,
+    }
+}
+
+/// Will the answer last, if it is what the client hopes for? `EventSource` says so in its Accept (HTML, 9.2.2).
+fn asks_for_events(head: &RequestHead) -> bool {
+    const EVENTS: &[u8] = b"text/event-stream";
+    head.method == Method::Get
+        && head
+            .headers
+            .all("accept")
+            .any(|accept| accept.windows(EVENTS.len()).any(|window| window.eq_ignore_ascii_case(EVENTS)))
+}
+
 /// A file as a response.
 fn from_file(file: FileResponse, mut trail: Trail) -> Response {
     trail.by = AnsweredBy::File;
@@ -260,7 +311,30 @@ impl Service for Gateway {
         {
             return from_file(file, trail);
         }
-        self.ask_app(&identity, head, body, &mut trail).await
+        self.ask_app(connection, &identity, head, body, &mut trail).await
+    }
+
+    async fn websocket(&self, connection: &Connection, head: &RequestHead) -> Answer {
+        let identity = client::identify(connection, &head.headers, &self.trusted);
+        let given = identity.headers_heard.then(|| head.headers.get("x-request-id")).flatten();
+        let request_id = self.ids.keep_or_make(given);
+        let mut trail = error_page::own_trail(Instant::now(), request_id.clone(), identity.addr);
+        if let Some(response) = self.health(head.path(), &trail) {
+            return Answer::Refused(response);
+        }
+        let client = trail.client.map_or_else(String::new, |client| client.to_string());
+        let origin = origin(connection, &identity, &request_id, &client);
+        let request = Ready { head, origin, payload: &Payload::Empty };
+        match self.dispatcher.websocket(&request, &mut NoBody, &mut trail).await {
+            Some(Ok(Handshake::Accepted(Response { headers, trail, .. }, session))) => {
+                Answer::Accepted { headers, session, trail }
+            }
+            Some(Ok(Handshake::Answered(response))) => Answer::Refused(response),
+            Some(Ok(Handshake::Refused)) => Answer::Refused(error_for(head, 403, &trail)),
+            Some(Err(failure)) => Answer::Refused(self.failed(failure, head, &trail)),
+            // RFC 9110, 7.8: a server may ignore Upgrade. The app sees a GET.
+            None => Answer::Refused(self.call(connection, head, &mut NoBody).await),
+        }
     }
 
     fn refuse(&self, connection: &Connection, status: u16, why: &'static str) -> Response {
@@ -286,7 +360,10 @@ impl Service for Gateway {
             AnsweredBy::Gateway => &m::REQUESTS_GATEWAY_TOTAL,
         };
         by.inc();
-        m::REQUEST_SECONDS.observe(exchange.trail.started.elapsed());
+        // A WebSocket's hours would say nothing of requests.
+        if exchange.status != 101 {
+            m::REQUEST_SECONDS.observe(exchange.trail.started.elapsed());
+        }
         if let Some(access) = &self.access {
             access.record(exchange);
         }

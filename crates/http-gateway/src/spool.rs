@@ -4,6 +4,8 @@
 //! file, both bounded. Beyond the bounds the worker has to wait: such slots are counted, capped and timed.
 //! [`BodyStream`] is the client's end; [`Writer`] the worker's, driven by [`pump`].
 //!
+//! An exchange on the long link ([`crate::link::long`]) needs none of this: its window is its bound, and the stream itself the body.
+//!
 //! # Cancel safety
 //! Dropping [`BodyStream`] tells the pump that the client is gone; the worker is cancelled and its slot given back.
 
@@ -21,7 +23,8 @@ use bytes::Bytes;
 use ctl_telemetry::metrics::RESPONSE_SPOOLED_TOTAL;
 use tokio::sync::Notify;
 
-use crate::message::FileBody;
+use crate::link::long::{End, Item, LongStream};
+use crate::message::{FileBody, Headers};
 pub use pump::{PumpLimits, pump};
 
 /// Memory that all spools together may take; above it they go to disk at once. Many clients that are slow at the
@@ -59,7 +62,10 @@ pub struct Aborted;
 pub fn spool(limits: SpoolLimits) -> (Writer, BodyStream) {
     let shared =
         Arc::new(Shared { state: Mutex::default(), to_reader: Notify::new(), to_writer: Notify::new() });
-    (Writer { shared: Arc::clone(&shared), limits }, BodyStream { shared })
+    (
+        Writer { shared: Arc::clone(&shared), limits },
+        BodyStream { source: Source::Spool(shared), trailers: None },
+    )
 }
 
 struct Shared {
@@ -78,6 +84,7 @@ struct State {
     /// Where the next byte of the file goes; back to 0 when the reader has taken all of it.
     file_end: u64,
     ended: Option<Result<(), Aborted>>,
+    trailers: Option<Headers>,
     reader_gone: bool,
 }
 
@@ -107,7 +114,14 @@ impl Shared {
 
 /// What a protocol driver pulls.
 pub struct BodyStream {
-    shared: Arc<Shared>,
+    source: Source,
+    trailers: Option<Headers>,
+}
+
+/// Where it comes from.
+enum Source {
+    Spool(Arc<Shared>),
+    Long(LongStream),
 }
 
 impl std::fmt::Debug for BodyStream {
@@ -117,6 +131,11 @@ impl std::fmt::Debug for BodyStream {
 }
 
 impl BodyStream {
+    /// The rest of an exchange on the long link, behind its head.
+    pub(crate) fn long(stream: LongStream) -> Self {
+        Self { source: Source::Long(stream), trailers: None }
+    }
+
     /// The next piece as soon as there is one; `None` at the end. Cancel safe. A piece must have been sent (or
     /// dropped) before the next is asked for: its place in the file may be written anew.
     pub async fn next(&mut self) -> Option<Result<Piece, Aborted>> {
@@ -124,16 +143,45 @@ impl BodyStream {
             if let Some(next) = self.try_next() {
                 return next;
             }
-            self.shared.to_reader.notified().await;
+            match &self.source {
+                Source::Spool(shared) => shared.to_reader.notified().await,
+                Source::Long(stream) => stream.came().await,
+            }
         }
     }
 
     /// The next piece if it is here: `None` when it has still to be made, `Some(None)` at the end.
     #[allow(clippy::option_option)] // "not yet", "never again" and a piece are three answers
     pub fn try_next(&mut self) -> Option<Option<Result<Piece, Aborted>>> {
-        let mut state = self.shared.state();
+        match &self.source {
+            Source::Spool(shared) => shared.try_next(&mut self.trailers),
+            Source::Long(stream) => loop {
+                return match stream.try_next()? {
+                    Ok(Item::Piece(piece)) => Some(Some(Ok(piece))),
+                    // Nothing else comes behind the head of a response.
+                    Ok(Item::Hints(_) | Item::Head(_) | Item::Message(..)) => continue,
+                    Err(End::Complete(trailers)) => {
+                        self.trailers = trailers;
+                        Some(None)
+                    }
+                    Err(End::Aborted | End::Lost | End::Close(..)) => Some(Some(Err(Aborted))),
+                };
+            },
+        }
+    }
+
+    /// Fields behind the body, once, after its end.
+    pub fn take_trailers(&mut self) -> Option<Headers> {
+        self.trailers.take()
+    }
+}
+
+impl Shared {
+    #[allow(clippy::option_option)] // as above
+    fn try_next(&self, trailers: &mut Option<Headers>) -> Option<Option<Result<Piece, Aborted>>> {
+        let mut state = self.state();
         let piece = state.pieces.pop_front();
-        self.shared.to_writer.notify_one();
+        self.to_writer.notify_one();
         if let Some(piece) = piece {
             if let Piece::Bytes(bytes) = &piece {
                 state.free_memory(bytes.len() as u64);
@@ -143,7 +191,10 @@ impl BodyStream {
         // All that was in the file has been sent.
         state.file_end = 0;
         match state.ended? {
-            Ok(()) => Some(None),
+            Ok(()) => {
+                *trailers = state.trailers.take();
+                Some(None)
+            }
             Err(aborted) => Some(Some(Err(aborted))),
         }
     }
@@ -151,14 +202,16 @@ impl BodyStream {
 
 impl Drop for BodyStream {
     fn drop(&mut self) {
-        let mut state = self.shared.state();
+        // A stream of the long link sees to itself.
+        let Source::Spool(shared) = &self.source else { return };
+        let mut state = shared.state();
         state.reader_gone = true;
         let pieces = std::mem::take(&mut state.pieces);
         let memory = state.memory;
         state.free_memory(memory);
         drop(state);
         drop(pieces);
-        self.shared.to_writer.notify_one();
+        shared.to_writer.notify_one();
     }
 }
 
@@ -280,6 +333,11 @@ impl Writer {
     pub fn end(self, how: Result<(), Aborted>) {
         self.shared.state().ended = Some(how);
         self.shared.to_reader.notify_one();
+    }
+
+    /// Says that these fields come behind the body.
+    pub fn trailers(&self, fields: Headers) {
+        self.shared.state().trailers = Some(fields);
     }
 
     /// Resolves when the client is gone. Cancel safe.

@@ -31,6 +31,10 @@ pub const WINDOW_BYTES: u32 = 256 << 10;
 /// The longest piece of a body or message in one frame of a long link: one stream must not keep the others waiting for long.
 pub const PIECE_BYTES_MAX: usize = 64 << 10;
 
+/// The longest WebSocket message of an app: it is put together at the gateway before it goes to the client. (Those of clients are
+/// bounded by `websocket.message_max`.)
+pub const APP_MESSAGE_BYTES_MAX: usize = 16 << 20;
+
 /// The first number that workers give.
 pub const DETACHED_FIRST: u16 = 1 << 15;
 

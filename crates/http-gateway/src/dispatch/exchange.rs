@@ -1,8 +1,10 @@
 //! From the first frame of an answer to a [`Response`].
 
+use ctl_telemetry::metrics::WORKER_LOST_TOTAL;
 use py_link::Flags;
 use tracing::warn;
 
+use super::long::lasting;
 use super::{Dispatcher, Failure};
 use crate::link::{Head, Received};
 use crate::message::{AnsweredBy, Body, Response, Trail};
@@ -18,13 +20,30 @@ impl Dispatcher {
         trail: &mut Trail,
     ) -> Result<Response, Failure> {
         let worker = checkout.worker();
-        let Received::Head(head) = received else {
-            warn!(
-                request_id = &*trail.request_id,
-                worker, "an answer that does not start with its head: answered 502"
-            );
-            checkout.lose();
-            return Err(Failure::WorkerLost);
+        let request_id = trail.request_id.clone();
+        let head = match received {
+            Received::Head(head) => head,
+            Received::Detached(detached) => {
+                // Its part of the exchange is over.
+                drop(checkout);
+                if let Some((head, stream)) = detached.claim() {
+                    return Ok(lasting(*head, stream, trail));
+                }
+                WORKER_LOST_TOTAL.inc();
+                warn!(
+                    request_id = &*request_id,
+                    worker, "an answer moved to a long link that has ended: answered 502"
+                );
+                return Err(Failure::WorkerLost);
+            }
+            _ => {
+                warn!(
+                    request_id = &*request_id,
+                    worker, "an answer that does not start with its head: answered 502"
+                );
+                checkout.lose();
+                return Err(Failure::WorkerLost);
+            }
         };
         trail.by = AnsweredBy::Worker(worker);
         let Head { status, reason, headers, body, flags } = *head;

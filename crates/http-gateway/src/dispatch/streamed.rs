@@ -5,10 +5,10 @@
 
 use std::time::Duration;
 
-use py_link::Flags;
-use tokio::time::timeout;
+use py_link::{Exchange, Flags};
+use tokio::time::{Instant, timeout};
 
-use super::{Dispatcher, Failure, Lost, Ready};
+use super::{Dispatcher, Failure, Hints, Lost, Ready};
 use crate::link::{Received, RequestBodySource, Slot};
 use crate::message::{BodyError, RequestBody};
 use crate::queue::CheckedOut;
@@ -35,17 +35,21 @@ impl Dispatcher {
         let app_timeout = checkout.app_timeout();
         let slot = checkout.slot();
         let start = py_link::Body::Stream { len };
-        let sending = slot.send_request(RequestBodySource::Stream, |out| self.write(out, request, start));
+        let sending = slot.send_request(RequestBodySource::Stream, |out| {
+            self.write(out, request, Exchange::Http, start);
+        });
         match timeout(app_timeout, sending).await {
             Ok(sent) => sent.map_err(|error| Self::lost(&error, request))?,
             Err(_) => return Err(Self::timed_out(checkout, request)),
         }
         let mut left = self.body_bytes_max;
+        let mut hints = Hints::default();
         loop {
             match step(slot, request, body, &mut left, app_timeout).await? {
                 Step::Sent => {}
                 Step::BodyEnded => break,
                 Step::Stalled => return Err(Self::timed_out(checkout, request)),
+                Step::Answered(Received::Hints(fields)) => hints.pass(&fields, body).await,
                 Step::Answered(received) => {
                     slot.queue_body(&[], Flags::ABORT);
                     slot.try_flush();
@@ -54,15 +58,7 @@ impl Dispatcher {
             }
         }
         // All is sent: from here on it is like any other request.
-        let received = tokio::select! {
-            biased;
-            received = timeout(app_timeout, slot.receive()) => received,
-            () = body.closed() => return Err(Lost::Final(Failure::ClientGone)),
-        };
-        match received {
-            Ok(received) => received.map_err(|error| Self::lost(&error, request)),
-            Err(_) => Err(Self::timed_out(checkout, request)),
-        }
+        Self::first(checkout, request, body, Instant::now() + app_timeout).await
     }
 }
 

@@ -16,6 +16,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::*;
 use crate::error_page::own_trail;
+use crate::link::long::LongLimits;
 use crate::link::{Slot, SlotIdentity};
 use crate::message::{Body, BodyLength, Headers, Method};
 use crate::queue::WorkerNews;
@@ -130,7 +131,10 @@ impl Site {
         let spool = SpoolLimits { memory_bytes: 64, disk_bytes: 64, dir: std::env::temp_dir() };
         let pump =
             PumpLimits { app: Duration::from_secs(5), held: Duration::from_millis(300), held_max: 1000 };
-        let dispatcher = Dispatcher { pools, mount: String::new(), body_bytes_max: 100_000, spool, pump };
+        let (links, _) =
+            LongLinks::new(LongLimits { grace: Duration::from_millis(100), app: Duration::from_millis(400) });
+        let dispatcher =
+            Dispatcher { pools, links, mount: String::new(), body_bytes_max: 100_000, spool, pump };
         Self { dispatcher: Arc::new(dispatcher), news }
     }
 

@@ -1,8 +1,9 @@
 //! When the supervisor is told what the queues look like: every [`LOAD_EVERY`] while something happens, seldom while nothing does.
 
-use ctl_admin::words::{LOAD_EVERY, LoadReport, PoolLoad};
+use ctl_admin::words::{LOAD_EVERY, LoadReport, PoolLoad, WorkerLoad};
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
+use crate::link::long::LongLinks;
 use crate::pools::Pools;
 
 /// Of the reports of an idle site one in so many is sent: once a second, which is often enough for going down.
@@ -24,10 +25,10 @@ impl Reports {
     }
 
     /// The next report that is worth sending. Cancel safe.
-    pub(super) async fn due(&mut self, pools: &Pools) -> LoadReport {
+    pub(super) async fn due(&mut self, pools: &Pools, links: &LongLinks) -> LoadReport {
         loop {
             self.ticks.tick().await;
-            if let Some(report) = self.worth(pools.load()) {
+            if let Some(report) = self.worth(look(pools, links)) {
                 return report;
             }
         }
@@ -44,6 +45,19 @@ impl Reports {
         self.last.clone_from(&report);
         Some(report)
     }
+}
+
+/// The queues, and what lasts beside them.
+fn look(pools: &Pools, links: &LongLinks) -> LoadReport {
+    let mut report = pools.load();
+    for (worker, open) in links.loads() {
+        let long_lived = u32::try_from(open).unwrap_or(u32::MAX);
+        match report.workers.iter_mut().find(|row| row.worker == worker) {
+            Some(row) => row.long_lived = long_lived,
+            None => report.workers.push(WorkerLoad { worker, long_lived, ..WorkerLoad::default() }),
+        }
+    }
+    report
 }
 
 #[cfg(test)]

@@ -4,12 +4,13 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use py_link::{Flags, Frame, Hello, Kind, frame};
+use py_link::{Channel, Flags, Frame, Hello, Kind, frame};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::runtime::Handle;
 use tracing::warn;
 
+use super::long::{Link, LinkIdentity, LongLinks};
 use super::{Slot, SlotIdentity};
 use crate::pools::Pools;
 
@@ -36,6 +37,7 @@ pub async fn accept(
     credentials: Credentials,
     reactors: Vec<Handle>,
     pools: Arc<Pools>,
+    links: Arc<LongLinks>,
 ) {
     let credentials = Arc::new(credentials);
     let reactors: Arc<[Handle]> = reactors.into();
@@ -48,14 +50,14 @@ pub async fn accept(
                 continue;
             }
         };
-        let (credentials, reactors, pools) =
-            (Arc::clone(&credentials), Arc::clone(&reactors), Arc::clone(&pools));
+        let (credentials, reactors) = (Arc::clone(&credentials), Arc::clone(&reactors));
+        let (pools, links) = (Arc::clone(&pools), Arc::clone(&links));
         tokio::spawn(async move {
             let welcomed = tokio::time::timeout(HELLO_TIMEOUT, welcome(stream, &credentials)).await;
             match welcomed {
                 Ok(Ok((stream, hello))) => {
-                    if let Err(error) = put_in_service(stream, &hello, &reactors, &pools) {
-                        warn!(worker = hello.worker, "could not take a worker's slot in service: {error}");
+                    if let Err(error) = put_in_service(stream, &hello, &reactors, &pools, &links) {
+                        warn!(worker = hello.worker, "could not take a worker's stream in service: {error}");
                     }
                 }
                 Ok(Err(error)) => warn!("refused a worker: {error}"),
@@ -87,7 +89,10 @@ async fn welcome(mut stream: UnixStream, credentials: &Credentials) -> io::Resul
         stream.write_all(&frame(Kind::Refuse, Flags::END, reason.as_bytes())).await?;
         return Err(io::Error::other(reason));
     }
-    stream.write_all(&frame(Kind::Welcome, Flags::NONE, &[])).await?;
+    // A long link is welcomed by itself, once it is known: what a slot detaches behind the welcome has to find it.
+    if hello.channel == Channel::Slot {
+        stream.write_all(&frame(Kind::Welcome, Flags::NONE, &[])).await?;
+    }
     Ok((stream, hello))
 }
 
@@ -114,7 +119,13 @@ fn same_secret(given: &[u8], expected: &[u8]) -> bool {
     given.len() == expected.len() && given.iter().zip(expected).fold(0, |acc, (a, b)| acc | (a ^ b)) == 0
 }
 
-fn put_in_service(stream: UnixStream, hello: &Hello, reactors: &[Handle], pools: &Pools) -> io::Result<()> {
+fn put_in_service(
+    stream: UnixStream,
+    hello: &Hello,
+    reactors: &[Handle],
+    pools: &Pools,
+    links: &Arc<LongLinks>,
+) -> io::Result<()> {
     let Some(queue) = pools.number(hello.pool) else {
         return Err(io::Error::other(format!("there is no worker pool number {}", hello.pool)));
     };
@@ -122,8 +133,19 @@ fn put_in_service(stream: UnixStream, hello: &Hello, reactors: &[Handle], pools:
     let stream = stream.into_std()?;
     let Some(reactor) = reactors.get(home) else { return Err(io::Error::other("no reactor runs")) };
     let inside = reactor.enter();
-    let slot = Slot::new(stream, SlotIdentity { worker: hello.worker, generation: hello.generation, home })?;
-    drop(inside);
-    queue.join(slot, hello.slots);
+    let &Hello { worker, generation, pool, slots, .. } = hello;
+    match hello.channel {
+        Channel::Slot => {
+            let slot = Slot::new(stream, SlotIdentity { worker, generation, home })?.beside(links);
+            drop(inside);
+            queue.join(slot, slots);
+        }
+        Channel::Long => {
+            let link = Link::new(stream, LinkIdentity { worker, generation, pool, capacity: slots })?;
+            links.join(&link);
+            link.welcome();
+            drop(reactor.spawn(link.run(Arc::clone(links))));
+        }
+    }
     Ok(())
 }

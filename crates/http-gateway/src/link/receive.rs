@@ -9,10 +9,12 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use py_link::long::{self, Close};
 use py_link::{Flags, FrameHeader, HEADER_BYTES, Kind, LinkError, ResponseFile, ResponseHead};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 
 use super::SlotError;
+use super::long::Detached;
 use super::stream::SlotStream;
 use crate::message::{FileBody, Headers};
 
@@ -38,7 +40,7 @@ pub struct Head {
     pub flags: Flags,
 }
 
-/// What a worker says.
+/// What a worker says about an exchange.
 #[derive(Debug)]
 pub enum Received {
     /// The first frame of an answer.
@@ -47,6 +49,12 @@ pub enum Received {
     Body(Bytes, Flags),
     /// A piece of the body that is in a file.
     File(FileBody, Flags),
+    /// Fields of a 103 answer, before the head.
+    Hints(Headers),
+    /// Fields behind the body.
+    Trailers(Headers, Flags),
+    /// In place of the head: the slot is free, the exchange goes on as a stream of the long link.
+    Detached(Detached),
 }
 
 impl Received {
@@ -54,9 +62,25 @@ impl Received {
     pub fn flags(&self) -> Flags {
         match self {
             Self::Head(head) => head.flags,
-            Self::Body(_, flags) | Self::File(_, flags) => *flags,
+            Self::Body(_, flags) | Self::File(_, flags) | Self::Trailers(_, flags) => *flags,
+            Self::Hints(_) | Self::Detached(_) => Flags::NONE,
         }
     }
+}
+
+/// A frame of a worker, on a slot or on the long link.
+#[derive(Debug)]
+pub(super) enum FromWorker {
+    /// On either.
+    Answer(Received),
+    /// On a slot only: see [`Received::Detached`].
+    Detached(u16, Box<Head>),
+    /// Long link only: we may send this many more bytes.
+    Credit(u32),
+    /// Long link only: a piece of a message.
+    Message(Bytes, Flags),
+    /// Long link only: the app closes its WebSocket.
+    Close(u16, String),
 }
 
 /// Bytes received and not yet taken, at `filled`; the buffer is always initialised in full.
@@ -73,11 +97,11 @@ impl Default for ReceiveBuffer {
 }
 
 impl ReceiveBuffer {
-    /// The next frame of an answer.
-    pub(super) async fn next(&mut self, stream: &SlotStream) -> Result<Received, SlotError> {
+    /// The next frame, and its stream. Cancel safe.
+    pub(super) async fn next(&mut self, stream: &SlotStream) -> Result<(u16, FromWorker), SlotError> {
         loop {
             if let Some(header) = self.peek()? {
-                return Ok(self.take(header)?);
+                return Ok((header.stream, self.take(header)?));
             }
             stream.readable().await?;
             let mut received = None;
@@ -168,18 +192,17 @@ impl ReceiveBuffer {
     }
 
     /// Takes the first frame, which is complete, out of the buffer.
-    fn take(&mut self, header: FrameHeader) -> Result<Received, LinkError> {
+    fn take(&mut self, header: FrameHeader) -> Result<FromWorker, LinkError> {
         let start = self.filled.start + HEADER_BYTES;
         let payload = start..start + header.len as usize;
         let bytes = self.buffer.get(payload.clone()).unwrap_or_default();
         let flags = header.flags;
-        Ok(match header.kind {
-            Kind::ResponseHead => {
-                let head = ResponseHead::decode(bytes)?;
-                let (status, reason) = (head.status, Box::from(head.reason));
-                let headers = keep_end_to_end(&head)?;
-                let body = payload.end - head.body.len()..payload.end;
-                Received::Head(Box::new(Head { status, reason, headers, body: self.hand_over(body), flags }))
+        let answer = match header.kind {
+            Kind::ResponseHead => Received::Head(self.take_head(payload, flags)?),
+            Kind::Detached => {
+                let (stream, head) = long::split_detached(bytes)?;
+                let head = payload.end - head.len()..payload.end;
+                return Ok(FromWorker::Detached(stream, self.take_head(head, flags)?));
             }
             Kind::ResponseBody => Received::Body(self.hand_over(payload), flags),
             Kind::ResponseFile => {
@@ -190,8 +213,39 @@ impl ReceiveBuffer {
                     FileBody { file: Arc::new(File::from(file)), offset: range.offset, len: range.len };
                 Received::File(body, flags)
             }
+            Kind::EarlyHints | Kind::Trailers => {
+                let fields = keep_end_to_end(long::decode_fields(bytes)?.into_iter())?;
+                self.filled.start = payload.end;
+                match header.kind {
+                    Kind::EarlyHints => Received::Hints(fields),
+                    _ => Received::Trailers(fields, flags),
+                }
+            }
+            Kind::CreditToGateway => {
+                let credit = long::decode_credit(bytes)?;
+                self.filled.start = payload.end;
+                return Ok(FromWorker::Credit(credit));
+            }
+            Kind::MessageToGateway => return Ok(FromWorker::Message(self.hand_over(payload), flags)),
+            Kind::CloseToGateway => {
+                let Close { code, reason } = Close::decode(bytes)?;
+                let close = FromWorker::Close(code, reason.to_owned());
+                self.filled.start = payload.end;
+                return Ok(close);
+            }
             _ => return Err(LinkError::Malformed("direction of a frame")),
-        })
+        };
+        Ok(FromWorker::Answer(answer))
+    }
+
+    /// Takes the head at the end of the first frame.
+    fn take_head(&mut self, payload: Range<usize>, flags: Flags) -> Result<Box<Head>, LinkError> {
+        let head = ResponseHead::decode(self.buffer.get(payload.clone()).unwrap_or_default())?;
+        let (status, reason) = (head.status, Box::from(head.reason));
+        let mut headers = Headers::with_capacity(head.header_count() + 4, 512);
+        keep_end_to_end_in(&mut headers, head.headers())?;
+        let body = payload.end - head.body.len()..payload.end;
+        Ok(Box::new(Head { status, reason, headers, body: self.hand_over(body), flags }))
     }
 
     /// The bytes at the end of the first frame, as a body piece: small ones are copied, large ones leave with the buffer.
@@ -210,11 +264,20 @@ impl ReceiveBuffer {
     }
 }
 
-/// The headers without those that belong to one connection (RFC 9110, 7.6.1). A worker that sends control characters is
+/// The fields of hints and trailers, see [`keep_end_to_end_in`].
+fn keep_end_to_end<'a>(fields: impl Iterator<Item = long::Field<'a>>) -> Result<Headers, LinkError> {
+    let mut headers = Headers::default();
+    keep_end_to_end_in(&mut headers, fields)?;
+    Ok(headers)
+}
+
+/// The fields without those that belong to one connection (RFC 9110, 7.6.1). A worker that sends control characters is
 /// broken: they would let an app's input split our response.
-fn keep_end_to_end(head: &ResponseHead<'_>) -> Result<Headers, LinkError> {
-    let mut headers = Headers::with_capacity(head.header_count() + 4, 512);
-    for (name, value) in head.headers() {
+fn keep_end_to_end_in<'a>(
+    headers: &mut Headers,
+    fields: impl Iterator<Item = long::Field<'a>>,
+) -> Result<(), LinkError> {
+    for (name, value) in fields {
         let bad = |&b: &u8| b == b'\r' || b == b'\n' || b == 0;
         if name.is_empty() || name.iter().any(|b| bad(b) || *b == b':' || *b == b' ') || value.iter().any(bad)
         {
@@ -224,7 +287,7 @@ fn keep_end_to_end(head: &ResponseHead<'_>) -> Result<Headers, LinkError> {
             headers.push(name, value);
         }
     }
-    Ok(headers)
+    Ok(())
 }
 
 fn is_hop_by_hop(name: &[u8]) -> bool {

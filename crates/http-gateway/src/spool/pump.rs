@@ -111,6 +111,16 @@ async fn forward(
                 warn!(request_id, status = head.status, "a second response head: response cut");
                 return Ended::Broken;
             }
+            // Behind the head hints are of no use.
+            Ok(Ok(Received::Hints(_))) => continue,
+            Ok(Ok(Received::Detached(_))) => {
+                warn!(request_id, "a response that was detached behind its head: response cut");
+                return Ended::Broken;
+            }
+            Ok(Ok(Received::Trailers(fields, flags))) => {
+                writer.trailers(fields);
+                (flags, true)
+            }
             Ok(Ok(Received::File(file, flags))) => (flags, writer.push_file(file)),
             Ok(Ok(Received::Body(bytes, flags))) => match push(writer, bytes, limits, request_id).await {
                 Some(alive) => (flags, alive),

@@ -1,0 +1,181 @@
+//! Exchanges that last: WebSockets and event streams go to a long link from the start, others that turn out to last are
+//! detached from their slot ([`super::exchange`]).
+//!
+//! No slot, no place in the queue, no spool: what bounds them is `workers.long_lived_max`, the window of each, and
+//! `timeouts.app` until the head.
+
+use std::time::Duration;
+
+use py_link::Exchange;
+use tokio::time::{Instant, timeout_at};
+use tracing::warn;
+
+use ctl_telemetry::metrics::{APP_TIMEOUT_TOTAL, RETRIES_TOTAL, WEBSOCKETS_TOTAL, WORKER_LOST_TOTAL};
+
+use super::{Dispatcher, Failure, Ready};
+use crate::link::Head;
+use crate::link::long::{End, Item, LongStream, NoLink, bridge};
+use crate::message::{AnsweredBy, Body, RequestBody, Response, Trail};
+use crate::queue::NoSlot;
+use crate::spool::BodyStream;
+use crate::websocket::{AppSession, session};
+
+/// What an app says to a WebSocket's handshake.
+pub enum Handshake {
+    /// It takes part; the response is 101 with its fields.
+    Accepted(Response, AppSession),
+    /// It answers as to a request.
+    Answered(Response),
+    /// It closes before it has accepted: 403.
+    Refused,
+}
+
+/// How waiting for a head ended without one.
+enum NoHead {
+    Final(Failure),
+    Ended(End),
+}
+
+impl Dispatcher {
+    /// Has a GET that asks for an event stream answered by a long link. `None`: the app has none, it is an ordinary
+    /// request.
+    pub async fn events<B: RequestBody>(
+        &self,
+        request: &Ready<'_>,
+        body: &mut B,
+        trail: &mut Trail,
+    ) -> Option<Result<Response, Failure>> {
+        let opened = self.open(Exchange::Http, request, body, trail).await?;
+        Some(opened.map(|(head, stream)| lasting(*head, stream, trail)).map_err(|no_head| match no_head {
+            NoHead::Final(failure) => failure,
+            NoHead::Ended(_) => Failure::WorkerLost,
+        }))
+    }
+
+    /// Asks an app for a WebSocket. `None`: it knows none.
+    pub async fn websocket<B: RequestBody>(
+        &self,
+        request: &Ready<'_>,
+        body: &mut B,
+        trail: &mut Trail,
+    ) -> Option<Result<Handshake, Failure>> {
+        let opened = self.open(Exchange::WebSocket, request, body, trail).await?;
+        Some(match opened {
+            Ok((head, stream)) if head.status == 101 => {
+                WEBSOCKETS_TOTAL.inc();
+                let (ours, from_client, to_client) = session();
+                let mut response = answer(*head, Body::Empty, stream.worker(), trail);
+                response.reason = Box::default();
+                tokio::spawn(bridge(stream, from_client, to_client));
+                Ok(Handshake::Accepted(response, ours))
+            }
+            Ok((head, stream)) => Ok(Handshake::Answered(lasting(*head, stream, trail))),
+            Err(NoHead::Ended(End::Close(..))) => Ok(Handshake::Refused),
+            Err(NoHead::Ended(_)) => Err(Failure::WorkerLost),
+            Err(NoHead::Final(failure)) => Err(failure),
+        })
+    }
+
+    /// Opens an exchange and waits for its head; a worker that dies before is replaced by another once.
+    async fn open<B: RequestBody>(
+        &self,
+        exchange: Exchange,
+        request: &Ready<'_>,
+        body: &mut B,
+        trail: &mut Trail,
+    ) -> Option<Result<(Box<Head>, LongStream), NoHead>> {
+        let request_id = request.origin.request_id;
+        let limits = self.pools.pool_of(request.head.path()).limits();
+        let mut retried = false;
+        loop {
+            let asked = Instant::now();
+            let write = |out: &mut Vec<u8>| self.write(out, request, exchange, py_link::Body::None);
+            let stream = tokio::select! {
+                biased;
+                stream = self.links.begin(limits.pool, limits.patience + limits.start_patience, exchange, write) => stream,
+                () = body.closed() => return Some(Err(NoHead::Final(Failure::ClientGone))),
+            };
+            let stream = match stream {
+                Ok(stream) => stream,
+                Err(NoLink::Never) => return None,
+                Err(NoLink::Full) => return Some(Err(NoHead::Final(Failure::NoSlot(NoSlot::Full)))),
+            };
+            trail.queue_wait += asked.elapsed();
+            let worker = stream.worker();
+            match head(&stream, body, limits.app_timeout).await {
+                Ok(head) => return Some(Ok((head, stream))),
+                Err(NoHead::Ended(End::Lost)) if !retried => {
+                    warn!(request_id, worker, "worker went before it answered: trying another worker");
+                    RETRIES_TOTAL.inc();
+                    retried = true;
+                }
+                Err(no_head) => {
+                    match &no_head {
+                        NoHead::Ended(End::Close(..)) | NoHead::Final(Failure::ClientGone) => {}
+                        NoHead::Final(_) => {
+                            warn!(
+                                request_id,
+                                worker, "app did not answer within `timeouts.app`: answered 504"
+                            );
+                        }
+                        NoHead::Ended(_) => {
+                            WORKER_LOST_TOTAL.inc();
+                            warn!(
+                                request_id,
+                                worker, "worker ended an exchange without an answer: answered 502"
+                            );
+                        }
+                    }
+                    return Some(Err(no_head));
+                }
+            }
+        }
+    }
+}
+
+/// Waits for the head, and passes hints on before it.
+async fn head<B: RequestBody>(
+    stream: &LongStream,
+    body: &mut B,
+    app_timeout: Duration,
+) -> Result<Box<Head>, NoHead> {
+    let deadline = Instant::now() + app_timeout;
+    loop {
+        let item = tokio::select! {
+            biased;
+            item = timeout_at(deadline, stream.next()) => item,
+            // Dropping the stream cancels the exchange.
+            () = body.closed() => return Err(NoHead::Final(Failure::ClientGone)),
+        };
+        match item {
+            Ok(Ok(Item::Head(head))) => return Ok(head),
+            Ok(Ok(Item::Hints(fields))) => body.inform(103, &fields).await,
+            // Nothing else comes before a head.
+            Ok(Ok(Item::Piece(_) | Item::Message(..))) => {}
+            Ok(Err(end)) => return Err(NoHead::Ended(end)),
+            Err(_) => {
+                APP_TIMEOUT_TOTAL.inc();
+                return Err(NoHead::Final(Failure::TimedOut));
+            }
+        }
+    }
+}
+
+/// An answer on the long link: its head, and a body that comes from the stream unless the head had all of it.
+pub(super) fn lasting(mut head: Head, stream: LongStream, trail: &mut Trail) -> Response {
+    let worker = stream.worker();
+    let body = if !head.flags.is_end() {
+        Body::Stream(BodyStream::long(stream))
+    } else if head.body.is_empty() {
+        Body::Empty
+    } else {
+        Body::Bytes(std::mem::take(&mut head.body))
+    };
+    answer(head, body, worker, trail)
+}
+
+fn answer(head: Head, body: Body, worker: u32, trail: &mut Trail) -> Response {
+    trail.by = AnsweredBy::Worker(worker);
+    let Head { status, reason, headers, .. } = head;
+    Response { status, reason, headers, body, close: false, trail: trail.clone() }
+}

@@ -1,0 +1,473 @@
+//! The gateway's end of a long link: one multiplexed stream of an ASGI worker for exchanges that last.
+//!
+//! [`LongLinks`] knows all links and chooses one for an exchange; a [`Link`] is one of them; a [`LongStream`] one exchange in the
+//! hands of its consumer (a WebSocket's bridge, a response body). The protocol is told in `py_link::long`.
+//!
+//! # Promises
+//! - One task a link reads and sends on what the kernel did not take. It never waits for a consumer: what comes waits in its stream,
+//!   bounded by the stream's window. A client that does not read stops its own app only.
+//! - Dropping a [`LongStream`] tells the worker (Cancel) and frees what waits; the number is free when the worker has ended the
+//!   stream. A worker that does not end it within `timeouts.app` is reported as stuck.
+//! - When the worker dies every stream ends with [`End::Lost`]. A frame that breaks the protocol counts as its death.
+//! - A stream that was detached from a slot may be heard of here before its slot's Detached frame is: its frames wait, bounded
+//!   in number, bytes and time, until they are claimed.
+
+mod bridge;
+mod choose;
+mod detached;
+mod links;
+mod out;
+mod retire;
+mod stream;
+mod table;
+#[cfg(test)]
+mod tests;
+
+use std::io;
+use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use py_link::long::{DETACHED_FIRST, MessageType, encode_credit};
+use py_link::{Exchange, Flags, HEADER_BYTES, Kind, LinkError, encode_header, frame_on, set_stream};
+use tokio::sync::Notify;
+use tokio::time::Instant;
+use tracing::warn;
+
+use super::SlotError;
+use super::receive::{FromWorker, Head, ReceiveBuffer};
+use super::stream::SlotStream;
+pub(crate) use bridge::bridge;
+pub use detached::Detached;
+pub(crate) use links::NoLink;
+pub use links::{LongLimits, LongLinks, LongNews};
+use out::Out;
+use stream::{After, State};
+pub(crate) use stream::{End, HINTS_MAX, Item};
+use table::Table;
+
+/// The link has ended, or ended before the exchange was heard of: another worker may be asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct LinkGone;
+
+/// Who is at the other end of a link.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct LinkIdentity {
+    /// The supervisor's number of the process.
+    pub(crate) worker: u32,
+    /// The generation of its code.
+    pub(crate) generation: u32,
+    /// The pool it belongs to.
+    pub(crate) pool: u16,
+    /// Exchanges it takes at a time.
+    pub(crate) capacity: u16,
+}
+
+/// What a stream's consumer and its link share.
+struct Shared {
+    number: u16,
+    state: Mutex<State>,
+    /// Something came, or the end.
+    came: Notify,
+    /// The worker lets us send again, or the end.
+    opened: Notify,
+}
+
+impl Shared {
+    fn new(number: u16, state: State) -> Arc<Self> {
+        Arc::new(Self { number, state: Mutex::new(state), came: Notify::new(), opened: Notify::new() })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wake(&self) {
+        self.came.notify_one();
+        self.opened.notify_one();
+    }
+}
+
+/// One worker's long link.
+pub(crate) struct Link {
+    identity: LinkIdentity,
+    socket: SlotStream,
+    out: Out,
+    table: Mutex<Table>,
+    /// Streams in the table, for choosing without a lock.
+    open: AtomicUsize,
+    /// No new exchanges.
+    retiring: AtomicBool,
+    /// The worker's slots are gone: nothing can be detached any more.
+    slots_gone: AtomicBool,
+    /// When it ended its worker had been retired, and the slots were gone: nothing of the worker is left.
+    was_last: AtomicBool,
+    /// The grace of its streams is over, and their WebSockets are closed with this code; 0 before.
+    dismissed: AtomicU16,
+    /// Streams that somebody has to look after: unclaimed or cancelled ones.
+    to_watch: Notify,
+    /// Something about its retirement has changed.
+    to_retire: Notify,
+}
+
+impl Link {
+    /// A link over a stream whose hello was heard. Call it inside the runtime of its home reactor; nothing moves before
+    /// [`Self::run`].
+    pub(crate) fn new(stream: UnixStream, identity: LinkIdentity) -> io::Result<Arc<Self>> {
+        stream.set_nonblocking(true)?;
+        Ok(Arc::new(Self {
+            identity,
+            socket: SlotStream::new(stream)?,
+            out: Out::new(),
+            table: Mutex::default(),
+            open: AtomicUsize::new(0),
+            retiring: AtomicBool::new(false),
+            slots_gone: AtomicBool::new(false),
+            was_last: AtomicBool::new(false),
+            dismissed: AtomicU16::new(0),
+            to_watch: Notify::new(),
+            to_retire: Notify::new(),
+        }))
+    }
+
+    /// Tells the worker that its link is in service.
+    pub(crate) fn welcome(&self) {
+        self.control(0, Kind::Welcome, &[]);
+    }
+
+    /// Who is at the other end.
+    pub(crate) fn identity(&self) -> &LinkIdentity {
+        &self.identity
+    }
+
+    /// Exchanges it holds.
+    pub(crate) fn open(&self) -> usize {
+        self.open.load(Relaxed)
+    }
+
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn count(&self, table: &Table) {
+        let before = self.open.swap(table.len(), Relaxed);
+        ctl_telemetry::metrics::LONG_LIVED.add(table.len() as i64 - before as i64);
+    }
+
+    /// Opens an exchange; `write` appends its Request frame. `None`: there is no room, or the link has ended.
+    pub(crate) async fn begin(
+        self: &Arc<Self>,
+        exchange: Exchange,
+        write: impl FnOnce(&mut Vec<u8>),
+    ) -> Option<LongStream> {
+        let shared = {
+            let mut table = self.table();
+            let full = table.len() >= usize::from(self.identity.capacity);
+            if full || table.is_closed() || self.is_retiring() || self.dismissed.load(Relaxed) != 0 {
+                return None;
+            }
+            let shared = table.open(exchange)?;
+            self.count(&table);
+            shared
+        };
+        let mut stream = LongStream { link: Arc::clone(self), shared, begun: false, told: false };
+        let mut request = Vec::with_capacity(1024);
+        write(&mut request);
+        set_stream(&mut request, stream.shared.number);
+        let room = self.out.room(request.len()).await.ok()?;
+        stream.begun = true;
+        self.out.put(&self.socket, Some(room), |out| out.extend_from_slice(&request));
+        Some(stream)
+    }
+
+    /// The consumer of a stream that a slot's Detached frame has told of. `None`: the link has ended, or the worker broke
+    /// the protocol.
+    fn claim(self: &Arc<Self>, number: u16, head: &Head) -> Option<LongStream> {
+        let claimed = {
+            let mut table = self.table();
+            if table.is_closed() {
+                return None;
+            }
+            let claimed = table.claim(number);
+            self.count(&table);
+            claimed
+        };
+        let shared = match claimed {
+            Ok(shared) => shared,
+            Err(error) => {
+                self.end(&error.to_string());
+                return None;
+            }
+        };
+        let claimed = shared.state().claim(head);
+        let stream = LongStream { link: Arc::clone(self), shared, begun: true, told: false };
+        if let Err(error) = claimed {
+            self.end(&error.to_string());
+            return None;
+        }
+        if stream.shared.state().is_over() {
+            self.forget(number);
+        } else if self.dismissed.load(Relaxed) != 0 {
+            self.dismiss(&stream.shared);
+        }
+        Some(stream)
+    }
+
+    /// Reads, and sends what was not sent at once, until the worker closes or breaks the protocol.
+    async fn serve(&self) {
+        let mut buffer = ReceiveBuffer::default();
+        let reading = async {
+            loop {
+                match buffer.next(&self.socket).await {
+                    Ok((number, frame)) => {
+                        if let Err(error) = self.receive(number, frame) {
+                            return SlotError::Protocol(error);
+                        }
+                    }
+                    Err(error) => return error,
+                }
+            }
+        };
+        let error = tokio::select! {
+            error = reading => error,
+            error = self.out.drain(&self.socket) => SlotError::Io(error),
+        };
+        match error {
+            SlotError::Gone { .. } => self.end(""),
+            error => self.end(&error.to_string()),
+        }
+    }
+
+    fn receive(&self, number: u16, frame: FromWorker) -> Result<(), LinkError> {
+        let found = {
+            let mut table = self.table();
+            match table.get(number) {
+                Some(shared) => shared,
+                // It crossed the end of its stream.
+                None if number < DETACHED_FIRST || matches!(frame, FromWorker::Credit(_)) => return Ok(()),
+                // Its Detached frame is still on its way through a slot.
+                None => {
+                    let shared = table.expect(number, Instant::now())?;
+                    self.count(&table);
+                    self.to_watch.notify_one();
+                    shared
+                }
+            }
+        };
+        let After { credit, over, cancel, opened } = found.state().receive(frame)?;
+        if over {
+            self.forget_if_claimed(number);
+        } else {
+            if let Some(bytes) = credit {
+                self.control(number, Kind::CreditToWorker, &encode_credit(bytes));
+            }
+            if cancel {
+                warn!(
+                    worker = self.identity.worker,
+                    "a long-lived exchange was cut: the app sent a message above 16 MiB, or too many files at once"
+                );
+                self.cancel(number);
+            }
+        }
+        if opened {
+            found.opened.notify_one();
+        } else {
+            found.came.notify_one();
+        }
+        Ok(())
+    }
+
+    /// Sends a frame that needs no room.
+    fn control(&self, number: u16, kind: Kind, payload: &[u8]) {
+        self.out.put(&self.socket, None, |out| {
+            out.extend_from_slice(&frame_on(number, kind, Flags::NONE, payload));
+        });
+    }
+
+    /// Tells the worker that nobody listens, and sees to it that it ends the stream.
+    fn cancel(&self, number: u16) {
+        self.control(number, Kind::Cancel, &[]);
+        self.table().cancelled(number, Instant::now());
+        self.to_watch.notify_one();
+    }
+
+    /// The worker has ended the stream: its number is free.
+    fn forget(&self, number: u16) {
+        let mut table = self.table();
+        table.remove(number);
+        self.forgotten(&table);
+    }
+
+    fn forget_if_claimed(&self, number: u16) {
+        let mut table = self.table();
+        table.over(number);
+        self.forgotten(&table);
+    }
+
+    fn forgotten(&self, table: &Table) {
+        self.count(table);
+        if table.len() == 0 && self.retiring.load(Relaxed) {
+            self.to_retire.notify_one();
+        }
+    }
+
+    /// The link is gone: so are its streams. `why` is empty when the worker just went.
+    fn end(&self, why: &str) {
+        let lost = {
+            let mut table = self.table();
+            if table.is_closed() {
+                return;
+            }
+            let lost = table.close();
+            self.was_last.store(self.is_retiring() && self.slots_gone.load(Relaxed), Relaxed);
+            self.count(&table);
+            lost
+        };
+        if !why.is_empty() {
+            warn!(
+                worker = self.identity.worker,
+                streams = lost.len(),
+                "the long link of a worker is ended: {why}"
+            );
+        }
+        self.out.close();
+        // Consumers may hold the socket for a while; the worker is to see its end now.
+        let _gone_already = rustix::net::shutdown(&self.socket, rustix::net::Shutdown::Both);
+        for shared in lost {
+            shared.state().lose();
+            shared.wake();
+        }
+        self.to_retire.notify_one();
+    }
+}
+
+/// One exchange on a long link, in the hands of its consumer.
+pub(crate) struct LongStream {
+    link: Arc<Link>,
+    shared: Arc<Shared>,
+    /// The worker has heard of it.
+    begun: bool,
+    /// The worker knows that the client is gone.
+    told: bool,
+}
+
+impl std::fmt::Debug for LongStream {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "LongStream({} of worker {})", self.shared.number, self.link.identity.worker)
+    }
+}
+
+impl LongStream {
+    /// The worker's number.
+    pub(crate) fn worker(&self) -> u32 {
+        self.link.identity.worker
+    }
+
+    /// What came next, if it is here; the end behind the last. `None`: nothing yet.
+    pub(crate) fn try_next(&self) -> Option<Result<Item, End>> {
+        let (item, credit) = {
+            let mut state = self.shared.state();
+            match state.take() {
+                Some(taken) => taken,
+                None => return state.end().cloned().map(Err),
+            }
+        };
+        if let Some(bytes) = credit {
+            self.link.control(self.shared.number, Kind::CreditToWorker, &encode_credit(bytes));
+        }
+        Some(Ok(item))
+    }
+
+    /// Resolves when there is something to be taken, and now and then without. Cancel safe.
+    pub(crate) async fn came(&self) {
+        self.shared.came.notified().await;
+    }
+
+    /// What comes next. Cancel safe.
+    pub(crate) async fn next(&self) -> Result<Item, End> {
+        loop {
+            if let Some(next) = self.try_next() {
+                return next;
+            }
+            self.came().await;
+        }
+    }
+
+    /// Sends a message of the client, as fast as the app takes it. Not cancel safe: a message that is not sent whole
+    /// must be followed by the end of the stream.
+    pub(crate) async fn send_message(&self, kind: MessageType, message: &[u8]) -> Result<(), LinkGone> {
+        let mut rest = message;
+        // The first piece begins with the type (`py_link::long::MessageType`).
+        let mut lead: &[u8] = &[kind as u8];
+        loop {
+            let granted = self.granted(lead.len() + rest.len()).await?;
+            let (piece, later) = rest.split_at_checked(granted - lead.len()).unwrap_or((rest, &[]));
+            let room = self.link.out.room(HEADER_BYTES + granted).await?;
+            let flags = if later.is_empty() { Flags::END } else { Flags::NONE };
+            self.link.out.put(&self.link.socket, Some(room), |out| {
+                let mut header = encode_header(Kind::MessageToWorker, flags, granted as u32);
+                set_stream(&mut header, self.shared.number);
+                out.extend_from_slice(&header);
+                out.extend_from_slice(lead);
+                out.extend_from_slice(piece);
+            });
+            if later.is_empty() {
+                return Ok(());
+            }
+            (rest, lead) = (later, &[]);
+        }
+    }
+
+    /// Waits until the worker takes some of `wanted` bytes (at least one).
+    async fn granted(&self, wanted: usize) -> Result<usize, LinkGone> {
+        loop {
+            {
+                let mut state = self.shared.state();
+                if state.has_ended() {
+                    return Err(LinkGone);
+                }
+                let granted = state.to_worker.take(wanted);
+                if granted > 0 {
+                    return Ok(granted);
+                }
+            }
+            self.shared.opened.notified().await;
+        }
+    }
+
+    /// Tells the app that its client has closed.
+    pub(crate) fn send_close(&mut self, code: u16, reason: &str) {
+        if !self.told && !self.shared.state().is_over() {
+            let close = py_link::long::Close { code, reason }.encode();
+            self.link.control(self.shared.number, Kind::CloseToWorker, &close);
+            self.link.table().cancelled(self.shared.number, Instant::now());
+            self.link.to_watch.notify_one();
+        }
+        self.told = true;
+    }
+}
+
+impl Drop for LongStream {
+    fn drop(&mut self) {
+        let number = self.shared.number;
+        if !self.begun {
+            self.link.forget(number);
+            return;
+        }
+        let (over, ended, credit) = {
+            let mut state = self.shared.state();
+            let ended = state.has_ended();
+            (state.is_over(), ended, state.let_go())
+        };
+        if over {
+            return;
+        }
+        if let Some(bytes) = credit {
+            self.link.control(number, Kind::CreditToWorker, &encode_credit(bytes));
+        }
+        // Who ended it has told the worker already.
+        if !self.told && !ended {
+            self.link.cancel(number);
+        }
+    }
+}

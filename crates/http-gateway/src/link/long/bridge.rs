@@ -1,0 +1,60 @@
+//! An accepted WebSocket between the protocol's driver and its stream of the long link.
+
+use tokio::sync::mpsc::{Receiver, Sender};
+
+use super::{End, Item, LinkGone, LongStream};
+use crate::websocket::{FromApp, FromClient};
+
+/// Passes messages both ways until either side has ended. A client that reads slowly, or an app that does, stops the other
+/// direction of nobody.
+pub(crate) async fn bridge(
+    mut stream: LongStream,
+    mut from_client: Receiver<FromClient>,
+    to_client: Sender<FromApp>,
+) {
+    let closed = tokio::select! {
+        // The worker's end first: behind it there is nobody to tell anything.
+        biased;
+        () = to_driver(&stream, &to_client) => return,
+        closed = to_app(&stream, &mut from_client) => closed,
+    };
+    let (code, reason) = closed;
+    stream.send_close(code, &reason);
+}
+
+/// Until the app has closed or its worker is gone, or the client takes nothing any more.
+async fn to_driver(stream: &LongStream, to_client: &Sender<FromApp>) {
+    loop {
+        let said = match stream.next().await {
+            Ok(Item::Message(kind, bytes)) => FromApp::Message(kind, bytes),
+            // Nothing else comes in a session.
+            Ok(Item::Hints(_) | Item::Head(_) | Item::Piece(_)) => continue,
+            Err(End::Close(code, reason)) => {
+                let _the_client_is_gone = to_client.send(FromApp::Close { code, reason }).await;
+                return;
+            }
+            // The driver sees the end without a Close.
+            Err(End::Complete(_) | End::Aborted | End::Lost) => return,
+        };
+        if to_client.send(said).await.is_err() {
+            // The driver ends: what the client has said last still goes to the app.
+            return std::future::pending().await;
+        }
+    }
+}
+
+/// Until the client has closed, or its driver is gone (1006: RFC 6455, 7.1.5). How it closed.
+async fn to_app(stream: &LongStream, from_client: &mut Receiver<FromClient>) -> (u16, String) {
+    loop {
+        match from_client.recv().await {
+            Some(FromClient::Message(kind, bytes)) => {
+                if stream.send_message(kind, &bytes).await == Err(LinkGone) {
+                    // The other direction will see how it ended.
+                    return std::future::pending().await;
+                }
+            }
+            Some(FromClient::Closed { code, reason }) => return (code, reason),
+            None => return (1006, String::new()),
+        }
+    }
+}

@@ -1,0 +1,238 @@
+//! All long links: which workers have one, who takes the next exchange, and what the supervisor is to know.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use ctl_telemetry::metrics::LONG_LIVED_REFUSED_TOTAL;
+use py_link::Exchange;
+use tokio::sync::{Notify, mpsc};
+use tokio::time::{Instant, timeout_at};
+
+use super::choose::{Choice, Seen, choose};
+use super::{Link, LongStream};
+
+/// A link that was chosen may be full or gone a moment later; then the next is tried, so often.
+const TRIES_MAX: u32 = 8;
+
+/// Retired workers that are remembered, as in the queue: one whose link broke may open it again before it is gone.
+const RETIRED_MAX: usize = 2048;
+
+/// What happens to long links, for the supervisor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LongNews {
+    /// The worker retires, and neither slots nor long-lived exchanges are left.
+    Over(u32),
+    /// An exchange waits in a pool that has no worker.
+    Wanted(u16),
+    /// The worker does not end what it was told to end.
+    Stuck(u32),
+}
+
+/// Why there is no link for an exchange.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum NoLink {
+    /// The app has no long links (WSGI): it is an ordinary request.
+    Never,
+    /// Every worker holds as many as it may, or none came in time.
+    Full,
+}
+
+/// Bounds, from the configuration.
+#[derive(Debug, Clone, Copy)]
+pub struct LongLimits {
+    /// How long exchanges may go on when their worker retires.
+    pub grace: Duration,
+    /// How long a worker may take to end what it was told to end.
+    pub app: Duration,
+}
+
+/// See the head of this file.
+pub struct LongLinks {
+    known: Mutex<Known>,
+    /// A link has come, or serves now.
+    changed: Notify,
+    news: mpsc::UnboundedSender<LongNews>,
+    pub(super) limits: LongLimits,
+}
+
+#[derive(Default)]
+struct Known {
+    links: BTreeMap<u32, Arc<Link>>,
+    retired: BTreeSet<u32>,
+    active: Option<u32>,
+    /// The app is called so that its workers have long links.
+    is_asgi: bool,
+    /// The process ends: links that come are dismissed.
+    draining: bool,
+}
+
+impl LongLinks {
+    /// None yet; and the receiver of their news (a few a worker's life).
+    pub fn new(limits: LongLimits) -> (Arc<Self>, mpsc::UnboundedReceiver<LongNews>) {
+        let (news, receiver) = mpsc::unbounded_channel();
+        (Arc::new(Self { known: Mutex::default(), changed: Notify::new(), news, limits }), receiver)
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A worker has opened its long link. The caller runs it.
+    pub(crate) fn join(&self, link: &Arc<Link>) {
+        let worker = link.identity().worker;
+        let (before, retired, draining) = {
+            let mut known = self.known();
+            let before = known.links.insert(worker, Arc::clone(link));
+            (before, known.retired.contains(&worker), known.draining)
+        };
+        if let Some(before) = before {
+            before.end("the worker has opened another");
+        }
+        if retired {
+            link.retire();
+        } else if draining {
+            link.dismiss_all(1001);
+        }
+        self.changed.notify_waiters();
+    }
+
+    /// Its task is over.
+    pub(super) fn left(&self, link: &Arc<Link>) {
+        let worker = link.identity().worker;
+        {
+            let mut known = self.known();
+            if known.links.get(&worker).is_some_and(|there| Arc::ptr_eq(there, link)) {
+                known.links.remove(&worker);
+            }
+        }
+        if link.was_last.load(Relaxed) {
+            self.tell(LongNews::Over(worker));
+        }
+    }
+
+    /// The worker's long link.
+    pub(crate) fn link_of(&self, worker: u32) -> Option<Arc<Link>> {
+        self.known().links.get(&worker).map(Arc::clone)
+    }
+
+    /// Serve from this generation on (and what is left of earlier ones that are not retired).
+    pub fn activate(&self, generation: u32, is_asgi: bool) {
+        let mut known = self.known();
+        known.active = Some(generation);
+        known.is_asgi = is_asgi;
+        drop(known);
+        self.changed.notify_waiters();
+    }
+
+    /// No more exchanges for this worker; those it holds are ended after the grace.
+    pub fn retire(&self, worker: u32) {
+        let link = {
+            let mut known = self.known();
+            known.retired.insert(worker);
+            if known.retired.len() > RETIRED_MAX {
+                known.retired.pop_first();
+            }
+            known.links.get(&worker).map(Arc::clone)
+        };
+        if let Some(link) = link {
+            link.retire();
+        }
+    }
+
+    /// All slots of a retiring worker are gone. `true`: so is all else of it; otherwise [`LongNews::Over`] will tell.
+    pub fn slots_gone(&self, worker: u32) -> bool {
+        let link = self.known().links.get(&worker).map(Arc::clone);
+        link.is_none_or(|link| !link.slots_gone())
+    }
+
+    /// The process is about to end, and the grace of what lasts is over.
+    pub fn dismiss_all(&self) {
+        let links: Vec<_> = {
+            let mut known = self.known();
+            known.draining = true;
+            known.links.values().map(Arc::clone).collect()
+        };
+        for link in links {
+            link.dismiss_all(1001);
+        }
+    }
+
+    /// How many exchanges each worker holds.
+    pub fn loads(&self) -> Vec<(u32, usize)> {
+        self.known().links.iter().map(|(worker, link)| (*worker, link.open())).collect()
+    }
+
+    /// Opens an exchange in a worker of `pool`, waiting up to `patience` where an ASGI app has none for the moment; `write` appends
+    /// its Request frame.
+    pub(crate) async fn begin(
+        &self,
+        pool: u16,
+        patience: Duration,
+        exchange: Exchange,
+        write: impl Fn(&mut Vec<u8>),
+    ) -> Result<LongStream, NoLink> {
+        let deadline = Instant::now() + patience;
+        for _ in 0..TRIES_MAX {
+            let link = self.choose(pool, deadline).await?;
+            if let Some(stream) = link.begin(exchange, &write).await {
+                return Ok(stream);
+            }
+        }
+        LONG_LIVED_REFUSED_TOTAL.inc();
+        Err(NoLink::Full)
+    }
+
+    async fn choose(&self, pool: u16, deadline: Instant) -> Result<Arc<Link>, NoLink> {
+        let mut told = false;
+        loop {
+            // Listening begins before the look, so that what comes in between is heard.
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            match self.look(pool) {
+                Ok(link) => return Ok(link),
+                Err(Choice::None) if !self.known().is_asgi => return Err(NoLink::Never),
+                Err(Choice::None) => {
+                    if pool != 0 && !std::mem::replace(&mut told, true) {
+                        self.tell(LongNews::Wanted(pool));
+                    }
+                    if timeout_at(deadline, changed).await.is_ok() {
+                        continue;
+                    }
+                }
+                Err(Choice::Full | Choice::At(_)) => {}
+            }
+            LONG_LIVED_REFUSED_TOTAL.inc();
+            return Err(NoLink::Full);
+        }
+    }
+
+    fn look(&self, pool: u16) -> Result<Arc<Link>, Choice> {
+        let known = self.known();
+        let choice = choose(known.links.values().map(|link| link.seen()), pool, known.active);
+        match choice {
+            Choice::At(at) => known.links.values().nth(at).map(Arc::clone).ok_or(Choice::None),
+            other => Err(other),
+        }
+    }
+
+    pub(super) fn tell(&self, news: LongNews) {
+        // The receiver ends with the process only.
+        let _ = self.news.send(news);
+    }
+}
+
+impl Link {
+    fn seen(&self) -> Seen {
+        let identity = self.identity();
+        Seen {
+            pool: identity.pool,
+            generation: identity.generation,
+            retiring: self.is_retiring(),
+            open: self.open(),
+            capacity: identity.capacity,
+        }
+    }
+}
