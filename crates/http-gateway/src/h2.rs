@@ -9,6 +9,7 @@
 //! | `request.rs` | a request head as the app sees it, as strict as over HTTP/1 |
 //! | `exchange.rs` | one stream: body in, service, response out |
 //! | `response.rs` | a response head as HTTP/2 has it |
+//! | `websocket.rs` | a stream that carries a WebSocket (RFC 8441) |
 //! | `cork.rs` | the socket, written to in large pieces |
 //!
 //! Bounds: streams (`limits.h2_streams_max`), header lists, streams reset by the client before we saw them (rapid
@@ -19,6 +20,7 @@ mod cork;
 mod exchange;
 mod request;
 mod response;
+mod websocket;
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -90,6 +92,7 @@ pub fn serve<S: Service, T: AsyncRead + AsyncWrite + Unpin + Send>(
             config: &config,
             limits: HeadLimits::new(&config.limits),
             connection,
+            drain: drain.clone(),
         };
         let mut driver = Driver { h2, cork, patience: Patience::new(&config), draining: false, over: false };
         let mut streams = FuturesUnordered::new();
@@ -136,6 +139,8 @@ fn builder(config: &Config) -> h2::server::Builder {
         limits.line_max + limits.headers_max + FIELD_OVERHEAD_BYTES * u64::from(limits.header_count_max + 8);
     let mut builder = h2::server::Builder::new();
     builder
+        // WebSockets (RFC 8441, 3).
+        .enable_connect_protocol()
         .max_concurrent_streams(limits.h2_streams_max)
         .max_header_list_size(u32::try_from(list_bytes).unwrap_or(u32::MAX))
         .initial_window_size(STREAM_WINDOW_BYTES)

@@ -13,6 +13,7 @@ use tokio::time::timeout;
 
 use super::request;
 use super::response::{self, BadResponse, Follows};
+use crate::drain::Drain;
 use crate::file_read::read_piece;
 use crate::h1::parse::HeadLimits;
 use crate::message::{
@@ -26,7 +27,7 @@ use crate::spool::{BodyStream, Piece};
 const WHOLE_BYTES_MAX: usize = 16 << 10;
 
 /// Asked of the window at once.
-const WINDOW_BYTES: usize = 64 << 10;
+pub(super) const WINDOW_BYTES: usize = 64 << 10;
 
 /// What the streams of a connection share.
 pub(super) struct Exchanges<'a, S> {
@@ -34,6 +35,7 @@ pub(super) struct Exchanges<'a, S> {
     pub(super) config: &'a Config,
     pub(super) limits: HeadLimits,
     pub(super) connection: Connection,
+    pub(super) drain: Drain,
 }
 
 /// The client is gone, or must be told by a reset that the response is not whole.
@@ -55,6 +57,10 @@ impl<S: Service> Exchanges<'_, S> {
                 return;
             }
         };
+        if request::is_extended_connect(&parts) {
+            drop(parts);
+            return Box::pin(self.websocket(head, incoming, respond)).await;
+        }
         let mut body = StreamBody {
             length: length(&parts, &incoming),
             incoming,
@@ -71,7 +77,7 @@ impl<S: Service> Exchanges<'_, S> {
         drop(incoming);
     }
 
-    async fn answer(
+    pub(super) async fn answer(
         &self,
         mut respond: SendResponse<Bytes>,
         request: Option<&RequestHead>,
@@ -116,17 +122,17 @@ impl<S: Service> Exchanges<'_, S> {
 }
 
 /// What is told to the service, whatever the end.
-struct Told<'a, S: Service> {
-    exchanges: &'a Exchanges<'a, S>,
-    request: Option<&'a RequestHead>,
-    response: Outcome,
+pub(super) struct Told<'a, S: Service> {
+    pub(super) exchanges: &'a Exchanges<'a, S>,
+    pub(super) request: Option<&'a RequestHead>,
+    pub(super) response: Outcome,
 }
 
-struct Outcome {
-    status: u16,
-    trail: Trail,
-    sent: u64,
-    complete: bool,
+pub(super) struct Outcome {
+    pub(super) status: u16,
+    pub(super) trail: Trail,
+    pub(super) sent: u64,
+    pub(super) complete: bool,
 }
 
 impl<S: Service> Drop for Told<'_, S> {

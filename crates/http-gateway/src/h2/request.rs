@@ -3,16 +3,28 @@
 //! The `h2` crate has refused already: upper-case names, connection headers, unknown or late pseudo headers, lengths that
 //! contradict the body (RFC 9113, 8.1.1, 8.2, 8.3).
 
+use h2::ext::Protocol;
 use http::header::{self, HeaderMap};
 use http::request::Parts;
 
 use crate::h1::parse::{HeadLimits, Refusal};
 use crate::h1::{is_ambiguous_name, is_host, parse_method, parse_target};
-use crate::message::{Headers, RequestHead, Version};
+use crate::message::{Headers, Method, RequestHead, Version};
 
-/// The head, and whether the client waits for `100 Continue`.
+/// Does the client want to speak another protocol in the stream? (RFC 8441, 4: the `h2` crate sees to it that nothing but CONNECT
+/// does.)
+pub(super) fn is_extended_connect(parts: &Parts) -> bool {
+    parts.extensions.get::<Protocol>().is_some()
+}
+
+/// The head, and whether the client waits for `100 Continue`. A handshake of a WebSocket is a GET, as over HTTP/1.
 pub(super) fn convert(parts: &Parts, limits: &HeadLimits) -> Result<(RequestHead, bool), Refusal> {
-    let method = parse_method(parts.method.as_str().as_bytes())?;
+    let method = match parts.extensions.get::<Protocol>() {
+        None => parse_method(parts.method.as_str().as_bytes())?,
+        Some(protocol) if protocol.as_str().eq_ignore_ascii_case("websocket") => Method::Get,
+        // RFC 9220, 3, says so for HTTP/3, and RFC 8441 nothing.
+        Some(_) => return Err(Refusal { status: 501, why: "no :protocol but websocket is spoken here" }),
+    };
     let target = parts.uri.path_and_query().map_or(&b""[..], |target| target.as_str().as_bytes());
     if method.as_bytes().len() + target.len() > limits.line_bytes_max {
         return Err(Refusal { status: 414, why: "the request target is too long" });
@@ -143,6 +155,19 @@ mod tests {
         check("GET", "https://a/", &[("x_forwarded_for", "1")], "GET / | host: a");
         check("POST", "https://a/", &[("expect", "100-Continue")], "POST / | host: a");
         check("OPTIONS", "*", &[("host", "a")], "OPTIONS * | host: a");
+    }
+
+    #[test]
+    fn a_websockets_handshake_is_a_get() {
+        let parts = |protocol: &'static str| {
+            let request = http::Request::builder().method("CONNECT").uri("https://a/ws?x");
+            let request = request.extension(Protocol::from_static(protocol)).body(()).unwrap();
+            request.into_parts().0
+        };
+        let (head, _) = convert(&parts("websocket"), &LIMITS).unwrap();
+        assert_eq!((head.method, head.target), (Method::Get, b"/ws?x".to_vec()));
+        assert!(is_extended_connect(&parts("websocket")));
+        assert_eq!(convert(&parts("connect-udp"), &LIMITS).map(|_| ()).unwrap_err().status, 501);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use bytes::BytesMut;
 use http::header::{CONTENT_LENGTH, DATE, HeaderMap, HeaderName, HeaderValue};
 
-use crate::message::{Body, Response};
+use crate::message::{Body, Headers, Response};
 
 /// The response cannot be sent as it is; the text is for the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,11 +32,8 @@ pub(super) fn convert(
     let mut head = http::Response::new(());
     *head.status_mut() = status.ok_or(BadResponse("the status is not within 200 and 599"))?;
     let headers = head.headers_mut();
-    fields(response, headers)?;
-    if !headers.contains_key(DATE) {
-        headers
-            .insert(DATE, HeaderValue::from_bytes(date).map_err(|_| BadResponse("the date is malformed"))?);
-    }
+    fields(&response.headers, headers)?;
+    add_date(headers, date)?;
     // RFC 9110, 15.3.5 and 15.4.5: these never have a body; 8.6: 204 must not announce one.
     let bodiless = matches!(response.status, 204 | 304);
     let announced = announced(headers)?;
@@ -66,12 +63,28 @@ pub(super) fn convert(
     Ok((head, follows))
 }
 
+/// The head that opens a WebSocket (RFC 8441, 5: 200, where HTTP/1 has 101).
+pub(super) fn accepted(headers: &Headers, date: &[u8]) -> Result<http::Response<()>, BadResponse> {
+    let mut head = http::Response::new(());
+    fields(headers, head.headers_mut())?;
+    add_date(head.headers_mut(), date)?;
+    Ok(head)
+}
+
+fn add_date(headers: &mut HeaderMap, date: &[u8]) -> Result<(), BadResponse> {
+    if !headers.contains_key(DATE) {
+        let date = HeaderValue::from_bytes(date).map_err(|_| BadResponse("the date is malformed"))?;
+        headers.insert(DATE, date);
+    }
+    Ok(())
+}
+
 /// Copies the app's fields; all values share one buffer.
-fn fields(response: &Response, headers: &mut HeaderMap) -> Result<(), BadResponse> {
-    let bytes = response.headers.iter().map(|(_, value)| value.len()).sum();
+fn fields(from: &Headers, headers: &mut HeaderMap) -> Result<(), BadResponse> {
+    let bytes = from.iter().map(|(_, value)| value.len()).sum();
     let mut values = BytesMut::with_capacity(bytes);
-    headers.try_reserve(response.headers.len() + 2).map_err(|_| BadResponse("there are too many headers"))?;
-    for (name, value) in response.headers.iter() {
+    headers.try_reserve(from.len() + 2).map_err(|_| BadResponse("there are too many headers"))?;
+    for (name, value) in from.iter() {
         // Lower case from here on.
         let Ok(name) = HeaderName::from_bytes(name) else {
             return Err(BadResponse("a header name holds a character it may not"));

@@ -12,6 +12,8 @@ use super::*;
 use crate::drain::Phase;
 use crate::testing::{Answers, FILE_BYTES, LARGE_BYTES};
 
+mod websockets;
+
 /// Far more than anything here takes.
 const SOON: Duration = Duration::from_secs(5);
 
