@@ -1,4 +1,4 @@
-"""Finding and importing the WSGI app, and explaining in a user's words why that failed."""
+"""Finding and importing the app, and explaining in a user's words why that failed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from quintet import _django
+from quintet import _django, _interface
 
 # Frames of these folders say nothing about the app: ours, and the import system's.
 _NOISE = tuple(f"{Path(file).parent}{os.sep}" for file in (__file__, importlib.__file__))
@@ -33,16 +33,25 @@ def load(start: dict[str, Any]) -> tuple[Callable[..., Any], dict[str, Any]]:
     """The app and what it reports (`AppReport` of the supervisor's messages)."""
     if start["settings"]:
         os.environ["DJANGO_SETTINGS_MODULE"] = start["settings"]
+    wanted = start.get("interface")
     if start["app"]:
         name = start["app"]
         app = import_callable(name)
     else:
-        name, app = _django.find_app()
-    report: dict[str, Any] = {"app": name, "python": platform.python_version()}
+        wanted, name, app = _django.find_app(wanted)
+    try:
+        interface, app = _interface.choose(name, app, wanted)
+    except _interface.MisfitError as error:
+        raise AppError(str(error), error.hint) from None
+    report: dict[str, Any] = {"app": name, "interface": interface, "python": platform.python_version()}
+    if interface == _interface.ASGI:
+        report["event_loop"] = _interface.loop_name(start.get("event_loop") or "auto")
+        # Before a fork, so that all workers share it; not for WSGI, which needs no asyncio.
+        importlib.import_module("quintet._asgi")
     if _django.is_used():
         report.update(_django.facts())
         if start["debug_static"]:
-            app = _django.with_static_files(app)
+            app = _django.with_static_files(app, interface)
     return app, report
 
 
@@ -60,7 +69,7 @@ def import_callable(name: str) -> Callable[..., Any]:
                 _nearest(attribute, names) or "give the app as MODULE:CALLABLE",
             ) from None
     if not callable(found):
-        raise AppError(f"{name} is no WSGI app: a {type(found).__name__} cannot be called")
+        raise AppError(f"{name} is no app: a {type(found).__name__} cannot be called")
     return found
 
 

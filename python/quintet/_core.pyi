@@ -1,6 +1,7 @@
 """The compiled half of the package. Private: its shape follows what `worker.py` needs."""
 
-from collections.abc import Callable
+from asyncio import AbstractEventLoop, Future
+from collections.abc import Awaitable, Callable, Coroutine
 from os import PathLike
 from typing import Any
 
@@ -27,6 +28,7 @@ class Worker:
         worker: int,
         generation: int,
         slots: int,
+        pool: int = 0,
     ) -> Worker: ...
     @property
     def stopping(self) -> bool: ...
@@ -46,3 +48,28 @@ class Worker:
     ) -> None: ...
     def stop(self) -> None: ...
     def forked(self) -> list[int]: ...
+
+class Exchange:
+    """One request or WebSocket of ASGI: its two callables, and its end."""
+
+    def receive(self) -> Coroutine[Any, None, dict[str, Any]]: ...
+    def send(self, message: dict[str, Any], /) -> Coroutine[Any, None, None]: ...
+    def end(self, error: BaseException | None, /) -> None: ...
+
+class Asgi:
+    """The worker's streams in an event loop."""
+
+    def __new__(
+        cls,
+        worker: Worker,
+        event_loop: AbstractEventLoop,
+        *,
+        run: Callable[[dict[str, Any], Exchange], Awaitable[None]],
+        report: Callable[[str, str, str, str, BaseException | None], None],
+        slots: int,
+        long_lived_max: int,
+        message_max: int,
+        state: dict[str, Any] | None = None,
+    ) -> Asgi: ...
+    def start(self) -> Future[None]: ...
+    def woken(self) -> None: ...

@@ -17,16 +17,22 @@ def is_used() -> bool:
     return conf is not None and conf.settings.configured
 
 
-def find_app() -> tuple[str, Callable[..., Any]]:
-    """The app that WSGI_APPLICATION names, or Django's own. With its name."""
-    from django.conf import settings
-    from django.core.wsgi import get_wsgi_application
+def find_app(interface: str | None) -> tuple[str, str, Callable[..., Any]]:
+    """The app that ASGI_APPLICATION or WSGI_APPLICATION names, or Django's own: its interface, its name, itself.
 
-    name = getattr(settings, "WSGI_APPLICATION", None)
-    if name is None:
-        return "django.core.wsgi:get_wsgi_application", get_wsgi_application()
-    module, _, attribute = name.rpartition(".")
-    return f"{module}:{attribute}", getattr(import_module(module), attribute)
+    Nobody sets ASGI_APPLICATION (Django does not know it) who does not want ASGI: Channels and Daphne do.
+    """
+    from django.conf import settings
+
+    if interface is None:
+        interface = "asgi" if getattr(settings, "ASGI_APPLICATION", None) else "wsgi"
+    name = getattr(settings, f"{interface.upper()}_APPLICATION", None)
+    if name is not None:
+        module, _, attribute = name.rpartition(".")
+        return interface, f"{module}:{attribute}", getattr(import_module(module), attribute)
+    factory = f"get_{interface}_application"
+    module = f"django.core.{interface}"
+    return interface, f"{module}:{factory}", getattr(import_module(module), factory)()
 
 
 def facts() -> dict[str, Any]:
@@ -85,16 +91,16 @@ def close_connections() -> list[str]:
     return complaints
 
 
-def with_static_files(app: Callable[..., Any]) -> Callable[..., Any]:
+def with_static_files(app: Callable[..., Any], interface: str) -> Callable[..., Any]:
     """As runserver does: with DEBUG, files are found without collectstatic."""
     from django.apps import apps
     from django.conf import settings
 
     if not (settings.DEBUG and apps.is_installed("django.contrib.staticfiles")):
         return app
-    from django.contrib.staticfiles.handlers import StaticFilesHandler
+    from django.contrib.staticfiles import handlers
 
-    return StaticFilesHandler(app)
+    return handlers.ASGIStaticFilesHandler(app) if interface == "asgi" else handlers.StaticFilesHandler(app)
 
 
 def log_unheard_exceptions(log: Callable[[str, str, str, str, BaseException | None], None]) -> None:

@@ -82,10 +82,15 @@ def work(start: dict[str, Any], control: Control, app: Any, report: dict[str, An
         worker=start["worker"],
         generation=start["generation"],
         slots=start["threads"],
+        pool=start.get("pool", 0),
     )
     signal.signal(signal.SIGTERM, lambda *_: worker.stop())
     watch_forks(worker)
     _stacks.install(worker, log)
+    if report["interface"] == "asgi":
+        from quintet import _asgi
+
+        return _asgi.serve(worker, app, report, log, start)
     worker.tell(json.dumps({"type": "ready", "app": report}))
     return serve(worker, app, log, start["threads"])
 

@@ -17,10 +17,20 @@ from pathlib import Path
 from typing import Any
 
 REQUEST, REQUEST_BODY, CANCEL, RETIRE, WELCOME, REFUSE = 1, 2, 3, 4, 5, 6
+CREDIT_TO_WORKER, MESSAGE_TO_WORKER, CLOSE_TO_WORKER = 7, 8, 9
 HELLO, RESPONSE_HEAD, RESPONSE_BODY, RESPONSE_FILE = 64, 65, 66, 67
+EARLY_HINTS, TRAILERS, DETACHED, CREDIT_TO_GATEWAY, MESSAGE_TO_GATEWAY, CLOSE_TO_GATEWAY = (
+    68,
+    69,
+    70,
+    71,
+    72,
+    73,
+)
 END, ABORT = 1, 2
 TIMEOUT_S = 10.0
 HEADER_BYTES = 8
+WINDOW_BYTES = 256 << 10
 
 
 class ClosedError(Exception):
@@ -35,6 +45,7 @@ class Frame:
     flags: int
     payload: bytes
     fd: int | None = None
+    stream: int = 0
 
 
 @dataclass
@@ -62,6 +73,10 @@ class Response:
     files: list[File] = field(default_factory=list)
     aborted: bool = False
     frames: int = 0
+    hints: list[list[tuple[str, str]]] = field(default_factory=list)
+    trailers: list[tuple[str, str]] | None = None
+    # Set when the exchange goes on as this stream of the long link.
+    detached: int | None = None
 
     @property
     def body(self) -> bytes:
@@ -85,8 +100,8 @@ def long(data: bytes) -> bytes:
     return struct.pack("<I", len(data)) + data
 
 
-def encode_frame(kind: int, payload: bytes, flags: int = 0) -> bytes:
-    return struct.pack("<IBBH", len(payload), kind, flags, 0) + payload
+def encode_frame(kind: int, payload: bytes, flags: int = 0, stream: int = 0) -> bytes:
+    return struct.pack("<IBBH", len(payload), kind, flags, stream) + payload
 
 
 def encode_request(
@@ -106,6 +121,7 @@ def encode_request(
     remote: tuple[str, int] = ("192.0.2.7", 50123),
     exchange: int = 0,
     tls: tuple[int, int] = (0, 0),
+    number: int = 0,
 ) -> bytes:
     if headers is None:
         headers = [("host", "shop.example")]
@@ -133,13 +149,18 @@ def encode_request(
         out.append(b"\x01" + body)
     else:
         out.append(b"\x00")
-    return encode_frame(REQUEST, b"".join(out))
+    return encode_frame(REQUEST, b"".join(out), stream=number)
 
 
 def decode_head(payload: bytes) -> tuple[Response, bytes]:
     status, reason_len = struct.unpack_from("<HH", payload)
     at = 4 + reason_len
     reason = payload[4:at]
+    headers, at = decode_fields(payload, at)
+    return Response(status, reason, headers), payload[at:]
+
+
+def decode_fields(payload: bytes, at: int = 0) -> tuple[list[tuple[str, str]], int]:
     (count,) = struct.unpack_from("<H", payload, at)
     at += 2
     headers = []
@@ -151,10 +172,68 @@ def decode_head(payload: bytes) -> tuple[Response, bytes]:
         value = payload[at + 4 : at + 4 + value_len]
         at += 4 + value_len
         headers.append((name.decode("latin-1"), value.decode("latin-1")))
-    return Response(status, reason, headers), payload[at:]
+    return headers, at
 
 
-class Slot:
+class Talk:
+    """One exchange: frames both ways, wherever they travel."""
+
+    def frame(self) -> Frame:
+        raise NotImplementedError
+
+    def send_frame(self, kind: int, payload: bytes, flags: int = 0) -> None:
+        raise NotImplementedError
+
+    def send_body(self, data: bytes, end: bool = False) -> None:
+        self.send_frame(REQUEST_BODY, data, END if end else 0)
+
+    def break_off_body(self) -> None:
+        self.send_frame(REQUEST_BODY, b"", ABORT)
+
+    def cancel(self) -> None:
+        self.send_frame(CANCEL, b"")
+
+    def response(self, response: Response | None = None) -> Response:
+        """All of the next response, or the rest of one whose head has been read."""
+        hints = []
+        flags = 0
+        if response is None:
+            frame = self.frame()
+            while frame.kind == EARLY_HINTS:
+                hints.append(decode_fields(frame.payload)[0])
+                frame = self.frame()
+            flags = frame.flags
+            if frame.kind == DETACHED:
+                response, first = decode_head(frame.payload[2:])
+                (response.detached,) = struct.unpack_from("<H", frame.payload)
+                assert not flags
+                flags = END
+            else:
+                assert frame.kind == RESPONSE_HEAD, frame
+                response, first = decode_head(frame.payload)
+            if first:
+                response.pieces.append(first)
+            response.frames = 1
+            response.hints = hints
+        while not flags & (END | ABORT):
+            frame = self.frame()
+            flags = frame.flags
+            response.frames += 1
+            if frame.kind == RESPONSE_FILE:
+                offset, length = struct.unpack("<QQ", frame.payload)
+                assert frame.fd is not None
+                response.files.append(File(frame.fd, offset, length))
+            elif frame.kind == TRAILERS:
+                response.trailers = decode_fields(frame.payload)[0]
+            else:
+                assert frame.kind == RESPONSE_BODY, frame
+                if frame.payload:
+                    response.pieces.append(frame.payload)
+        response.aborted = bool(flags & ABORT)
+        return response
+
+
+class Slot(Talk):
     """One accepted stream of a worker."""
 
     def __init__(self, stream: socket.socket) -> None:
@@ -173,17 +252,24 @@ class Slot:
     def refuse(self, reason: str) -> None:
         self.stream.sendall(encode_frame(REFUSE, reason.encode()))
 
+    def send_frame(self, kind: int, payload: bytes, flags: int = 0) -> None:
+        self.stream.sendall(encode_frame(kind, payload, flags))
+
     def frame(self) -> Frame:
+        frame = self.any_frame()
+        assert frame.stream == 0
+        return frame
+
+    def any_frame(self) -> Frame:
         """The next frame, with the descriptor that came with it."""
         while True:
             if len(self.buffer) >= 8:
                 length, kind, flags, stream = struct.unpack_from("<IBBH", self.buffer)
-                assert stream == 0
                 assert length <= 1024 * 1024
                 if len(self.buffer) >= 8 + length:
                     payload, self.buffer = self.buffer[8 : 8 + length], self.buffer[8 + length :]
                     fd = self.fds.pop(0) if kind == RESPONSE_FILE else None
-                    return Frame(kind, flags, payload, fd)
+                    return Frame(kind, flags, payload, fd, stream)
             data, beside, _, _ = self.stream.recvmsg(1 << 20, socket.CMSG_SPACE(4))
             for level, kind, content in beside:
                 if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
@@ -203,39 +289,8 @@ class Slot:
         sent = self.stream.sendmsg([data], rights)
         self.stream.sendall(data[sent:])
 
-    def send_body(self, data: bytes, end: bool = False) -> None:
-        self.stream.sendall(encode_frame(REQUEST_BODY, data, END if end else 0))
-
-    def break_off_body(self) -> None:
-        self.stream.sendall(encode_frame(REQUEST_BODY, b"", ABORT))
-
-    def cancel(self) -> None:
-        self.stream.sendall(encode_frame(CANCEL, b""))
-
     def retire(self) -> None:
         self.stream.sendall(encode_frame(RETIRE, b""))
-
-    def response(self) -> Response:
-        """All of the next response."""
-        frame = self.frame()
-        assert frame.kind == RESPONSE_HEAD, frame
-        response, first = decode_head(frame.payload)
-        if first:
-            response.pieces.append(first)
-        response.frames = 1
-        while not frame.flags & (END | ABORT):
-            frame = self.frame()
-            response.frames += 1
-            if frame.kind == RESPONSE_FILE:
-                offset, length = struct.unpack("<QQ", frame.payload)
-                assert frame.fd is not None
-                response.files.append(File(frame.fd, offset, length))
-            else:
-                assert frame.kind == RESPONSE_BODY, frame
-                if frame.payload:
-                    response.pieces.append(frame.payload)
-        response.aborted = bool(frame.flags & ABORT)
-        return response
 
     def exchange(self, **request: Any) -> Response:
         self.send(**request)
@@ -253,6 +308,94 @@ class Slot:
 
     def close(self) -> None:
         self.stream.close()
+
+
+class Long(Slot):
+    """The long link of a worker: many exchanges, told apart by their numbers."""
+
+    def __init__(self, stream: socket.socket, hello: Slot) -> None:
+        self.stream, self.buffer, self.fds, self.hello = stream, hello.buffer, hello.fds, hello.hello
+        self.waiting: dict[int, list[Frame]] = {}
+        self.number = 0
+
+    def frame_of(self, number: int) -> Frame:
+        """The next frame of that exchange; those of others wait."""
+        while not self.waiting.get(number):
+            frame = self.any_frame()
+            self.waiting.setdefault(frame.stream, []).append(frame)
+        return self.waiting[number].pop(0)
+
+    def open(self, **request: Any) -> LongStream:
+        """Begins an exchange."""
+        self.number += 1
+        self.stream.sendall(encode_request(number=self.number, **request))
+        return LongStream(self, self.number)
+
+    def websocket(self, target: str = "/", **request: Any) -> LongStream:
+        return self.open(target=target, exchange=1, **request)
+
+
+class LongStream(Talk):
+    """One exchange of a long link."""
+
+    def __init__(self, link: Long, number: int) -> None:
+        self.link = link
+        self.number = number
+
+    def send_frame(self, kind: int, payload: bytes, flags: int = 0) -> None:
+        self.link.stream.sendall(encode_frame(kind, payload, flags, self.number))
+
+    def frame(self) -> Frame:
+        return self.link.frame_of(self.number)
+
+    def next(self, kind: int) -> Frame:
+        """The next frame, which must be of this kind."""
+        frame = self.frame()
+        assert frame.kind == kind, frame
+        return frame
+
+    def head(self) -> Response:
+        """A head without the end."""
+        frame = self.next(RESPONSE_HEAD)
+        assert not frame.flags, frame
+        return decode_head(frame.payload)[0]
+
+    def credit(self, count: int) -> None:
+        self.send_frame(CREDIT_TO_WORKER, struct.pack("<I", count))
+
+    def credited(self) -> int:
+        return struct.unpack("<I", self.next(CREDIT_TO_GATEWAY).payload)[0]
+
+    def send_message(self, message: str | bytes, piece_bytes: int = 64 << 10) -> None:
+        """A message of the client, in pieces."""
+        kind, data = (1, message.encode()) if isinstance(message, str) else (2, message)
+        data = bytes([kind]) + data
+        for at in range(0, len(data), piece_bytes):
+            end = at + piece_bytes >= len(data)
+            self.send_frame(MESSAGE_TO_WORKER, data[at : at + piece_bytes], END if end else 0)
+
+    def message(self) -> str | bytes:
+        """A message of the app; returns what credit it used."""
+        data = b""
+        while True:
+            frame = self.frame()
+            if frame.kind == CREDIT_TO_GATEWAY:
+                continue
+            assert frame.kind == MESSAGE_TO_GATEWAY, frame
+            assert len(frame.payload) <= 64 << 10
+            data += frame.payload
+            if frame.flags & END:
+                return data[1:].decode() if data[0] == 1 else data[1:]
+
+    def close(self, code: int = 1000, reason: str = "") -> None:
+        """The client closes."""
+        self.send_frame(CLOSE_TO_WORKER, struct.pack("<H", code) + reason.encode())
+
+    def closed(self) -> tuple[int, str]:
+        """The app's close."""
+        frame = self.next(CLOSE_TO_GATEWAY)
+        assert frame.flags & END
+        return struct.unpack_from("<H", frame.payload)[0], frame.payload[2:].decode()
 
 
 class Gateway:
@@ -315,6 +458,8 @@ class Worker:
             )
         theirs.close()
         self.slots: list[Slot] = []
+        self.long: Long | None = None
+        self.concurrency = start.get("concurrency", 1)
         self.report: dict[str, Any] = {}
         self.threads = start["threads"]
 
@@ -328,10 +473,28 @@ class Worker:
         """Waits until it serves; what the app reports."""
         word = self.word()
         assert word["type"] == "ready", word
-        for _ in range(self.threads):
+        is_wsgi = word["app"]["interface"] == "wsgi"
+        for _ in range(self.threads if is_wsgi else 0):
             self.slots.append(self.gateway.accept().welcome())
+        if word["app"]["interface"] == "asgi":
+            self.meet()
         self.slots.sort(key=lambda slot: slot.hello["slot"])
         return word["app"]
+
+    def meet(self) -> None:
+        """Accepts every stream of an ASGI worker: slots and the long link."""
+        for _ in range(self.concurrency + 1):
+            slot = self.gateway.accept().welcome()
+            if slot.hello["channel"] == "long":
+                self.long = Long(slot.stream, slot)
+            else:
+                self.slots.append(slot)
+        self.slots.sort(key=lambda slot: slot.hello["slot"])
+
+    @property
+    def link(self) -> Long:
+        assert self.long is not None
+        return self.long
 
     @property
     def slot(self) -> Slot:
@@ -348,7 +511,7 @@ class Worker:
 
     def stop(self) -> None:
         """Ends it, if a test has not; it must not need force."""
-        for slot in self.slots:
+        for slot in [*self.slots, *([self.long] if self.long else [])]:
             slot.close()
         self.lines.close()
         self.control.close()

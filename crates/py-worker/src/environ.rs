@@ -16,7 +16,7 @@ use crate::input::EmptyInput;
 use crate::text::{is_token, latin1, percent_decode};
 
 /// Headers that browsers and proxies send; their keys are made at start and always remembered.
-const USUAL_HEADERS: &[&str] = &[
+pub(crate) const USUAL_HEADERS: &[&str] = &[
     "accept",
     "accept-charset",
     "accept-encoding",

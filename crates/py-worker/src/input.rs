@@ -309,7 +309,7 @@ fn cannot_read(errno: Errno) -> PyErr {
     PyOSError::new_err((errno.raw_os_error(), "the spooled request body could not be read"))
 }
 
-fn read_exactly(file: &OwnedFd, mut offset: u64, mut space: &mut [u8]) -> Result<(), Errno> {
+pub(crate) fn read_exactly(file: &OwnedFd, mut offset: u64, mut space: &mut [u8]) -> Result<(), Errno> {
     while !space.is_empty() {
         match rustix::io::pread(file, &mut *space, offset) {
             // The gateway said how long the file is.

@@ -19,10 +19,12 @@
 //!
 //! `unsafe` is allowed here for what `PyO3` has no safe word for, each place with its reason.
 
+mod asgi;
 mod control;
 mod environ;
 mod exchange;
 mod file;
+mod inbox;
 mod input;
 mod link;
 mod outgoing;
@@ -40,6 +42,8 @@ use pyo3::prelude::*;
 /// Needs the GIL: who holds it may touch the seats of those who wait for it (`seat`).
 #[pymodule(gil_used = true)]
 mod _core {
+    #[pymodule_export]
+    use super::asgi::Asgi;
     #[pymodule_export]
     use super::file::FileWrapper;
     #[pymodule_export]

@@ -1,27 +1,25 @@
 //! The stream of one slot: a connected unix socket, what was received and not yet used, and whether anyone listens.
 //!
-//! Blocking on purpose: a slot is a thread. Knows frames, no Python objects; where it has to wait inside a Python call it
+//! Blocking on purpose: a slot of WSGI is a thread. Knows frames, no Python objects; where it has to wait inside a Python call it
 //! is handed the interpreter to let it go.
 
-use std::io::{IoSlice, IoSliceMut};
+use std::io::IoSlice;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use py_link::{Frame, HEADER_BYTES, Kind, LinkError};
+use py_link::Kind;
 use pyo3::Python;
 use pyo3::sync::MutexExt as _;
-use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
 use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, Shutdown, SocketAddrUnix, SocketFlags, SocketType,
+    AddressFamily, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, Shutdown, SocketAddrUnix,
+    SocketFlags, SocketType,
 };
 
-/// What the receive buffer has at rest: a request head of usual size with a small body, in one system call.
-const BUFFER_BYTES: usize = 32 * 1024;
+use crate::inbox::{BUFFER_BYTES, Inbox};
 
 /// Up to here a send is first tried without letting the GIL go: copying so much into the socket takes less time than
 /// getting the GIL back from another thread may.
@@ -40,14 +38,6 @@ pub(crate) enum Heard {
     Retire,
     /// The stream ended without a word.
     Closed,
-}
-
-/// Received bytes in `buffer[start..end]`, and the descriptor that came with them.
-pub(crate) struct Inbox {
-    buffer: Vec<u8>,
-    start: usize,
-    end: usize,
-    file: Option<OwnedFd>,
 }
 
 /// See the file's head.
@@ -70,7 +60,7 @@ impl Link {
         let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
         rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)?;
         rustix::io::ioctl_fionbio(&socket, false)?;
-        let inbox = Inbox { buffer: vec![0; BUFFER_BYTES], start: 0, end: 0, file: None };
+        let inbox = Inbox::new();
         Ok(Self {
             slot,
             socket,
@@ -239,7 +229,7 @@ impl Link {
         }
         let mut inbox = self.inbox(py);
         // A streamed request body may lie in front; more of it than one frame is not taken in here.
-        if inbox.end - inbox.start < BUFFER_BYTES {
+        if inbox.received().len() < BUFFER_BYTES {
             match inbox.receive(&self.socket, RecvFlags::DONTWAIT) {
                 Ok(0) => {
                     self.break_off();
@@ -318,98 +308,5 @@ impl Link {
             beside.push(SendAncillaryMessage::ScmRights(files));
         }
         rustix::net::sendmsg(&self.socket, pieces, &mut beside, flags)
-    }
-}
-
-impl Inbox {
-    fn received(&self) -> &[u8] {
-        self.buffer.get(self.start..self.end).unwrap_or_default()
-    }
-
-    fn frame(&self) -> Result<Option<Frame<'_>>, LinkError> {
-        py_link::decode(self.received())
-    }
-
-    /// The payload of the request that [`Link::wait_request`] has found.
-    pub(crate) fn request(&self) -> &[u8] {
-        self.frame().ok().flatten().map(|frame| frame.payload).unwrap_or_default()
-    }
-
-    /// The descriptor that came along.
-    pub(crate) fn take_file(&mut self) -> Option<OwnedFd> {
-        self.file.take()
-    }
-
-    /// The first frame has been used.
-    pub(crate) fn consume_frame(&mut self) {
-        if let Ok(Some(frame)) = self.frame() {
-            let bytes = frame.wire_bytes();
-            self.consume(bytes);
-        }
-    }
-
-    fn consume(&mut self, bytes: usize) {
-        self.start = self.end.min(self.start + bytes);
-        if self.start == self.end {
-            (self.start, self.end) = (0, 0);
-            if self.buffer.len() > BUFFER_BYTES {
-                self.buffer.truncate(BUFFER_BYTES);
-                self.buffer.shrink_to_fit();
-            }
-        }
-    }
-
-    /// Room for the rest of the frame that has begun, or for any.
-    fn make_room(&mut self) {
-        let wanted = match self.received().first_chunk::<4>() {
-            Some(len) => HEADER_BYTES + (u32::from_le_bytes(*len).min(py_link::PAYLOAD_BYTES_MAX)) as usize,
-            None => HEADER_BYTES,
-        };
-        let free = self.buffer.len() - self.end;
-        if self.start > 0 && (free == 0 || self.start + wanted > self.buffer.len()) {
-            self.buffer.copy_within(self.start..self.end, 0);
-            (self.start, self.end) = (0, self.end - self.start);
-        }
-        if wanted > self.buffer.len() {
-            self.buffer.resize(wanted, 0);
-        } else if self.end == self.buffer.len() {
-            // Whole frames fill it all (a body nobody reads yet): room to see what is behind them.
-            self.buffer.resize(self.end + BUFFER_BYTES, 0);
-        }
-    }
-
-    /// Sleeps in poll(2), not in recvmsg(2): a reader that sleeps in there is also woken when the gateway takes our last
-    /// answer out of the socket ("there is room"), for nothing, and it is the gateway that pays for the wake-up.
-    fn wait_and_receive(&mut self, socket: &OwnedFd) -> Result<usize, Errno> {
-        rustix::event::poll(&mut [PollFd::new(socket, PollFlags::IN)], None)?;
-        self.receive(socket, RecvFlags::empty())
-    }
-
-    fn receive(&mut self, socket: &OwnedFd, flags: RecvFlags) -> Result<usize, Errno> {
-        self.make_room();
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-        let mut beside = RecvAncillaryBuffer::new(&mut space);
-        let room = self.buffer.get_mut(self.end..).unwrap_or_default();
-        let flags = flags | RecvFlags::CMSG_CLOEXEC;
-        let received = rustix::net::recvmsg(socket, &mut [IoSliceMut::new(room)], &mut beside, flags)?.bytes;
-        for message in beside.drain() {
-            if let RecvAncillaryMessage::ScmRights(mut files) = message {
-                self.file = files.next();
-            }
-        }
-        self.end += received;
-        Ok(received)
-    }
-
-    /// Is there a Cancel behind what has not been read yet?
-    fn holds_cancel(&self) -> bool {
-        let mut rest = self.received();
-        while let Ok(Some(frame)) = py_link::decode(rest) {
-            if frame.header.kind == Kind::Cancel {
-                return true;
-            }
-            rest = rest.get(frame.wire_bytes()..).unwrap_or_default();
-        }
-        false
     }
 }

@@ -17,7 +17,7 @@ use crate::outgoing::{Outgoing, Stage};
 use crate::text::{is_field_value, is_token, with_latin1};
 
 /// Names of headers and reason phrases: the link has 16 bits for their length, and nobody needs more than this.
-const NAME_BYTES_MAX: usize = 1024;
+pub(crate) const NAME_BYTES_MAX: usize = 1024;
 
 /// What both objects and the slot share.
 pub(crate) struct Shared {
@@ -241,7 +241,7 @@ fn check_header(name: &[u8], value: &[u8], declared: &mut Option<u64>) -> PyResu
 }
 
 /// RFC 2616, 13.5.1, which PEP 3333 refers to; the first byte decides for most names.
-fn is_hop_by_hop(name: &[u8]) -> bool {
+pub(crate) fn is_hop_by_hop(name: &[u8]) -> bool {
     match name.first().map(u8::to_ascii_lowercase) {
         Some(b'c') => name.eq_ignore_ascii_case(b"connection"),
         Some(b'k') => name.eq_ignore_ascii_case(b"keep-alive"),

@@ -1,11 +1,12 @@
 //! What `quintet.worker` holds in its hands: one object for the process.
 
-use std::io;
+use std::collections::BTreeSet;
+use std::io::{self, Write as _};
 use std::os::fd::AsRawFd as _;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use py_link::Hello;
@@ -26,6 +27,10 @@ pub(crate) struct Core {
     pub(crate) seats: Seats,
     pub(crate) stacks: Arc<Stacks>,
     links: Mutex<Vec<Option<Arc<Link>>>>,
+    /// ASGI: the sockets that an event loop watches, for the child of a fork to let go.
+    watched: Mutex<BTreeSet<i32>>,
+    /// ASGI: a byte written here wakes the event loop when the worker is to stop.
+    waker: OnceLock<UnixStream>,
     stopping: AtomicBool,
     asleep: Mutex<()>,
     wake: Condvar,
@@ -47,6 +52,10 @@ impl Core {
         self.stopping.store(true, Ordering::SeqCst);
         drop(lock(&self.asleep));
         self.wake.notify_all();
+        if let Some(mut waker) = self.waker.get() {
+            // Full: it has been woken and has not looked yet.
+            let _already_awake = waker.write(b"!");
+        }
         // A slot says that it is idle before it looks whether to stop, so that one of both sees the other.
         for link in lock(&self.links).iter().flatten().filter(|link| !link.is_busy()) {
             link.stop_receiving();
@@ -74,6 +83,25 @@ impl Core {
         }
     }
 
+    /// The stream from which an event loop hears that the worker is to stop; there is one a process.
+    pub(crate) fn wake_up_call(&self) -> io::Result<UnixStream> {
+        let (ours, theirs) = UnixStream::pair()?;
+        ours.set_nonblocking(true)?;
+        theirs.set_nonblocking(true)?;
+        let _once = self.waker.set(ours);
+        Ok(theirs)
+    }
+
+    /// An event loop watches this socket from now on.
+    pub(crate) fn watches(&self, socket: i32) {
+        lock(&self.watched).insert(socket);
+    }
+
+    /// It does no more.
+    pub(crate) fn forgets(&self, socket: i32) {
+        lock(&self.watched).remove(&socket);
+    }
+
     pub(crate) fn refused(&self, reason: String) {
         *lock(&self.refusal) = Some(reason);
         self.stop();
@@ -90,7 +118,7 @@ impl Core {
 /// The worker process: its control socket and its slots.
 #[pyclass(frozen, module = "quintet._core")]
 pub(crate) struct Worker {
-    core: Arc<Core>,
+    pub(crate) core: Arc<Core>,
     control: Arc<UnixStream>,
 }
 
@@ -98,7 +126,7 @@ pub(crate) struct Worker {
 impl Worker {
     /// Takes over the control socket, and from now on leaves with the supervisor.
     #[new]
-    #[pyo3(signature = (*, control_fd, link, token, worker, generation, slots))]
+    #[pyo3(signature = (*, control_fd, link, token, worker, generation, slots, pool=0))]
     fn new(
         control_fd: i32,
         link: PathBuf,
@@ -106,6 +134,7 @@ impl Worker {
         worker: u32,
         generation: u32,
         slots: u16,
+        pool: u16,
     ) -> PyResult<Self> {
         if slots == 0 {
             return Err(PyValueError::new_err("a worker needs at least one thread"));
@@ -116,7 +145,7 @@ impl Worker {
             worker,
             generation,
             channel: py_link::Channel::Slot,
-            pool: 0,
+            pool,
             slot: 0,
             slots,
             pid: std::process::id(),
@@ -128,6 +157,8 @@ impl Worker {
             seats: Seats::new(slots),
             stacks: Arc::new(Stacks::new(worker, slots)),
             links: Mutex::new(vec![None; usize::from(slots)]),
+            watched: Mutex::new(BTreeSet::new()),
+            waker: OnceLock::new(),
             stopping: AtomicBool::new(false),
             asleep: Mutex::new(()),
             wake: Condvar::new(),
@@ -197,6 +228,10 @@ impl Worker {
         if let Ok(links) = self.core.links.try_lock() {
             numbers.extend(links.iter().flatten().map(|link| link.socket().as_raw_fd()));
         }
+        if let Ok(watched) = self.core.watched.try_lock() {
+            numbers.extend(watched.iter());
+        }
+        numbers.extend(self.core.waker.get().map(std::os::fd::AsRawFd::as_raw_fd));
         numbers
     }
 }

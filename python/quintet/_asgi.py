@@ -1,0 +1,108 @@
+"""A worker that serves ASGI: one event loop, in the main thread. What happens for each request is in the compiled half."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from quintet import _core
+from quintet._lifespan import Lifespan, LifespanError
+from quintet._log import Log
+
+# BSD's sysexits: a configuration error, an internal error.
+EXIT_CONFIG = 78
+EXIT_SOFTWARE = 70
+
+# How long tasks that the app has left behind may take to end when they are cancelled.
+CLEANUP_S = 5.0
+
+
+def new_loop(name: str) -> asyncio.AbstractEventLoop:
+    """A loop of that name."""
+    if name == "uvloop":
+        import uvloop
+
+        return uvloop.new_event_loop()
+    return asyncio.new_event_loop()
+
+
+def serve(
+    worker: _core.Worker, app: Callable[..., Any], report: dict[str, Any], log: Log, start: dict[str, Any]
+) -> int:
+    """The life of the worker from the app's lifespan startup to its shutdown; the result is the exit status."""
+    loop = new_loop(report["event_loop"])
+    asyncio.set_event_loop(loop)
+    slots = max(1, start.get("concurrency") or 1)
+    # Threads of `sync_to_async(…, thread_sensitive=False)` and `asyncio.to_thread`: as many as requests can need.
+    loop.set_default_executor(ThreadPoolExecutor(slots, thread_name_prefix="quintet-sync"))
+    try:
+        return loop.run_until_complete(_life(worker, app, report, log, start, slots))
+    finally:
+        _clean_up(loop)
+
+
+async def _life(
+    worker: _core.Worker,
+    app: Callable[..., Any],
+    report: dict[str, Any],
+    log: Log,
+    start: dict[str, Any],
+    slots: int,
+) -> int:
+    lifespan = Lifespan(app)
+    try:
+        await lifespan.startup()
+    except LifespanError as error:
+        message = f"the app's lifespan startup failed: {next(iter(str(error).splitlines()), '')}"
+        # Starlette gives the whole traceback as the reason.
+        failure = {"message": message, "traceback": str(error) if "\n" in str(error) else "", "hint": ""}
+        worker.tell(json.dumps({"type": "failed", **failure}))
+        return EXIT_CONFIG
+    server = _core.Asgi(
+        worker,
+        asyncio.get_running_loop(),
+        run=_runner(app),
+        report=log.exchange,
+        slots=slots,
+        long_lived_max=start.get("long_lived_max") or 1,
+        message_max=start.get("message_max") or 1024 * 1024,
+        state=lifespan.state if lifespan.takes_part else None,
+    )
+    worker.tell(json.dumps({"type": "ready", "app": report}))
+    await server.start()
+    complaint = await lifespan.shutdown()
+    if complaint is not None:
+        log.write("WARN", "the app's lifespan shutdown failed", {"detail": complaint})
+    if worker.refusal is not None:
+        log.write("ERROR", "the gateway refused this worker", {"detail": worker.refusal})
+        return EXIT_SOFTWARE
+    return 0
+
+
+def _runner(app: Callable[..., Any]) -> Callable[[dict[str, Any], _core.Exchange], Awaitable[None]]:
+    async def run(scope: dict[str, Any], exchange: _core.Exchange) -> None:
+        try:
+            await app(scope, exchange.receive, exchange.send)
+        except BaseException as error:  # noqa: BLE001 (whatever it is: it ends this exchange only)
+            exchange.end(error)
+        else:
+            exchange.end(None)
+
+    return run
+
+
+def _clean_up(loop: asyncio.AbstractEventLoop) -> None:
+    """Ends what the app has left behind, as `asyncio.run` does, but not for ever."""
+    left = asyncio.all_tasks(loop)
+    for task in left:
+        task.cancel()
+    with contextlib.suppress(Exception):
+        if left:
+            loop.run_until_complete(asyncio.wait(left, timeout=CLEANUP_S))
+        loop.run_until_complete(asyncio.wait_for(loop.shutdown_asyncgens(), CLEANUP_S))
+    asyncio.set_event_loop(None)
+    loop.close()
