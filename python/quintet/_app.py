@@ -69,7 +69,7 @@ def import_callable(name: str) -> Callable[..., Any]:
                 _nearest(attribute, names) or "give the app as MODULE:CALLABLE",
             ) from None
     if not callable(found):
-        raise AppError(f"{name} is no app: a {type(found).__name__} cannot be called")
+        raise AppError(f"{name} is no WSGI or ASGI app: a {type(found).__name__} cannot be called")
     return found
 
 

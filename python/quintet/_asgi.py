@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from quintet import _core
+from quintet import _core, _stacks
 from quintet._lifespan import Lifespan, LifespanError
 from quintet._log import Log
 
@@ -36,6 +36,7 @@ def serve(
     """The life of the worker from the app's lifespan startup to its shutdown; the result is the exit status."""
     loop = new_loop(report["event_loop"])
     asyncio.set_event_loop(loop)
+    _stacks.watch_loop(loop)
     slots = max(1, start.get("concurrency") or 1)
     # Threads of `sync_to_async(…, thread_sensitive=False)` and `asyncio.to_thread`: as many as requests can need.
     loop.set_default_executor(ThreadPoolExecutor(slots, thread_name_prefix="quintet-sync"))

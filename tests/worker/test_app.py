@@ -181,8 +181,8 @@ def test_a_plain_app_reports_no_django(serve: Serve) -> None:
     worker = serve(
         "class Site:\n    @staticmethod\n    def app(environ, start_response): ...\n", app="app:Site.app"
     )
-    assert set(worker.report) == {"app", "python"}
-    assert worker.report["app"] == "app:Site.app"
+    assert set(worker.report) == {"app", "interface", "python"}
+    assert (worker.report["app"], worker.report["interface"]) == ("app:Site.app", "wsgi")
 
 
 def failed(worker: Worker) -> dict[str, str]:
@@ -209,7 +209,7 @@ PLAIN_FAILURES = {
     "syntax": ("def app(:", {}, "SyntaxError", "def app(:", ""),
     "raises": ("def f(): raise ValueError('two\\nlines')\nf()", {}, "ValueError: two", "in f", ""),
     "no such callable": ("def aap(e, s): ...", {}, "app has no 'app'", "", "did you mean aap?"),
-    "not callable": ("app = 3", {}, "app:app is no WSGI app", "", ""),
+    "not callable": ("app = 3", {}, "app:app is no WSGI or ASGI app", "", ""),
     "no such app": ("", {"app": "wsgi:application"}, "No module named 'wsgi'", "", "did you mean my_wsgi?"),
     "environment": ("import os\nos.environ['DATABASE']", {}, "KeyError", "app.py", "DATABASE=…"),
     "exits": ("raise SystemExit('no')", {}, "SystemExit: no", "app.py", ""),

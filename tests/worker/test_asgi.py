@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from workers import Serve
+from workers import Serve, uvloop_dir
 
 ECHO = """
     import json
@@ -21,8 +21,9 @@ ECHO = """
 
 @pytest.mark.every_python
 @pytest.mark.parametrize("event_loop", ["asyncio", "uvloop"])
-def test_a_small_answer_is_one_frame(serve: Serve, event_loop: str) -> None:
-    worker = serve(ECHO, event_loop=event_loop, concurrency=2)
+def test_a_small_answer_is_one_frame(serve: Serve, python: str, event_loop: str) -> None:
+    path = [uvloop_dir(python)] if event_loop == "uvloop" else []
+    worker = serve(ECHO, path=path, event_loop=event_loop, concurrency=2)
     for slot in worker.slots:
         for _ in range(3):
             response = slot.exchange(target="/a%20b?x=1", method="POST", body=b"!")

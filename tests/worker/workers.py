@@ -59,9 +59,20 @@ def django_dir(series: str, python: str = sys.executable) -> Path:
 
 def uvloop_dir(python: str) -> Path:
     """uvloop for that Python, for PYTHONPATH."""
-    version = subprocess.check_output([python, "-c", "import sys; print(*sys.version_info[:2], sep='.')"], text=True)
+    version = subprocess.check_output(
+        [python, "-c", "import sys; print(*sys.version_info[:2], sep='.')"], text=True
+    )
     directory = CACHE / "uvloop" / version.strip()
     if not (directory / "uvloop" / "__init__.py").exists():
-        command = [python, "-m", "pip", "install", "-q", "--disable-pip-version-check", "--only-binary", ":all:"]
+        command = [
+            python,
+            "-m",
+            "pip",
+            "install",
+            "-q",
+            "--disable-pip-version-check",
+            "--only-binary",
+            ":all:",
+        ]
         subprocess.run([*command, "--target", str(directory), "--upgrade", "uvloop"], check=True)
     return directory

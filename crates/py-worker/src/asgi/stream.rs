@@ -3,25 +3,27 @@
 //! A slot has at most one exchange at a time, the long link many, told apart by their numbers. The loop calls
 //! `readable`, `writable` and `connect_again`; nothing here waits. The lock is held for moments only, never while Python runs.
 
+mod reading;
+
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
-use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::fd::AsRawFd as _;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use py_link::long::{Close, DETACHED_FIRST, decode_credit, encode_credit};
-use py_link::{Channel, Flags, Frame, Hello, Kind, Request, frame_on};
+use py_link::long::{DETACHED_FIRST, encode_credit};
+use py_link::{Channel, Flags, Hello, Kind, frame_on};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 use rustix::io::Errno;
-use rustix::net::RecvFlags;
 
 use crate::asgi::exchange::Exchange;
 use crate::asgi::hub::Hub;
 use crate::asgi::outbound::Outbound;
 use crate::asgi::wire::Wire;
 use crate::inbox::Inbox;
+use reading::Ended;
 
 /// The first wait before connecting again; a gateway is started within some ten milliseconds.
 const RECONNECT_MIN: Duration = Duration::from_millis(10);
@@ -40,18 +42,6 @@ enum Phase {
     Retired,
     /// It is not needed any more.
     Over,
-}
-
-/// What reading does next.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Flow {
-    GoOn,
-    /// The app has enough for now.
-    Pause,
-    /// The gateway needs this stream no more.
-    Retire,
-    /// What was received makes no sense.
-    Break,
 }
 
 struct State {
@@ -384,140 +374,6 @@ impl Stream {
         Self::connect_later(slf)
     }
 
-    /// What a frame means.
-    fn handle(slf: &Bound<'_, Self>, frame: &Frame<'_>, files: &mut VecDeque<OwnedFd>) -> PyResult<Flow> {
-        let py = slf.py();
-        let this = slf.get();
-        let number = frame.header.stream;
-        let phase = this.lock().phase;
-        match (phase, frame.header.kind) {
-            (Phase::Asked, Kind::Welcome) => {
-                let mut state = this.lock();
-                state.phase = Phase::Serving;
-                state.wait = RECONNECT_MIN;
-                Ok(Flow::GoOn)
-            }
-            (Phase::Asked, Kind::Refuse) => {
-                this.hub.core.refused(String::from_utf8_lossy(frame.payload).into_owned());
-                Ok(Flow::Retire)
-            }
-            (Phase::Serving | Phase::Retired, Kind::Request) => Self::request(slf, frame, files),
-            (Phase::Serving, Kind::Retire) if this.is_long => {
-                this.lock().phase = Phase::Retired;
-                this.close_if_done(py)?;
-                Ok(Flow::GoOn)
-            }
-            (Phase::Serving, Kind::Retire) => Ok(Flow::Retire),
-            (Phase::Serving | Phase::Retired, kind) => {
-                // Of an exchange that is over: the app did not read all of the body, or was done before the client went.
-                let Some(exchange) = this.find(py, number) else {
-                    return Ok(if is_for_exchanges(kind) { Flow::GoOn } else { Flow::Break });
-                };
-                Self::tell(exchange.bind(py), frame)
-            }
-            _ => Ok(Flow::Break),
-        }
-    }
-
-    fn find(&self, py: Python<'_>, number: u16) -> Option<Py<Exchange>> {
-        let state = self.lock();
-        let found = if self.is_long { state.many.get(&number) } else { state.one.as_ref() };
-        found.map(|exchange| exchange.clone_ref(py))
-    }
-
-    fn request(slf: &Bound<'_, Self>, frame: &Frame<'_>, files: &mut VecDeque<OwnedFd>) -> PyResult<Flow> {
-        let this = slf.get();
-        let number = frame.header.stream;
-        let Ok(request) = Request::decode(frame.payload) else { return Ok(Flow::Break) };
-        let is_known = this.find(slf.py(), number).is_some();
-        let fits = if this.is_long {
-            number != 0 && number < DETACHED_FIRST
-        } else {
-            number == 0 && request.exchange == py_link::Exchange::Http
-        };
-        if is_known || !fits {
-            return Ok(Flow::Break);
-        }
-        let file = if matches!(request.body, py_link::Body::File { .. }) { files.pop_front() } else { None };
-        this.hub.begin(slf, number, &request, file)?;
-        Ok(Flow::GoOn)
-    }
-
-    /// An exchange hears a frame that is for it.
-    fn tell(exchange: &Bound<'_, Exchange>, frame: &Frame<'_>) -> PyResult<Flow> {
-        let py = exchange.py();
-        let this = exchange.get();
-        let is_full = match frame.header.kind {
-            Kind::RequestBody => this.body_arrived(py, frame.payload, frame.header.flags)?,
-            Kind::Cancel => {
-                this.disconnect(py, 1006, "")?;
-                false
-            }
-            Kind::CreditToWorker => {
-                let Ok(bytes) = decode_credit(frame.payload) else { return Ok(Flow::Break) };
-                this.credit(py, bytes)?;
-                false
-            }
-            Kind::MessageToWorker => {
-                if !Exchange::message_arrived(exchange, frame.payload, frame.header.flags)? {
-                    return Ok(Flow::Break);
-                }
-                false
-            }
-            Kind::CloseToWorker => {
-                let Ok(close) = Close::decode(frame.payload) else { return Ok(Flow::Break) };
-                this.disconnect(py, close.code, close.reason)?;
-                false
-            }
-            _ => return Ok(Flow::Break),
-        };
-        // On the long link the window bounds what waits.
-        Ok(if is_full && frame.header.stream == 0 { Flow::Pause } else { Flow::GoOn })
-    }
-
-    fn begin_reading(&self) -> Option<(Inbox, Arc<OwnedFd>)> {
-        let mut state = self.lock();
-        let socket = Arc::clone(state.wire.as_ref()?.socket());
-        Some((state.inbox.take()?, socket))
-    }
-
-    /// Reads what there is, up to one filling of the buffer: other streams have their turn, too.
-    fn read(slf: &Bound<'_, Self>, inbox: &mut Inbox, socket: &OwnedFd) -> PyResult<Ended> {
-        let mut received = false;
-        loop {
-            let (frame, files) = inbox.front();
-            match frame {
-                Ok(Some(frame)) => {
-                    let bytes = frame.wire_bytes();
-                    let flow = Self::handle(slf, &frame, files)?;
-                    inbox.consume(bytes);
-                    match flow {
-                        Flow::GoOn => {}
-                        Flow::Pause => return Ok(Ended::Paused),
-                        Flow::Retire => return Ok(Ended::Retired),
-                        Flow::Break => return Ok(Ended::Lost),
-                    }
-                }
-                Ok(None) if received => return Ok(Ended::Empty),
-                Ok(None) => match inbox.receive(socket, RecvFlags::DONTWAIT) {
-                    Ok(0) => return Ok(Ended::EndOfFile),
-                    Ok(_) => received = true,
-                    Err(Errno::AGAIN | Errno::INTR) => return Ok(Ended::Empty),
-                    Err(_) => return Ok(Ended::Lost),
-                },
-                Err(_) => return Ok(Ended::Lost),
-            }
-        }
-    }
-
-    fn keep(&self, inbox: Inbox) {
-        let mut state = self.lock();
-        // Unless the stream was closed while it was read.
-        if state.wire.is_some() {
-            state.inbox = Some(inbox);
-        }
-    }
-
     /// End of file: ours, when we asked for no more, or the gateway's.
     fn end_of_file(slf: &Bound<'_, Self>) -> PyResult<()> {
         let py = slf.py();
@@ -535,24 +391,6 @@ impl Stream {
         this.unwatch(py, "remove_reader", number)?;
         exchange.get().request_ends(py)
     }
-}
-
-/// Why reading has ended for now.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Ended {
-    Empty,
-    Paused,
-    Retired,
-    EndOfFile,
-    Lost,
-}
-
-/// Frames that may come late, for an exchange that is over.
-fn is_for_exchanges(kind: Kind) -> bool {
-    matches!(
-        kind,
-        Kind::RequestBody | Kind::Cancel | Kind::CreditToWorker | Kind::MessageToWorker | Kind::CloseToWorker
-    )
 }
 
 #[pymethods]
