@@ -41,6 +41,7 @@ pub(crate) fn command() -> Command {
         .subcommand(run())
         .subcommand(check())
         .subcommand(config())
+        .subcommand(import())
         .subcommands(instance_commands())
         .subcommand(
             Command::new("version")
@@ -116,6 +117,62 @@ fn config() -> Command {
                 "For editors: put `#:schema ./quintet.schema.json` on the first line of quintet.toml after\n  \
                  quintet config schema > quintet.schema.json",
             ),
+        )
+}
+
+fn import() -> Command {
+    let kinds = crate::import::KINDS;
+    let known: Vec<_> = kinds.iter().map(|(kind, what)| format!("\n  {kind:<10} {what}")).collect();
+    let known = known.concat();
+    Command::new("import")
+        .about("Print the quintet.toml that does what another server's configuration does")
+        .long_about(format!(
+            "Print the quintet.toml that does what another server's configuration does.\n\n\
+             Reads a file of gunicorn, uWSGI, NGINX Unit, nginx or a Procfile, or a command line of gunicorn, uvicorn, \
+             Hypercorn, Daphne, Granian or uWSGI. Every option is carried, or named with the reason why not; none is dropped \
+             in silence. Kinds of files, chosen by name and content unless --as says it:{known}"
+        ))
+        .arg(
+            Arg::new("file")
+                .value_name("FILE")
+                .value_parser(value_parser!(PathBuf))
+                .required_unless_present("command")
+                .conflicts_with("command")
+                .help("The file to import"),
+        )
+        .arg(Arg::new("command").value_name("COMMAND").last(true).num_args(1..).help("The command line to import"))
+        .arg(
+            Arg::new("as")
+                .long("as")
+                .value_name("KIND")
+                .value_parser(kinds.map(|(kind, _)| kind))
+                .help("What kind of file it is"),
+        )
+        .arg(
+            Arg::new("output")
+                .short('o')
+                .long("output")
+                .value_name("FILE")
+                .value_parser(value_parser!(PathBuf))
+                .help("Write to this file, which must not be there yet [default: standard output]"),
+        )
+        .arg(
+            Arg::new("python")
+                .long("python")
+                .value_name("PATH")
+                .value_parser(value_parser!(PathBuf))
+                .help("The Python that runs gunicorn.conf.py [default: the active environment, .venv, python3]"),
+        )
+        .after_help(
+            "Examples:
+  quintet import gunicorn.conf.py
+  quintet import /etc/nginx/sites-enabled/shop --output quintet.toml
+  quintet import Procfile
+  quintet import -- gunicorn shop.wsgi -w 4 --threads 2 --timeout 60
+  quintet import -- granian --interface wsgi shop.wsgi:application --workers 4
+
+Exit code 0: printed, whether or not all could be carried; 1: gunicorn.conf.py failed; 2: the file cannot be read, its
+form is wrong, or --output is there already.",
         )
 }
 

@@ -9,6 +9,7 @@ mod check;
 mod exit;
 mod failure;
 mod gateway;
+mod import;
 mod instance;
 mod machine;
 mod pages;
@@ -44,6 +45,7 @@ fn dispatch(matches: &ArgMatches) -> Result<Exit> {
     match matches.subcommand() {
         Some(("run", matches)) => run::run(matches),
         Some(("check", matches)) => check::run(matches),
+        Some(("import", matches)) => import::run(matches),
         Some(("config", matches)) => settings::run(matches),
         Some(("status", matches)) => status::run(matches),
         Some(("reload", matches)) => instance::reload(matches),

@@ -1,0 +1,97 @@
+//! Procfiles and systemd units: the command line in them, and what else they start.
+
+use super::Context;
+use super::draft::Draft;
+use super::row::Becomes::{No, Same, Set, Together};
+use super::row::{Given, Options, Row, apply, option};
+use super::{shell, value};
+use crate::exit::Exit;
+use crate::failure::{Failure, Result};
+use value::plain;
+
+/// A Procfile: `web` is imported, the others are named.
+pub(super) fn import(name: &str, text: &str, context: &Context) -> Result<Draft> {
+    let mut draft = Draft::new(name);
+    let mut web = None;
+    for (index, line) in text.lines().enumerate() {
+        let line = line.trim();
+        if line.is_empty() || line.starts_with('#') {
+            continue;
+        }
+        let Some((process, command)) = line.split_once(':') else {
+            draft.not_carried(
+                format!("line {}: {line}", index + 1),
+                "a line of a Procfile is `name: command`",
+            );
+            continue;
+        };
+        let option = format!("{}: {}", process.trim(), command.trim());
+        match process.trim() {
+            "web" => web = Some(command.trim()),
+            "release" => {
+                draft.not_carried(option, "run it when you deploy, before `quintet run` or `quintet reload`");
+            }
+            _ => {
+                draft.not_carried(option, "another process: start it as you do now, quintet does not run it");
+            }
+        }
+    }
+    let Some(command) = web else {
+        return Err(Failure::new(Exit::Usage, format!("{name} has no line `web: …`"))
+            .hint("only what serves HTTP can be imported"));
+    };
+    shell::import_line(&mut draft, command, context)?;
+    Ok(draft)
+}
+
+const UNIT_ROWS: &[Row] = &[
+    option("ExecStart", "", Together),
+    option("WorkingDirectory", "", Set("app.dir", value::text)),
+    option("Environment", "", Together),
+    option("User", "", Same("keep it in the unit, with ExecStart=quintet run")),
+    option("Group", "", Same("keep it in the unit, with ExecStart=quintet run")),
+    option("ExecReload", "", No("ExecReload=quintet reload")),
+    option("ExecStartPre", "", No("keep it in the unit")),
+    option("Exec*", "", No("keep it in the unit")),
+    option("*", "", Same("keep it in the unit, with ExecStart=quintet run")),
+];
+
+/// A .service file: ExecStart is imported, the rest of the unit stays a unit.
+pub(super) fn import_systemd(name: &str, text: &str, context: &Context) -> Result<Draft> {
+    let mut draft = Draft::new(name);
+    let mut options = Options::default();
+    let mut section = String::new();
+    let joined = text.replace("\\\n", " ");
+    for line in joined.lines().map(str::trim) {
+        if let Some(header) = line.strip_prefix('[') {
+            header.trim_end_matches(']').clone_into(&mut section);
+        } else if section == "Service"
+            && !line.starts_with(['#', ';'])
+            && let Some((key, value)) = line.split_once('=')
+        {
+            let (name, value) = (key.trim().to_owned(), value.trim().into());
+            options.0.push(Given { from: name.clone(), name, value });
+        }
+    }
+    let Some(command) = options.text("ExecStart") else {
+        return Err(Failure::new(Exit::Usage, format!("{name} has no ExecStart= in [Service]")));
+    };
+    apply(&mut draft, UNIT_ROWS, &options, "systemd");
+    for given in options.all("Environment") {
+        let words = shell::tokens(&plain(&given.value)).unwrap_or_default();
+        for word in words {
+            if let shell::Token::Word(word) = word {
+                let (name, value) = word.split_once('=').unwrap_or((word.as_str(), ""));
+                shell::environment(&mut draft, name, value, &format!("Environment={name}={value}"));
+            }
+        }
+    }
+    // gunicorn looks for its configuration where it starts.
+    let mut context = context.clone();
+    if let Some(dir) = options.text("WorkingDirectory") {
+        context.dir = dir.trim_start_matches(['-', '~']).into();
+    }
+    let context = &context;
+    shell::import_line(&mut draft, command.trim_start_matches(['-', '@', '+', '!', ':']), context)?;
+    Ok(draft)
+}

@@ -1,0 +1,229 @@
+//! Real files in, quintet.toml out. Whatever comes out is read by our own loader, without a word against it.
+
+use std::path::Path;
+
+use ctl_config::{Sources, Style, TextFile, load};
+use proptest::prelude::*;
+
+use super::shell::Token;
+use super::*;
+
+fn fixtures() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("src/import/fixtures")
+}
+
+/// The finished text; it has been loaded.
+fn finished(mut draft: Draft) -> String {
+    draft.check();
+    let text = draft.render();
+    let file = Some(TextFile { path: "/srv/shop/quintet.toml".into(), text: text.clone() });
+    let loaded = load(&Sources { file, working_dir: "/srv/shop".into(), ..Sources::default() });
+    assert!(loaded.is_ok(), "{text}\n{}", loaded.unwrap_err());
+    format!("{text}--\n{}", draft.summary(Style::default()))
+}
+
+fn file(name: &str) -> String {
+    let path = fixtures().join(name);
+    let text = finished(ok(from_file(&path, None, &mut Context::default())));
+    text.replace(fixtures().to_str().unwrap(), "/fixtures")
+}
+
+fn ok<T>(result: Result<T>) -> T {
+    result.unwrap_or_else(|failure| panic!("{}", failure.render(Style::default())))
+}
+
+fn line(line: &str) -> String {
+    line_with(line, &[])
+}
+
+fn line_with(line: &str, environment: &[(&str, &str)]) -> String {
+    let environment = environment.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
+    let context = Context { environment, dir: fixtures().join("nginx"), python: None };
+    finished(ok(shell::import_words(&[line.to_owned()], &context)))
+}
+
+#[test]
+fn gunicorn_conf_py() {
+    insta::assert_snapshot!(file("gunicorn.conf.py"));
+}
+
+#[test]
+fn uwsgi_ini() {
+    insta::assert_snapshot!(file("uwsgi.ini"));
+}
+
+#[test]
+fn unit_json() {
+    insta::assert_snapshot!("unit", file("unit.json"));
+    insta::assert_snapshot!("unit_routes", file("unit-routes.json"));
+}
+
+#[test]
+fn nginx_conf() {
+    insta::assert_snapshot!(file("nginx/nginx.conf"));
+}
+
+#[test]
+fn procfile_and_service() {
+    insta::assert_snapshot!("procfile", file("Procfile"));
+    insta::assert_snapshot!("service", file("shop.service"));
+}
+
+#[test]
+fn command_lines() {
+    for (name, command) in [
+        (
+            "gunicorn",
+            "gunicorn shop.wsgi -w4 --threads=2 --timeout 0 --keep-al 7 -k gthread --no-such --reload",
+        ),
+        (
+            "gunicorn_uvicorn",
+            "exec python -m gunicorn -k uvicorn.workers.UvicornWorker 'shop.asgi:application' -b [::]:80 -b fd://3",
+        ),
+        ("gunicorn_gevent", "gunicorn -k gevent --worker-connections 1000 'shop:create_app(\"x\")'"),
+        (
+            "uvicorn",
+            "uvicorn shop.asgi:make --factory --host :: --port 9000 --workers 4 --no-access-log --proxy-headers --forwarded-allow-ips='*' --ws-max-size 0 --loop uvloop --limit-concurrency 50 --root-path /shop",
+        ),
+        (
+            "hypercorn",
+            "hypercorn -b 0.0.0.0:8000 --quic-bind :443 --keep-alive 5 --access-logfile - shop.asgi:application",
+        ),
+        ("daphne", "daphne -b 0.0.0.0 -p 8001 -t 30 --proxy-headers shop.asgi:application"),
+        (
+            "granian",
+            "granian --interface wsgi shop.wsgi:application --host 0.0.0.0 --workers 4 --blocking-threads 2 --backpressure 64 --workers-lifetime 6h --workers-max-rss 512 --static-path-mount /srv/static --access-log --http1-header-read-timeout 5000 --no-ws",
+        ),
+        ("granian_rsgi", "granian app:app --backpressure 100 --loop rloop"),
+        ("uwsgi", "uwsgi --http :8000 --wsgi-file shop/wsgi.py -p 4 --master --no-such-thing=3"),
+        ("line", "python manage.py migrate && gunicorn shop.wsgi 2>&1 | tee log"),
+    ] {
+        insta::assert_snapshot!(format!("line_{name}"), line(command));
+    }
+}
+
+#[test]
+fn the_environment_is_weaker_than_the_line() {
+    let environment =
+        [("GUNICORN_CMD_ARGS", "--workers=5 --timeout '12'"), ("WEB_CONCURRENCY", "2"), ("HOME", "/root")];
+    insta::assert_snapshot!("environment_gunicorn", line_with("gunicorn shop.wsgi -w 7", &environment));
+    let environment = [("GRANIAN_WORKERS", "3"), ("GRANIAN_INTERFACE", "wsgi"), ("GRANIAN_PORT", "8080")];
+    insta::assert_snapshot!(
+        "environment_granian",
+        line_with("granian shop.wsgi:application --workers 2", &environment)
+    );
+}
+
+/// What our configuration has no room for is said, with our own words, and not written.
+#[test]
+fn values_that_quintet_does_not_take() {
+    insta::assert_snapshot!(line(
+        "gunicorn shop.wsgi --limit-request-line 100 --backlog many --bind http://x --certfile a.pem --max-requests 0 -t 1e99 \
+         --forwarded-allow-ips proxy.example"
+    ));
+}
+
+#[test]
+fn what_cannot_be_read_is_explained() {
+    let failure = |result: Result<Draft>| match result {
+        Ok(_) => panic!("it was read"),
+        Err(failure) => failure.render(Style::default()),
+    };
+    let context = Context::default();
+    let words = |line: &str| failure(shell::import_words(&[line.to_owned(), "x".into()], &context));
+    let directory = Path::new("/nowhere");
+    let said = [
+        words("caddy"),
+        failure(shell::import_words(&["gunicorn 'x".into()], &context)),
+        failure(nginx::import("nginx.conf", "http {\n  server { listen 80 }\n}\n", directory)),
+        failure(nginx::import("nginx.conf", "http {\n  include \"x;\n}\n", directory)),
+        failure(nginx::import("nginx.conf", "http {\n", directory)),
+        failure(unit::import("unit.json", "{,}")),
+        failure(procfile::import("Procfile", "worker: celery", &context)),
+        failure(from_file(Path::new("/nowhere/gunicorn"), None, &mut Context::default())),
+    ];
+    insta::assert_snapshot!(said.join("\n"));
+}
+
+#[test]
+fn kinds_of_files() {
+    for (name, text, kind) in [
+        ("gunicorn.conf.py", "", Some("gunicorn")),
+        ("Procfile.dev", "", Some("procfile")),
+        ("shop", "server {\n listen 80;\n}", Some("nginx")),
+        ("shop.conf", "# the shop\nupstream app {\n", Some("nginx")),
+        ("shop.conf", "[uwsgi]\n", Some("uwsgi")),
+        ("config", "  {\"listeners\": {}}", Some("unit")),
+        ("uwsgi.yaml", "uwsgi:\n", None),
+        ("shop.service", "", Some("systemd")),
+        ("README", "words", None),
+    ] {
+        assert_eq!(kind_of(name, text), kind, "{name}");
+    }
+}
+
+#[test]
+fn words_of_the_shell() {
+    let words = |line: &str| -> Vec<String> {
+        let tokens = shell::tokens(line).unwrap();
+        tokens
+            .into_iter()
+            .map(|token| match token {
+                Token::Word(word) => word,
+                Token::Operator(operator) => format!("<{operator}>"),
+            })
+            .collect()
+    };
+    assert_eq!(words(r#"a 'b c' "d \"e\" \n" f\ g """#), ["a", "b c", r#"d "e" \n"#, "f g", ""]);
+    assert_eq!(words("a&&b ; c 2>&1 # d\n"), ["a", "<&&>", "b", "<;>", "c", "<>&>", "1", "<\n>"]);
+    assert_eq!(words("a \\\n b"), ["a", "b"]);
+}
+
+/// Every row of every table names a setting that exists, and no two rows the same option.
+#[test]
+fn the_tables_are_sound() {
+    for server in shell::SERVERS {
+        let mut names = std::collections::HashSet::new();
+        for row in server.rows {
+            assert!(names.insert(row.name), "{}: {} is there twice", server.name, row.name);
+            if let row::Becomes::Set(key, _) = row.becomes {
+                assert!(ctl_config::find(key).is_some(), "{}: {key}", server.name);
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    /// Whatever a file holds: no panic, and what comes out can be read.
+    #[test]
+    fn anything_may_stand_in_a_file(text in "([a-z_-]{1,12}( ?=? ?[a-z0-9/.:$\"'%(){}*-]{0,12}){0,3}[;{}\n])*") {
+        finished(uwsgi::import("uwsgi.ini", &format!("[uwsgi]\n{text}"), Path::new("/srv")));
+        if let Ok(draft) = nginx::import("nginx.conf", &text, Path::new("/nowhere")) {
+            finished(draft);
+        }
+        let _ = procfile::import("Procfile", &text, &Context::default()).map(finished);
+    }
+
+    #[test]
+    fn any_value_may_be_given(index in 0_usize..1000, value in "[a-z0-9/.:$*,\\[\\]=#\" -]{0,16}|\\PC{0,8}|[0-9]{1,25}") {
+        for server in shell::SERVERS {
+            let row = &server.rows[index % server.rows.len()];
+            let given = row::Given { name: row.name.into(), value: value.as_str().into(), from: row.name.into() };
+            let mut draft = Draft::new("a test");
+            shell::finish(&mut draft, server, &row::Options(vec![given]));
+            finished(draft);
+        }
+    }
+
+    #[test]
+    fn any_json_is_read(uri in "[/!~*a-z$]{0,8}", share in "[/a-z$]{0,12}", number in any::<i64>()) {
+        let text = serde_json::json!({
+            "listeners": {share.clone(): {"pass": "routes", "backlog": number}},
+            "routes": [{"match": {"uri": uri}, "action": {"share": share, "fallback": {"pass": "routes"}}}],
+            "applications": {"a": {"module": uri, "threads": number, "processes": {"max": number, "spare": number}}},
+        });
+        finished(unit::import("unit.json", &text.to_string()).unwrap());
+    }
+}
