@@ -9,6 +9,10 @@ use http_gateway::h1::chunked::{ChunkedDecoder, Malformed};
 use http_gateway::h1::parse::{HeadLimits, HeadParser, Parsed, Refusal};
 use http_gateway::message::{BodyLength, Connection, Headers};
 use http_gateway::proxy_protocol;
+use http_gateway::websocket::MessageType;
+use http_gateway::websocket::close::{Violation, may_be_sent};
+use http_gateway::websocket::decode::{Decoder, Event};
+use http_gateway::websocket::deflate::Agreed;
 use py_link::{Flags, Kind, Request, RequestStart, RequestWriter, ResponseFile, ResponseHead};
 
 /// Small, so that short inputs reach them.
@@ -203,4 +207,58 @@ fn request(payload: &[u8]) {
     let frame = py_link::decode(&out).ok().flatten().expect("what was written is a whole frame");
     assert_eq!((frame.header.kind, frame.header.flags), (Kind::Request, Flags::NONE));
     assert!(payload.starts_with(frame.payload), "a request reads the same when written again");
+}
+
+/// Messages above this are refused: small, so that short inputs reach it.
+const MESSAGE_BYTES_MAX: u64 = 300;
+
+/// A WebSocket client's frames: cut in two they are read as in one, and what comes of them keeps the rules. The same bytes as an
+/// offer of extensions: what is agreed can be offered, and is agreed again.
+pub fn websocket(data: &[u8]) {
+    let (input, at) = cut(data);
+    for deflate in [false, true] {
+        let whole = conversation(&[input], deflate);
+        let in_two = conversation(&[&input[..at], &input[at..]], deflate);
+        assert_eq!(whole.0, in_two.0);
+        assert_eq!(whole.1.is_some(), in_two.1.is_some());
+        // A compressed message may be wrong in two ways at once; which of them is seen first depends on the pieces.
+        assert!(deflate || whole.1 == in_two.1);
+        for event in &whole.0 {
+            match event {
+                Event::Message(kind, bytes) => {
+                    assert!(bytes.len() as u64 <= MESSAGE_BYTES_MAX);
+                    assert!(*kind == MessageType::Binary || std::str::from_utf8(bytes).is_ok());
+                }
+                Event::Ping(payload) => assert!(payload.len() <= 125),
+                Event::Close(Some((code, _))) => assert!(may_be_sent(*code)),
+                Event::Pong | Event::Close(None) => {}
+            }
+        }
+    }
+    if let Ok(Some(agreed)) = Agreed::first_of(data) {
+        assert_eq!(Agreed::first_of(agreed.answer().as_bytes()), Ok(Some(agreed)));
+    }
+}
+
+/// What comes of the pieces, until the client closes or breaks a rule.
+fn conversation(pieces: &[&[u8]], deflate: bool) -> (Vec<Event>, Option<Violation>) {
+    let mut decoder = Decoder::new(MESSAGE_BYTES_MAX, deflate);
+    let mut events = Vec::new();
+    for mut piece in pieces.iter().copied() {
+        while !piece.is_empty() {
+            match decoder.decode(piece) {
+                Ok((taken, event)) => {
+                    assert!(taken <= piece.len() && (event.is_some() || taken == piece.len()));
+                    piece = &piece[taken..];
+                    let over = matches!(event, Some(Event::Close(_)));
+                    events.extend(event);
+                    if over {
+                        return (events, None);
+                    }
+                }
+                Err(violation) => return (events, Some(violation)),
+            }
+        }
+    }
+    (events, None)
 }

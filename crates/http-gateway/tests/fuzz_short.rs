@@ -224,3 +224,53 @@ fn link_frames() {
         &[b"\0\0", b"\xff\xff", b"\xff\xff\xff\xff", b"\x01\0", b"\x0b", b"\x03", b"\0\0\x10\0", b"\x40\x01"],
     );
 }
+
+#[test]
+fn websocket_frames() {
+    let masked = |first: u8, payload: &[u8]| {
+        let mut frame = vec![first, 0x80 | payload.len() as u8, 0, 0, 0, 0];
+        frame.extend_from_slice(payload);
+        frame
+    };
+    let fragments = [
+        vec![9],
+        masked(0x01, b"frag"),
+        masked(0x89, b"ping"),
+        masked(0x00, b"men\xc3"),
+        masked(0x80, b"\xb3ts"),
+        masked(0x88, b"\x03\xe8bye"),
+    ]
+    .concat();
+    let packed = [vec![3], masked(0xc1, b"\xf2\x48\xcd\xc9\xc9\x07\x00"), masked(0x82, b"\0\xff")].concat();
+    let packed_fragments =
+        [vec![20], masked(0x41, b"\xf2\x48\xcd"), masked(0x8a, b""), masked(0x80, b"\xc9\xc9\x07\x00")]
+            .concat();
+    let long = [&[30, 0x82, 0xfe, 0, 200, 1, 2, 3, 4][..], &[7; 200]].concat();
+    fuzz(
+        bodies::websocket,
+        &[
+            &fragments,
+            &packed,
+            &packed_fragments,
+            &long,
+            b"permessage-deflate; server_max_window_bits=\"10\"; client_max_window_bits",
+            b"foo; bar=1, permessage-deflate; client_no_context_takeover",
+        ],
+        &[
+            b"\x81\x80\0\0\0\0",
+            b"\x80\x80\0\0\0\0",
+            b"\xc1\x85\0\0\0\0\x00\x00\x00\xff\xff",
+            b"\x88\x82\0\0\0\0\x03\xe8",
+            b"\xfe\0\x7e",
+            b"\xff\0\0\0\0\0\x01\0\0",
+            b"\xff\x80",
+            b"\xf2\x48\xcd\xc9\xc9\x07\x00",
+            b"\xed\xa0\x80",
+            b"; server_max_window_bits=8",
+            b"; server_no_context_takeover",
+            b", permessage-deflate",
+            b"\"",
+            b"=",
+        ],
+    );
+}

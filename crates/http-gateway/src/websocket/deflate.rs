@@ -18,11 +18,11 @@ const TAIL: [u8; 4] = [0, 0, 0xff, 0xff];
 const WINDOW_BITS_MIN: u8 = 9;
 const WINDOW_BITS_MAX: u8 = 15;
 
-/// Messages below this gain a few bytes at best, and resetting a compressor costs more than compressing them.
+/// Below this a message gains a few dozen bytes at best, in a packet that is nearly empty anyway, for some 10 µs.
 const COMPRESS_BYTES_MIN: usize = 256;
 
-/// zlib's level: above, a message shrinks by a few per cent more for twice the time.
-const LEVEL: Compression = Compression::new(3);
+/// zlib's level: the third makes chat messages 1 to 7 % smaller for up to three times the time, the first 15 to 30 % larger.
+const LEVEL: Compression = Compression::new(2);
 
 /// Machines of each kind that a thread keeps for the next message. One is enough while messages come whole; more are in
 /// use only while large ones are on their way.

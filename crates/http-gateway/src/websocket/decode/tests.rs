@@ -282,6 +282,8 @@ proptest! {
         let (events, violation) = run(&input, input.len().max(1), deflate);
         let (others, other) = run(&input, piece, deflate);
         prop_assert_eq!(events, others);
-        prop_assert_eq!(violation.map(|(v, _)| v), other.map(|(v, _)| v));
+        prop_assert_eq!(violation.is_some(), other.is_some());
+        // A compressed message may be wrong in two ways at once; which of them is seen first depends on the pieces.
+        prop_assert!(deflate || violation.map(|(v, _)| v) == other.map(|(v, _)| v));
     }
 }
