@@ -115,7 +115,9 @@ class TestConfiguration:
         site.close()
 
     def test_a_file_in_the_project_is_found(self, start: Start, tmp_path: Path) -> None:
-        (tmp_path / "quintet.toml").write_text("[app]\ncallable = 'small:application'\n[workers]\nthreads = 2\n")
+        (tmp_path / "quintet.toml").write_text(
+            "[app]\ncallable = 'small:application'\n[workers]\nthreads = 2\n"
+        )
         (tmp_path / "small.py").write_text(
             "def application(environ, start_response):\n    start_response('200 OK', [])\n    return [b'small']\n"
         )

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from link import Gateway, Worker
-from workers import ROOT, Serve, django_dir, pythons
+from workers import ROOT, Serve, django_dir, pythons, uvloop_dir
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -96,6 +96,25 @@ def serve(start_worker: Serve) -> Serve:
     def ready(source: str = "", **options: Any) -> Worker:
         worker = start_worker(source, **options)
         worker.report = worker.ready()
+        return worker
+
+    return ready
+
+
+@pytest.fixture(params=["asyncio", "uvloop"])
+def event_loop(request: pytest.FixtureRequest) -> str:
+    """Both event loops."""
+    return request.param
+
+
+@pytest.fixture
+def serve_asgi(serve: Serve, python: str, event_loop: str) -> Serve:
+    """`serve_asgi(source)`: a worker for an ASGI app, one slot unless told, in each of the event loops."""
+
+    def ready(source: str = "", *, path: list[Path] | None = None, **options: Any) -> Worker:
+        path = [*(path or []), *([uvloop_dir(python)] if event_loop == "uvloop" else [])]
+        worker = serve(source, path=path, **{"event_loop": event_loop, "long_lived_max": 100, **options})
+        assert (worker.report["interface"], worker.report["event_loop"]) == ("asgi", event_loop)
         return worker
 
     return ready

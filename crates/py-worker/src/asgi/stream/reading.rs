@@ -20,6 +20,8 @@ enum Flow {
     GoOn,
     /// The app has enough for now.
     Pause,
+    /// The frame is for later.
+    Later,
     /// The gateway needs this stream no more.
     Retire,
     /// What was received makes no sense.
@@ -52,10 +54,13 @@ impl Stream {
                 Ok(Some(frame)) => {
                     let bytes = frame.wire_bytes();
                     let flow = Self::handle(slf, &frame, files)?;
+                    if flow == Flow::Later {
+                        return Ok(Ended::Paused);
+                    }
                     inbox.consume(bytes);
                     match flow {
                         Flow::GoOn => {}
-                        Flow::Pause => return Ok(Ended::Paused),
+                        Flow::Pause | Flow::Later => return Ok(Ended::Paused),
                         Flow::Retire => return Ok(Ended::Retired),
                         Flow::Break => return Ok(Ended::Lost),
                     }
@@ -131,8 +136,12 @@ impl Stream {
         } else {
             number == 0 && request.exchange == py_link::Exchange::Http
         };
-        if is_known || !fits {
+        if !fits || (is_known && this.is_long) {
             return Ok(Flow::Break);
+        }
+        if is_known {
+            // One request at a time; it is served when the one before is over.
+            return Ok(Flow::Later);
         }
         let file = if matches!(request.body, py_link::Body::File { .. }) { files.pop_front() } else { None };
         this.hub.begin(slf, number, &request, file)?;
