@@ -4,6 +4,7 @@
 
 mod children;
 mod clients;
+mod cpu;
 mod memory;
 mod signals;
 mod start;
@@ -30,6 +31,7 @@ pub(crate) use children::Program;
 
 use children::Child;
 use clients::Clients;
+use cpu::Cpu;
 use memory::Scales;
 use signals::{Asks, SignalPipe};
 
@@ -63,6 +65,7 @@ pub(crate) struct Driver {
     inherited: BTreeSet<u32>,
     notifier: Notifier,
     scales: Scales,
+    cpu: Cpu,
     began: Instant,
     next_alive: Option<Instant>,
     /// Standard error was a terminal at start: a SIGHUP may mean that it was closed.
@@ -89,6 +92,7 @@ impl Driver {
             next_alive: notifier.watchdog().map(|every| now + every),
             notifier,
             scales: Scales::new(now),
+            cpu: Cpu::default(),
             began: now,
             on_terminal: is_terminal(),
             outcome: None,
@@ -215,6 +219,11 @@ impl Driver {
                     child.peer.flush();
                 }
                 let said: Vec<FromGateway> = child.peer.read("the gateway");
+                if said.iter().any(|said| matches!(said, FromGateway::Load(_)))
+                    && let Some(share) = self.cpu.look(Instant::now())
+                {
+                    self.feed(Event::Cpu(share));
+                }
                 self.feed_all(said.into_iter().map(Event::Gateway));
             }
             Source::Template(template) => {

@@ -96,6 +96,8 @@ pub(crate) enum Event {
     Template { template: u32, said: FromTemplate },
     /// A worker speaks.
     Worker { worker: u32, said: FromWorker },
+    /// Share of the CPU in use lately, 0 to 1.
+    Cpu(f32),
     /// A look at a worker's proportional memory.
     Weighed { worker: u32, bytes: u64 },
     /// Somebody at `control.sock` asks.
@@ -233,6 +235,21 @@ pub(crate) struct Pool {
     pub(crate) min: u32,
     /// Most workers.
     pub(crate) max: u32,
+    /// Slots of a worker whose app is WSGI.
+    pub(crate) threads: u32,
+    /// Slots of a worker whose app is ASGI.
+    pub(crate) concurrency: u32,
+    /// For a pool that may go down to none: how long nobody must have asked.
+    pub(crate) idle_timeout: Duration,
+}
+
+#[cfg(test)]
+impl Pool {
+    /// From so many workers to so many.
+    pub(crate) fn of(name: &str, min: u32, max: u32) -> Self {
+        let idle_timeout = Duration::from_secs(60);
+        Self { name: name.to_owned(), min, max, threads: 2, concurrency: 16, idle_timeout }
+    }
 }
 
 /// What the state machine needs of the configuration. A reload may change it.
@@ -251,6 +268,8 @@ pub(crate) struct Settings {
     pub(crate) drain_delay: Duration,
     /// For the requests in flight at stop and reload.
     pub(crate) drain_timeout: Duration,
+    /// All workers together may open so many database connections.
+    pub(crate) db_connections_max: u32,
     /// When a worker is replaced by a new one.
     pub(crate) recycle: RecycleLimits,
 }

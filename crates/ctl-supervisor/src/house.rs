@@ -124,13 +124,24 @@ impl House {
         let config = &self.plan.config;
         let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get() as u32);
         let min = self.plan.workers.max(1);
-        let max = config.workers.max.unwrap_or(min).max(min);
-        let default = Pool { name: DEFAULT_POOL.to_owned(), min, max };
+        let default = Pool {
+            name: DEFAULT_POOL.to_owned(),
+            min,
+            max: config.workers.max.unwrap_or(min).max(min),
+            threads: self.plan.threads,
+            concurrency: config.workers.concurrency,
+            // It never goes down to none.
+            idle_timeout: Duration::MAX,
+        };
         let others = config.worker_pool.iter().map(|pool| Pool {
             name: pool.name.clone(),
             min: pool.min,
             max: pool.max.max(pool.min),
+            threads: pool.threads.unwrap_or(default.threads),
+            concurrency: pool.concurrency.unwrap_or(default.concurrency),
+            idle_timeout: pool.idle_timeout.unwrap_or(Duration::MAX),
         });
+        let others: Vec<Pool> = others.collect();
         Settings {
             pools: std::iter::once(default).chain(others).collect(),
             preload: config.workers.preload && self.adopts,
@@ -138,6 +149,7 @@ impl House {
             start_timeout: config.workers.start_timeout,
             drain_delay: config.server.drain_delay,
             drain_timeout: config.server.drain_timeout,
+            db_connections_max: config.workers.db_connections_max,
             recycle: RecycleLimits {
                 requests_max: config.workers.requests_max,
                 lifetime: config.workers.lifetime,

@@ -15,6 +15,7 @@
 mod gateway;
 mod recycle;
 mod reload;
+mod scale;
 #[cfg(test)]
 mod simulation;
 mod staff;
@@ -37,6 +38,7 @@ use crate::plan::Outcome;
 use gateway::Gateway;
 use recycle::Recycling;
 use reload::Reload;
+use scale::Crew;
 use stop::Stop;
 use template::Templates;
 use worker::Step;
@@ -86,8 +88,10 @@ pub(crate) struct State {
     crashes: Backoff,
     recycling: Recycling,
     templates: Templates,
-    /// How many workers are wanted, by pool.
-    staff: Vec<u32>,
+    /// How many workers are wanted and why, by pool.
+    staff: Vec<Crew>,
+    /// Share of the CPU in use, as it was last seen.
+    cpu: f32,
     reload: Option<Reload>,
     /// A reload asked for while another one runs (or before the start is over), and who waits for it.
     queued_reload: Option<Vec<ClientId>>,
@@ -114,7 +118,8 @@ impl State {
     pub(crate) fn new(settings: Settings, seed: u64, now: Instant) -> Self {
         Self {
             templates: Templates::new(seed.rotate_left(16)),
-            staff: settings.pools.iter().map(|pool| pool.min).collect(),
+            staff: settings.pools.iter().map(Crew::new).collect(),
+            cpu: 0.0,
             settings,
             began: now,
             gateway: Gateway::new(seed.rotate_left(32)),
@@ -188,6 +193,7 @@ impl State {
             Event::Worker { worker, said: FromWorker::Failed { message, traceback, hint } } => {
                 self.worker_failed(worker, Failure { message, traceback, hint }, now);
             }
+            Event::Cpu(share) => self.cpu = share,
             Event::Weighed { worker, bytes } => self.worker_weighed(worker, bytes),
             Event::Asked { client, command } => self.asked(Some(client), &command, now),
             Event::StopSignal => self.asked(None, &Command::Stop, now),

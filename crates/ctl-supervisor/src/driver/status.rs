@@ -36,7 +36,7 @@ impl Driver {
             workers: workers.collect(),
             pools: self.state.pools_status(),
             template_pid: self.state.template_pid(),
-            notes: self.state.recycle_notes(),
+            notes: [self.state.scale_notes(now), self.state.recycle_notes()].concat(),
             gateway,
         }
     }

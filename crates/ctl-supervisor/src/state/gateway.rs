@@ -125,8 +125,11 @@ impl State {
             FromGateway::WorkerOnline { worker } => self.worker_online(worker),
             FromGateway::WorkerRetired { worker } => self.worker_retired(worker, now),
             FromGateway::WorkerStuck { worker, request_id } => self.worker_stuck(worker, request_id),
-            FromGateway::Load(load) => load.workers.iter().for_each(|load| self.worker_counted(load)),
-            FromGateway::PoolWanted { .. } => {}
+            FromGateway::Load(load) => {
+                load.workers.iter().for_each(|load| self.worker_counted(load));
+                self.scale(&load.pools, now);
+            }
+            FromGateway::PoolWanted { pool } => self.wake(pool, now),
             FromGateway::Status(status) => self.answer_status(Some(status)),
             FromGateway::Drained => {
                 if let Some(leaving) = &mut self.gateway.leaving {

@@ -2,8 +2,6 @@
 
 use std::time::Instant;
 
-use ctl_admin::words::PoolStatus;
-
 use crate::event::{Action, Place};
 
 use super::reload::Reload;
@@ -21,33 +19,14 @@ impl State {
         self.settings.pools.get(usize::from(pool)).map_or("", |pool| &pool.name)
     }
 
-    pub(crate) fn pools_status(&self) -> Vec<PoolStatus> {
-        let rows = self.settings.pools.iter().zip(&self.staff).map(|(pool, wanted)| PoolStatus {
-            name: pool.name.clone(),
-            wanted: *wanted,
-            min: pool.min,
-            max: pool.max,
-            ..PoolStatus::default()
-        });
-        rows.collect()
-    }
-
     /// Workers that shall serve, in all pools.
     pub(super) fn wanted(&self) -> u32 {
-        self.staff.iter().sum()
-    }
-
-    /// A reload has changed the bounds; what scaling has found stays within them.
-    pub(super) fn fit_staff(&mut self) {
-        self.staff.resize(self.settings.pools.len(), 0);
-        for (wanted, pool) in self.staff.iter_mut().zip(&self.settings.pools) {
-            *wanted = (*wanted).clamp(pool.min, pool.max);
-        }
+        self.staff.iter().map(|crew| crew.wanted).sum()
     }
 
     fn pools(&self) -> impl Iterator<Item = (u16, u32)> {
         // There are at most POOLS_MAX of them, see ctl-config.
-        (0..).zip(self.staff.iter().copied())
+        (0..).zip(self.staff.iter().map(|crew| crew.wanted))
     }
 
     /// Every pool has the workers that it shall have, and they run the newest code.
@@ -55,12 +34,12 @@ impl State {
         self.pools().all(|(pool, wanted)| self.serving(pool, true) >= wanted as usize)
     }
 
-    fn of(&self, pool: u16) -> impl DoubleEndedIterator<Item = (u32, &Worker)> {
+    pub(super) fn of(&self, pool: u16) -> impl DoubleEndedIterator<Item = (u32, &Worker)> {
         let all = self.workers.iter().map(|(number, worker)| (*number, worker));
         all.filter(move |(_, worker)| worker.place.pool == pool)
     }
 
-    fn serving(&self, pool: u16, only_fresh: bool) -> usize {
+    pub(super) fn serving(&self, pool: u16, only_fresh: bool) -> usize {
         self.of(pool).filter(|(_, worker)| worker.serves() && (!only_fresh || self.is_fresh(worker))).count()
     }
 

@@ -23,12 +23,13 @@ struct Table {
 impl Table {
     fn new(workers: u32) -> Self {
         let settings = Settings {
-            pools: vec![Pool { name: "default".to_owned(), min: workers, max: workers }],
+            pools: vec![Pool::of("default", workers, workers)],
             preload: false,
             starting_max: 2,
             start_timeout: START_TIMEOUT,
             drain_delay: Duration::ZERO,
             drain_timeout: DRAIN_TIMEOUT,
+            db_connections_max: 80,
             recycle: RecycleLimits::default(),
         };
         let now = Instant::now();

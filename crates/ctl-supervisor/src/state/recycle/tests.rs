@@ -38,12 +38,13 @@ struct World {
 impl World {
     fn new(workers: u32, recycle: RecycleLimits) -> Self {
         let settings = Settings {
-            pools: vec![Pool { name: "default".to_owned(), min: workers, max: workers }],
+            pools: vec![Pool::of("default", workers, workers)],
             preload: false,
             starting_max: 2,
             start_timeout: Duration::from_secs(60),
             drain_delay: Duration::ZERO,
             drain_timeout: Duration::from_secs(30),
+            db_connections_max: 80,
             recycle,
         };
         let now = Instant::now();

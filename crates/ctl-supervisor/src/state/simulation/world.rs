@@ -3,10 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use ctl_admin::words::{AppReport, Command, FromGateway, FromWorker, Reply, ToGateway};
+use ctl_admin::words::{AppReport, Command, FromGateway, FromWorker, LoadReport, PoolLoad, Reply, ToGateway};
 
 use crate::event::{Action, ClientId, Event, Exit, Pool, RecycleLimits, Settings, Who};
 use crate::plan::{Outcome, Problem};
+use crate::state::reload::Reload;
 use crate::state::{State, Worker, phase_name};
 
 use super::births::Births;
@@ -87,6 +88,8 @@ pub(super) struct World {
     pub(super) waiting: BTreeMap<ClientId, Command>,
     clients: ClientId,
     pub(super) stopping: bool,
+    /// The gateway's counter of busy time.
+    busy_us: u64,
     pub(super) spawns: Vec<Instant>,
     pub(super) end: Option<Outcome>,
 }
@@ -101,6 +104,7 @@ impl World {
             start_timeout: dice.ms(5_000, 60_000),
             drain_delay: dice.ms(0, 5_000),
             drain_timeout: dice.ms(0, 30_000),
+            db_connections_max: 4 + (dice.next() % 60) as u32,
             recycle: RecycleLimits::default(),
         };
         let now = Instant::now();
@@ -119,6 +123,7 @@ impl World {
             waiting: BTreeMap::new(),
             clients: 0,
             stopping: false,
+            busy_us: 0,
             spawns: Vec::new(),
             end: None,
             dice,
@@ -241,7 +246,7 @@ impl World {
         let (pool, served) = (worker.pool, worker.ready && worker.online && !worker.told);
         worker.told = true;
         let serving = self.serving(pool);
-        let wanted = self.state.staff[usize::from(pool)] as usize;
+        let wanted = self.state.staff[usize::from(pool)].wanted as usize;
         assert!(
             !served || self.stopping || serving >= wanted,
             "worker {number} goes and {serving} of {wanted} are left"
@@ -303,7 +308,8 @@ impl World {
                     Err("quintet.toml: line 1".to_owned())
                 } else {
                     let workers = 1 + (self.dice.next() % 6) as u32;
-                    (self.settings.pools[0].min, self.settings.pools[0].max) = (workers, workers);
+                    self.settings.pools[0].min = workers;
+                    self.settings.pools[0].max = workers + (self.dice.next() % 4) as u32;
                     Ok(self.settings.clone())
                 };
                 self.after(Duration::ZERO, Later::Event(Event::ConfigRead(read)));
@@ -412,7 +418,7 @@ impl World {
     pub(super) fn strike(&mut self) {
         let workers: Vec<u32> = self.workers.keys().copied().collect();
         let pick = (!workers.is_empty()).then(|| workers[self.dice.next() as usize % workers.len()]);
-        match (self.dice.next() % 9, pick) {
+        match (self.dice.next() % 11, pick) {
             (0 | 1, Some(worker)) => self.happen(Later::WorkerEnds(worker, Exit::Signal(9))),
             (2, Some(worker)) if self.gateway.is_some_and(|(_, ready)| ready) => {
                 self.feed(Event::Gateway(FromGateway::WorkerStuck { worker, request_id: String::new() }));
@@ -424,14 +430,48 @@ impl World {
             }
             (4, _) => self.feed(Event::ReloadSignal),
             (7, _) => self.strike_templates(),
+            (8 | 9, _) if self.gateway.is_some_and(|(_, ready)| ready) => self.crowd(),
             (5 | 6, _) => self.ask(Command::Reload),
             _ => self.ask(Command::Status),
         }
     }
 
+    /// Ten seconds in which somebody asks, or nobody, and everybody is told how it looks.
+    fn crowd(&mut self) {
+        for _ in 0..100 {
+            let mut report = LoadReport::default();
+            for _ in 0..self.settings.pools.len() {
+                self.busy_us += self.dice.next() % 400_000;
+                let waiting = if self.dice.chance(40) { (self.dice.next() % 50) as u32 } else { 0 };
+                report.pools.push(PoolLoad {
+                    busy: (self.dice.next() % 8) as u32,
+                    waiting,
+                    head_wait_us: u64::from(waiting) * (self.dice.next() % 40_000),
+                    busy_us_total: self.busy_us,
+                    served_total: self.busy_us / 10_000,
+                    service_p50_us: 10_000,
+                    ..PoolLoad::default()
+                });
+            }
+            let load = FromGateway::Load(Box::new(report));
+            self.after(Duration::ZERO, Later::Event(Event::Gateway(load)));
+            let pool = (self.dice.next() % 4) as u16;
+            self.after(Duration::ZERO, Later::Event(Event::Gateway(FromGateway::PoolWanted { pool })));
+            self.run(Duration::from_millis(100));
+            if self.end.is_some() {
+                return;
+            }
+            for (crew, pool) in self.state.staff.iter().zip(&self.settings.pools) {
+                let reads_config = self.state.reload.as_ref().is_some_and(Reload::waits_for_config);
+                let within = (pool.min..=pool.max).contains(&crew.wanted);
+                assert!(within || reads_config, "{} of {pool:?}", crew.wanted);
+            }
+        }
+    }
+
     pub(super) fn assert_healthy(&self) {
-        for (pool, wanted) in (0..).zip(&self.state.staff) {
-            assert_eq!(self.serving(pool), *wanted as usize, "pool {pool}: {:#?}", self.state);
+        for (pool, crew) in (0..).zip(&self.state.staff) {
+            assert_eq!(self.serving(pool), crew.wanted as usize, "pool {pool}: {:#?}", self.state);
         }
         assert_eq!(self.workers.len(), self.state.wanted() as usize, "{:#?}", self.state);
         assert!(self.waiting.is_empty(), "{:?} have no answer: {:#?}", self.waiting, self.state);
@@ -448,7 +488,8 @@ fn pools(dice: &mut Dice) -> Vec<Pool> {
     let mut pools = Vec::new();
     for pool in 0..=dice.next() % 3 {
         let min = if pool == 0 { 1 + dice.next() % 6 } else { dice.next() % 3 } as u32;
-        pools.push(Pool { name: format!("pool{pool}"), min, max: min.max(1) });
+        let max = min.max(1) + (dice.next() % 4) as u32;
+        pools.push(Pool::of(&format!("pool{pool}"), min, max));
     }
     pools
 }

@@ -1,0 +1,180 @@
+//! Scaling: what the gateway reports of each pool goes to its scaler (`ctl-autoscaler`, pure), and what that wants is wanted.
+//!
+//! Who is started or retired then is decided in `staff.rs`. Nothing is scaled while a reload runs (it keeps the number that was
+//! found), while workers cannot be started, and at a stop.
+
+use std::time::{Duration, Instant};
+
+use ctl_admin::words::{Interface, PoolLoad, PoolStatus};
+use ctl_autoscaler::{Decision, Limits, Scaler, Seen};
+
+use crate::event::{Level, Pool};
+
+use super::{State, Worker};
+
+/// A want that could not be met is told in status for this long after it was last felt.
+const TOLD: Duration = Duration::from_secs(10);
+
+/// A pool's workers, as they should be.
+#[derive(Debug)]
+pub(crate) struct Crew {
+    pub(super) wanted: u32,
+    scaler: Scaler,
+    /// Why it is this number, for people.
+    reason: String,
+    /// More were needed and could not be had: when that was last so, and why.
+    short: Option<(Instant, String)>,
+    load: PoolLoad,
+}
+
+impl Crew {
+    pub(super) fn new(pool: &Pool) -> Self {
+        Self {
+            wanted: pool.min,
+            scaler: Scaler::new(pool.min),
+            reason: "as configured".to_owned(),
+            short: None,
+            load: PoolLoad::default(),
+        }
+    }
+}
+
+impl State {
+    /// For status.
+    pub(crate) fn pools_status(&self) -> Vec<PoolStatus> {
+        let rows = self.settings.pools.iter().zip(&self.staff).map(|(pool, crew)| PoolStatus {
+            name: pool.name.clone(),
+            wanted: crew.wanted,
+            min: pool.min,
+            max: pool.max,
+            reason: crew.reason.clone(),
+            load: crew.load.clone(),
+        });
+        rows.collect()
+    }
+
+    /// For status: what is short.
+    pub(crate) fn scale_notes(&self, now: Instant) -> Vec<String> {
+        let several = self.staff.len() > 1;
+        let notes = self.settings.pools.iter().zip(&self.staff).filter_map(|(pool, crew)| {
+            let (at, text) = crew.short.as_ref()?;
+            let fresh = now.saturating_duration_since(*at) < TOLD;
+            let whose = if several { format!("pool {}: ", pool.name) } else { String::new() };
+            fresh.then(|| format!("{whose}{text}"))
+        });
+        notes.collect()
+    }
+
+    /// A reload has changed the bounds; what scaling has found stays within them.
+    pub(super) fn fit_staff(&mut self) {
+        for (crew, pool) in self.staff.iter_mut().zip(&self.settings.pools) {
+            crew.wanted = crew.wanted.max(pool.min).min(pool.max);
+        }
+    }
+
+    /// A report of the gateway.
+    pub(super) fn scale(&mut self, loads: &[PoolLoad], now: Instant) {
+        for (crew, load) in self.staff.iter_mut().zip(loads) {
+            crew.load.clone_from(load);
+        }
+        if self.active.is_none()
+            || self.reload.is_some()
+            || self.stop.is_some()
+            || self.crashes.waits_until(now).is_some()
+        {
+            return;
+        }
+        for pool in 0..self.staff.len() {
+            let Some(limits) = self.scale_limits(pool) else { continue };
+            let seen = self.seen(pool);
+            let since = now.saturating_duration_since(self.began);
+            let decision = self.staff[pool].scaler.decide(&seen, &limits, since);
+            self.decided(pool, &decision, now);
+        }
+    }
+
+    /// A request waits in a pool that has no worker.
+    pub(super) fn wake(&mut self, pool: u16, now: Instant) {
+        let pool = usize::from(pool);
+        let Some(limits) = self.scale_limits(pool).filter(|_| self.stop.is_none()) else { return };
+        let since = now.saturating_duration_since(self.began);
+        let decision = self.staff[pool].scaler.wake(&limits, since);
+        self.decided(pool, &decision, now);
+    }
+
+    fn decided(&mut self, pool: usize, decision: &Decision, now: Instant) {
+        let (Some(crew), Some(settings)) = (self.staff.get_mut(pool), self.settings.pools.get(pool)) else {
+            return;
+        };
+        if decision.why.is_short() {
+            crew.short = Some((now, decision.why.to_string()));
+        }
+        if decision.wanted == crew.wanted {
+            return;
+        }
+        let was = std::mem::replace(&mut crew.wanted, decision.wanted);
+        crew.reason = decision.why.to_string();
+        let (name, wanted, why) = (&settings.name, decision.wanted, &decision.why);
+        let workers = if wanted == 1 { "worker" } else { "workers" };
+        let text = format!("pool {name}: {wanted} {workers} instead of {was}: {why}");
+        self.log(Level::Info, text);
+    }
+
+    fn scale_limits(&self, pool: usize) -> Option<Limits> {
+        let settings = self.settings.pools.get(pool)?;
+        Some(Limits {
+            min: settings.min,
+            max: settings.max,
+            memory_bytes_max: self.settings.recycle.memory_total_max.unwrap_or(u64::MAX),
+            db_connections_max: self.settings.db_connections_max,
+            idle_timeout: settings.idle_timeout,
+        })
+    }
+
+    fn seen(&self, pool: usize) -> Seen {
+        // There are at most POOLS_MAX of them, see ctl-config.
+        let number = u16::try_from(pool).unwrap_or(u16::MAX);
+        let load = &self.staff[pool].load;
+        let staying = self.of(number).filter(|(_, worker)| worker.leaving.is_none()).count();
+        let serving = self.serving(number, false);
+        let all = || self.workers.values();
+        let weights: Vec<u64> = all().filter_map(|worker| worker.wear.memory()).collect();
+        let memory_bytes: u64 = weights.iter().sum();
+        Seen {
+            serving: count(serving),
+            starting: count(staying.saturating_sub(serving)),
+            slots_per_worker: self.slots(number),
+            busy: load.busy,
+            waiting: load.waiting,
+            head_wait: Duration::from_micros(load.head_wait_us),
+            busy_total: Duration::from_micros(load.busy_us_total),
+            served_total: load.served_total,
+            shed_total: load.shed_total,
+            service_p50: Duration::from_micros(load.service_p50_us),
+            cpu: self.cpu,
+            memory_bytes,
+            // All run the same app: what one takes on average is the best guess for one more.
+            memory_bytes_per_worker: memory_bytes.checked_div(weights.len() as u64).unwrap_or(0),
+            db_connections: all().map(|worker| self.db_connections(worker)).sum(),
+        }
+    }
+
+    fn slots(&self, pool: u16) -> u32 {
+        let Some(settings) = self.settings.pools.get(usize::from(pool)) else { return 1 };
+        let interface = self.active.as_ref().map_or(Interface::Wsgi, |(_, app)| app.interface);
+        match interface {
+            Interface::Wsgi => settings.threads,
+            Interface::Asgi => settings.concurrency,
+        }
+    }
+
+    /// An app without Django opens none that we would know of.
+    fn db_connections(&self, worker: &Worker) -> u32 {
+        let django = self.active.as_ref().is_some_and(|(_, app)| app.django.is_some());
+        if django { self.slots(worker.place.pool) } else { 0 }
+    }
+}
+
+fn count(workers: usize) -> u32 {
+    u32::try_from(workers).unwrap_or(u32::MAX)
+}
