@@ -79,7 +79,7 @@ fn of_project(decided: &Decided) -> Vec<Finding> {
     findings
         .extend(python.passed_over.iter().map(|text| Finding::warn("python", format!("passed over {text}"))));
     let [workers_why, threads_why, _] = &sizing.reasons;
-    let workers = format!("{}: {workers_why}", sizing.workers);
+    let workers = format!("{}: {workers_why}", sizing.workers_text());
     findings.push(if workers_why.contains("memory may become short") {
         Finding::warn("workers", workers).hint("fewer workers.count, or more memory")
     } else {

@@ -87,10 +87,23 @@ fn discover(config: &Config) -> Result<Project> {
 fn size(config: &Config) -> Sizing {
     let asked = Asked {
         workers: config.workers.count,
+        workers_max: config.workers.max,
+        db_connections_max: config.workers.db_connections_max,
+        pool_slots: pool_slots(config),
         threads: config.workers.threads,
         reactors: config.server.reactors,
     };
     sizing::choose(&machine::look(), asked)
+}
+
+/// Slots that the workers of all pools may have, whichever way their app is called.
+fn pool_slots(config: &Config) -> u32 {
+    let workers = &config.workers;
+    let slots = config.worker_pool.iter().map(|pool| {
+        let threads = pool.threads.or(workers.threads).unwrap_or_default();
+        pool.max.saturating_mul(threads.max(pool.concurrency.unwrap_or(workers.concurrency)))
+    });
+    slots.fold(0, u32::saturating_add)
 }
 
 /// What was left to us is now decided; the other processes need not decide it again.
@@ -99,6 +112,7 @@ fn fill_in(config: &mut Config, project: &Project, sizing: &Sizing) {
     config.app.callable.clone_from(&project.app);
     config.app.settings.clone_from(&project.settings);
     config.workers.count = Some(sizing.workers);
+    config.workers.max = Some(sizing.workers_max);
     config.workers.threads = Some(sizing.threads);
     config.server.reactors = Some(sizing.reactors);
     let memory_total = &mut config.workers.memory_total_max;
@@ -197,7 +211,7 @@ pub(crate) fn banner(decided: &Decided) -> Vec<String> {
         format!("project   {}", project.dir.display()),
         format!("app       {app}"),
         format!("python    {} {} ({})", python.version, python.path.display(), python.origin),
-        format!("workers   {}: {workers_why}", sizing.workers),
+        format!("workers   {}: {workers_why}", sizing.workers_text()),
         format!("threads   {} each: {threads_why}", sizing.threads),
         format!(
             "config    {}",

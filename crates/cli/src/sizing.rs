@@ -20,6 +20,12 @@ pub(crate) struct Machine {
 pub(crate) struct Asked {
     /// `workers.count`.
     pub(crate) workers: Option<u32>,
+    /// `workers.max`.
+    pub(crate) workers_max: Option<u32>,
+    /// `workers.db_connections_max`; 0: no bound.
+    pub(crate) db_connections_max: u32,
+    /// Slots of all workers that `[[worker_pool]]` may have.
+    pub(crate) pool_slots: u32,
     /// `workers.threads`.
     pub(crate) threads: Option<u32>,
     /// `server.reactors`.
@@ -31,6 +37,10 @@ pub(crate) struct Asked {
 pub(crate) struct Sizing {
     /// Worker processes.
     pub(crate) workers: u32,
+    /// Worker processes when requests wait: scaling goes from `workers` up to this.
+    pub(crate) workers_max: u32,
+    /// Slots of all other pools.
+    pub(crate) pool_slots: u32,
     /// Threads of each.
     pub(crate) threads: u32,
     /// Reactor threads of the gateway.
@@ -54,6 +64,10 @@ const THREADS: u32 = 4;
 /// Requests that should be able to wait for a database at once, even where one core allows only one worker.
 const SLOTS_MIN: u32 = 8;
 
+/// Where requests wait for something else than this machine's CPU, more workers for each core help; beyond this their
+/// memory is better spent otherwise.
+const WORKERS_MAX_PER_CORE: u32 = 4;
+
 /// `auto` never goes above this; more must be asked for.
 const WORKERS_MAX: u32 = 256;
 
@@ -66,7 +80,45 @@ pub(crate) fn choose(machine: &Machine, asked: Asked) -> Sizing {
     let configured = |number| (number, "as configured".to_owned());
     let (threads, threads_why) = asked.threads.map_or_else(|| threads(workers), configured);
     let (reactors, reactors_why) = asked.reactors.map_or_else(|| reactors(machine), configured);
-    Sizing { workers, threads, reactors, reasons: [workers_why, threads_why, reactors_why] }
+    let workers_max = workers_max(machine, asked, workers, threads);
+    let reasons = [workers_why, threads_why, reactors_why];
+    Sizing { workers, workers_max, pool_slots: asked.pool_slots, threads, reactors, reasons }
+}
+
+impl Sizing {
+    /// `2`, or `2, up to 8 while requests wait`.
+    pub(crate) fn workers_text(&self) -> String {
+        let Self { workers, workers_max, .. } = self;
+        if workers_max > workers {
+            format!("{workers}, up to {workers_max} while requests wait")
+        } else {
+            workers.to_string()
+        }
+    }
+}
+
+fn workers_max(machine: &Machine, asked: Asked, workers: u32, threads: u32) -> u32 {
+    if let Some(max) = asked.workers_max {
+        return max.max(workers);
+    }
+    if asked.workers.is_some() {
+        return workers;
+    }
+    let by_cores = (machine.cores.ceil() as u32).saturating_mul(WORKERS_MAX_PER_CORE).min(WORKERS_MAX);
+    let by_memory = fitting(machine).unwrap_or(u32::MAX);
+    let by_database = match asked.db_connections_max {
+        0 => u32::MAX,
+        max => max / threads.max(1),
+    };
+    by_cores.min(by_memory).min(by_database).max(workers)
+}
+
+/// Workers that the memory holds.
+fn fitting(machine: &Machine) -> Option<u32> {
+    machine.memory.map(|memory| {
+        let fitting = memory.saturating_sub(OURSELVES_BYTES) / WORKER_BYTES;
+        u32::try_from(fitting).unwrap_or(u32::MAX).max(1)
+    })
 }
 
 /// Descriptors that the gateway needs: every connection is one; each slot has a stream, and may have a file for its
@@ -74,7 +126,8 @@ pub(crate) fn choose(machine: &Machine, asked: Asked) -> Sizing {
 pub(crate) fn descriptors(connections: u32, sizing: &Sizing) -> u64 {
     /// Listeners, logs, the runtime's own, static files being sent.
     const OTHERS: u64 = 256;
-    u64::from(connections) + 3 * u64::from(sizing.workers) * u64::from(sizing.threads) + OTHERS
+    let slots = u64::from(sizing.workers_max) * u64::from(sizing.threads) + u64::from(sizing.pool_slots);
+    u64::from(connections) + 3 * slots + OTHERS
 }
 
 /// The connections for which `limit` descriptors suffice, when `connections` are too many.
@@ -86,10 +139,7 @@ pub(crate) fn fitting_connections(connections: u32, sizing: &Sizing, limit: u64)
 }
 
 fn workers(machine: &Machine, asked: Asked) -> (u32, String) {
-    let fitting = machine.memory.map(|memory| {
-        let fitting = memory.saturating_sub(OURSELVES_BYTES) / WORKER_BYTES;
-        u32::try_from(fitting).unwrap_or(u32::MAX).max(1)
-    });
+    let fitting = fitting(machine);
     if let Some(workers) = asked.workers {
         let warning = match fitting {
             Some(fitting) if fitting < workers => format!(
@@ -183,11 +233,35 @@ mod tests {
 
     #[test]
     fn what_is_asked_for_is_done() {
-        let asked = Asked { workers: Some(12), threads: Some(1), reactors: Some(3) };
+        let asked = Asked { workers: Some(12), threads: Some(1), reactors: Some(3), ..Asked::default() };
         let sizing = choose(&machine(2.0, 1_024), asked);
         assert_eq!((sizing.workers, sizing.threads, sizing.reactors), (12, 1, 3));
         assert!(sizing.reasons[0].contains("memory may become short"), "{}", sizing.reasons[0]);
         assert_eq!(sizing.reasons[1], "as configured");
+    }
+
+    #[test]
+    fn scaling_has_room_where_there_is_room() {
+        let most = |cores: f64, memory_mib: u64, asked: Asked| {
+            let sizing = choose(&machine(cores, memory_mib), asked);
+            (sizing.workers, sizing.workers_max, sizing.workers_text())
+        };
+        let asked = Asked { db_connections_max: 80, ..Asked::default() };
+        assert_eq!(most(2.0, 8_192, asked), (2, 8, "2, up to 8 while requests wait".to_owned()));
+        // The database: 80 connections for 4 threads each.
+        assert_eq!(most(16.0, 0, asked).1, 20);
+        // The memory.
+        assert_eq!(most(4.0, 1_024, asked), (4, 5, "4, up to 5 while requests wait".to_owned()));
+        assert_eq!(most(8.0, 128, asked), (1, 1, "1".to_owned()));
+        // Never fewer than without requests.
+        assert_eq!(most(64.0, 0, asked).1, 64);
+        // Who names a number gets that number.
+        assert_eq!(most(2.0, 0, Asked { workers: Some(3), ..asked }).1, 3);
+        assert_eq!(most(2.0, 0, Asked { workers: Some(3), workers_max: Some(9), ..asked }).1, 9);
+        assert_eq!(
+            most(2.0, 0, Asked { workers_max: Some(9), ..asked }),
+            (2, 9, "2, up to 9 while requests wait".to_owned())
+        );
     }
 
     #[test]
@@ -199,10 +273,11 @@ mod tests {
     #[test]
     fn connections_fit_the_descriptors() {
         let sizing = choose(&machine(2.0, 0), Asked::default());
-        assert_eq!(descriptors(10_000, &sizing), 10_000 + 3 * 8 + 256);
+        // As many workers as scaling may start.
+        assert_eq!(descriptors(10_000, &sizing), 10_000 + 3 * 32 + 256);
         assert_eq!(fitting_connections(10_000, &sizing, 20_000), None);
-        assert_eq!(fitting_connections(10_000, &sizing, 10_280), None);
-        assert_eq!(fitting_connections(10_000, &sizing, 1_024), Some(744));
+        assert_eq!(fitting_connections(10_000, &sizing, 10_352), None);
+        assert_eq!(fitting_connections(10_000, &sizing, 1_024), Some(672));
         assert_eq!(fitting_connections(10_000, &sizing, 100), Some(1));
     }
 

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use clap::ArgMatches;
 use ctl_admin::client;
-use ctl_admin::words::{GatewayStatus, Status, WorkerStatus};
+use ctl_admin::words::{GatewayStatus, PoolStatus, Status, WorkerStatus};
 use ctl_config::Style;
 
 use crate::exit::Exit;
@@ -43,14 +43,46 @@ fn text(status: &Status, style: Style) -> String {
         row("clients", &clients(gateway));
         row("slots", &slots(gateway));
     }
+    // One pool that does not scale has nothing to tell.
+    let tells = status.pools.len() > 1 || status.pools.iter().any(|pool| pool.min != pool.max);
+    for (index, pool) in status.pools.iter().filter(|_| tells).enumerate() {
+        row(if index == 0 { "pools" } else { "" }, &pool_text(pool));
+    }
     row("version", &status.version);
+    for note in &status.notes {
+        row("note", note);
+    }
     if !status.workers.is_empty() {
-        let _ = writeln!(out, "\n{quiet}  worker      pid  state     code   memory  age{reset}");
+        let pool = if status.pools.len() > 1 { "  pool" } else { "" };
+        let _ =
+            writeln!(out, "\n{quiet}  worker      pid  state     code   memory  requests  age{pool}{reset}");
     }
     for worker in &status.workers {
-        out.push_str(&worker_row(worker));
+        out.push_str(&worker_row(worker, status.pools.len() > 1));
     }
     out
+}
+
+/// `reports: 2 workers (0 to 4), 5 of 8 slots busy, 1 waiting; a request waited 80 ms for a worker`.
+fn pool_text(pool: &PoolStatus) -> String {
+    let PoolStatus { name, wanted, min, max, reason, load } = pool;
+    let workers = match wanted {
+        0 => "no worker".to_owned(),
+        1 => "1 worker".to_owned(),
+        wanted => format!("{wanted} workers"),
+    };
+    let bounds = if min == max { String::new() } else { format!(" ({min} to {max})") };
+    let mut text = format!("{name}: {workers}{bounds}");
+    if *wanted > 0 || load.waiting > 0 {
+        let _ = write!(text, ", {} of {} slots busy, {} waiting", load.busy, load.slots, load.waiting);
+    }
+    if load.shed_total > 0 {
+        let _ = write!(text, ", {} refused", load.shed_total);
+    }
+    if !reason.is_empty() && min != max {
+        let _ = write!(text, "; {reason}");
+    }
+    text
 }
 
 fn processes(status: &Status) -> String {
@@ -72,19 +104,26 @@ fn clients(gateway: &GatewayStatus) -> String {
 }
 
 fn slots(gateway: &GatewayStatus) -> String {
-    let GatewayStatus { slots, slots_busy, queue_depth, .. } = gateway;
-    format!("{slots_busy} of {slots} busy, {queue_depth} requests waiting")
+    let GatewayStatus { slots, slots_busy, queue_depth, long_lived, .. } = gateway;
+    let long_lived = match long_lived {
+        0 => String::new(),
+        1 => ", 1 WebSocket or event stream".to_owned(),
+        count => format!(", {count} WebSockets and event streams"),
+    };
+    format!("{slots_busy} of {slots} busy, {queue_depth} requests waiting{long_lived}")
 }
 
-fn worker_row(worker: &WorkerStatus) -> String {
+fn worker_row(worker: &WorkerStatus, with_pool: bool) -> String {
     let memory = worker.memory_mib.map_or_else(|| "?".into(), |mib| format!("{mib} MiB"));
     format!(
-        "  {:>6} {:>8}  {:<8} {:>5} {memory:>8}  {}\n",
+        "  {:>6} {:>8}  {:<8} {:>5} {memory:>8} {:>9}  {}{}\n",
         worker.worker,
         worker.pid,
         worker.state,
         worker.generation,
-        age(worker.uptime_s)
+        worker.requests,
+        age(worker.uptime_s),
+        if with_pool { format!("  {}", worker.pool) } else { String::new() }
     )
 }
 
@@ -103,12 +142,14 @@ fn age(seconds: u64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use ctl_admin::words::PoolLoad;
+
     use super::*;
 
     fn worker(worker: u32, state: &str, memory_mib: Option<u64>) -> WorkerStatus {
         WorkerStatus {
             pool: "default".into(),
-            requests: 0,
+            requests: 60_017,
             long_lived: 0,
             worker,
             pid: 4000 + worker,
@@ -119,11 +160,16 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_serving_instance() {
-        let status = Status {
-            pools: Vec::new(),
-            template_pid: Some(4001),
+    fn serving() -> Status {
+        Status {
+            pools: vec![PoolStatus {
+                name: "default".into(),
+                wanted: 2,
+                min: 2,
+                max: 2,
+                ..PoolStatus::default()
+            }],
+            template_pid: Some(3998),
             notes: Vec::new(),
             version: "0.1.0".into(),
             pid: 3999,
@@ -145,7 +191,28 @@ mod tests {
                 slots_busy: 2,
                 queue_depth: 0,
             }),
-        };
+        }
+    }
+
+    #[test]
+    fn a_serving_instance() {
+        insta::assert_snapshot!(text(&serving(), Style::default()));
+    }
+
+    #[test]
+    fn pools_and_what_is_short() {
+        let mut status = serving();
+        let load = PoolLoad { slots: 12, busy: 11, waiting: 3, shed_total: 7, ..PoolLoad::default() };
+        let (default, reports) = (&mut status.pools[0], PoolStatus::default());
+        (default.wanted, default.max, default.load) = (3, 8, load);
+        default.reason = "a request waited 80 ms for a worker (5 ms is all right)".into();
+        let reason = "no request for 60 s".to_owned();
+        status.pools.push(PoolStatus { name: "reports".into(), max: 2, reason, ..reports });
+        status.workers[1].pool = "reports".into();
+        status.notes = vec!["CPU is what is short".into()];
+        if let Some(gateway) = &mut status.gateway {
+            gateway.long_lived = 4;
+        }
         insta::assert_snapshot!(text(&status, Style::default()));
     }
 

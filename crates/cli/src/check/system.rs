@@ -255,7 +255,8 @@ mod tests {
     #[test]
     fn descriptors_are_counted() {
         let mut config = Config::default();
-        let sizing = Sizing { workers: 2, threads: 4, reactors: 1, reasons: Default::default() };
+        let reasons = Default::default();
+        let sizing = Sizing { workers: 2, workers_max: 2, pool_slots: 0, threads: 4, reactors: 1, reasons };
         config.limits.connections_max = 10;
         assert_eq!(descriptors(&config, &sizing).level, Level::Ok);
         config.limits.connections_max = u32::MAX;
