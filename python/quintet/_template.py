@@ -24,7 +24,7 @@ from quintet._control import Control
 # A thread that only does something once at import ends by itself; it is given this long.
 THREADS_END_S = 0.25
 
-# A fork takes milliseconds. If it hangs (a handler of the app that runs at forks) the supervisor kills us after 10 s;
+# A fork takes milliseconds. If it hangs (a handler of the app that runs at forks) the supervisor kills us after 5 s;
 # should there be no supervisor any more, the kernel does.
 FORK_ALARM_S = 20
 

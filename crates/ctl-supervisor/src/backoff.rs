@@ -21,8 +21,12 @@ impl Backoff {
         Self { first, max, failures: 0, last: None, until: None, seed: seed | 1 }
     }
 
-    /// A failure: nothing is started before what this returns has passed.
+    /// A failure: nothing is started before what this returns has passed. Failures during a pause belong to the one
+    /// that began it (all workers were killed at once, say) and make nothing worse.
     pub(crate) fn failed(&mut self, now: Instant) -> Duration {
+        if let Some(until) = self.waits_until(now) {
+            return until.saturating_duration_since(now);
+        }
         if self.last.is_some_and(|last| now.saturating_duration_since(last) > MEMORY) {
             self.failures = 0;
         }
@@ -64,7 +68,7 @@ mod tests {
     #[test]
     fn it_doubles_up_to_the_bound_and_forgets_after_a_quiet_minute() {
         let mut backoff = Backoff::new(FIRST, MAX, 7);
-        let now = Instant::now();
+        let mut now = Instant::now();
         let mut expected = FIRST;
         for _ in 0..40 {
             let delay = backoff.failed(now);
@@ -73,7 +77,9 @@ mod tests {
                 "{delay:?} is not about {expected:?}"
             );
             assert_eq!(backoff.waits_until(now), Some(now + delay));
+            assert_eq!(backoff.failed(now + delay / 4), delay - delay / 4, "the same incident");
             expected = (expected * 2).min(MAX);
+            now += delay;
         }
         let later = now + MEMORY + Duration::from_secs(1);
         assert_eq!(backoff.waits_until(later), None);

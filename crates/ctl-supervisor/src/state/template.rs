@@ -15,8 +15,9 @@ use crate::plan::{Outcome, Problem};
 use super::worker::{Leaving, Step, died_at_start, not_ready};
 use super::{EXIT_GRACE, KILL_WAIT, STABLE_AFTER, State, TERM_GRACE, WORKER_BACKOFF};
 
-/// From the order to the fork. It takes milliseconds; a machine that swaps may be slow.
-pub(super) const FORK_TIMEOUT: Duration = Duration::from_secs(10);
+/// From the order to the fork. It takes milliseconds; a machine that swaps may be slow. Requests wait meanwhile, by default
+/// for 10 s.
+pub(super) const FORK_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// So many templates of one generation that did not stay, and its workers import by themselves.
 const LOST_MAX: u32 = 2;
