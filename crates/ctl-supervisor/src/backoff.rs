@@ -77,7 +77,7 @@ mod tests {
                 "{delay:?} is not about {expected:?}"
             );
             assert_eq!(backoff.waits_until(now), Some(now + delay));
-            assert_eq!(backoff.failed(now + delay / 4), delay - delay / 4, "the same incident");
+            assert_eq!(backoff.failed(now + delay / 4), delay.saturating_sub(delay / 4), "the same incident");
             expected = (expected * 2).min(MAX);
             now += delay;
         }
