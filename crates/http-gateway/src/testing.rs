@@ -123,7 +123,7 @@ pub(crate) type Heard = Arc<Mutex<Vec<String>>>;
 
 /// An app for a WebSocket, by path: `/ws/echo`; `/ws/chat` speaks the subprotocol `chat`; `/ws/bye` closes with 4001 after a message;
 /// `/ws/dies` goes away after one; `/ws/slow` takes one every 30 s; `/ws/deaf` takes none; `/ws/large` sends [`LARGE_BYTES`] for each;
-/// `/ws/many` a hundred; `/ws/badly` closes with 1006; `/ws/split` has a bad header; `/ws/never` does not answer; anything else is
+/// `/ws/many` a hundred; `/ws/badly` closes with 1006; `/ws/split` has a bad header; `/ws/never` does not answer; `/ws/page` knows no WebSockets; anything else is
 /// refused with 403.
 pub(crate) async fn websocket(head: &RequestHead, heard: &Heard) -> Answer {
     let (session, from_client, to_client) = websocket::session();
@@ -135,6 +135,9 @@ pub(crate) async fn websocket(head: &RequestHead, heard: &Heard) -> Answer {
         b"/ws/split" => headers.push(b"X", b"a\r\nb: c"),
         b"/ws/echo" => headers.push(b"X-App", b"echo"),
         b"/ws/bye" | b"/ws/dies" | b"/ws/slow" | b"/ws/deaf" | b"/ws/large" | b"/ws/many" | b"/ws/badly" => {}
+        b"/ws/page" => {
+            return Answer::Refused(response(200, Body::Bytes(Bytes::from_static(b"<!doctype html>"))));
+        }
         _ => return Answer::Refused(response(403, Body::Bytes(Bytes::from_static(b"no")))),
     }
     tokio::spawn(websocket_app(path, from_client, to_client, Arc::clone(heard)));

@@ -43,6 +43,13 @@ impl<S: Service> Exchanges<'_, S> {
         };
         let (headers, session, trail) = match answer {
             Answer::Accepted { headers, session, trail } => (headers, session, trail),
+            // Over HTTP/1 the client waits for 101 alone. Here any 2xx opens a tunnel (RFC 9110, 9.3.6), so what an app without
+            // WebSockets answers to a GET must not get there; RFC 9220, 3, names the status.
+            Answer::Refused(response) if response.status < 300 => {
+                let refusal = self.service.refuse(&self.connection, 501, "there is no WebSocket here");
+                let refusal = Response { trail: response.trail, ..refusal };
+                return self.answer(respond, Some(&head), false, refusal).await;
+            }
             Answer::Refused(response) => return self.answer(respond, Some(&head), false, response).await,
         };
         let fields = handshake.fields(&headers, &head, |chosen| {

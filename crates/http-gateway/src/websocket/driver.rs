@@ -131,6 +131,7 @@ pub(crate) async fn converse<W: Wire>(wire: &mut W, app: AppSession, terms: Term
         pong: None,
         held: None,
         farewell: None,
+        told: false,
         heard: now,
         asked: None,
         leave_at: None,
@@ -170,8 +171,10 @@ struct Conversation<'w, W> {
     pong: Option<Bytes>,
     /// A message for which the app has no room: nothing is read meanwhile.
     held: Option<FromClient>,
-    /// The last that the app hears.
+    /// The last that the app hears; the first reason counts.
     farewell: Option<FromClient>,
+    /// There has been a farewell.
+    told: bool,
     /// When the client gave a sign of life, or was listened to again.
     heard: Instant,
     /// When it was asked for one.
@@ -340,9 +343,11 @@ impl<W: Wire> Conversation<'_, W> {
         }
     }
 
-    /// The app will hear this when it has taken what came before; the first word counts.
+    /// The app will hear this when it has taken what came before.
     fn tell_closed(&mut self, code: u16, reason: String) {
-        self.farewell.get_or_insert(FromClient::Closed { code, reason });
+        if !std::mem::replace(&mut self.told, true) {
+            self.farewell = Some(FromClient::Closed { code, reason });
+        }
     }
 
     /// Gathers what is ready to be sent.

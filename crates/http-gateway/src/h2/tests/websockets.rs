@@ -204,9 +204,13 @@ async fn large_messages_pass_the_windows_both_ways() {
 #[tokio::test]
 async fn handshakes_that_are_refused() {
     let setup = setup(|_| {}).await;
-    for (path, version, status) in
-        [("/ws/no", "13", 403), ("/ws/echo", "12", 426), ("/ws/echo", "x", 400), ("/ws/split", "13", 502)]
-    {
+    for (path, version, status) in [
+        ("/ws/no", "13", 403),
+        ("/ws/page", "13", 501),
+        ("/ws/echo", "12", 426),
+        ("/ws/echo", "x", 400),
+        ("/ws/split", "13", 502),
+    ] {
         let (response, _up) = setup.ask(path, &[("sec-websocket-version", version)]).await;
         assert_eq!(response.status(), status, "{path}");
     }
