@@ -20,6 +20,7 @@ pub mod dispatch;
 pub mod drain;
 pub mod encoding;
 pub mod error_page;
+mod extra_fields;
 pub mod file_read;
 pub mod files;
 pub mod gateway;

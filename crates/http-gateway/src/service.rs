@@ -369,3 +369,6 @@ impl Service for Gateway {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

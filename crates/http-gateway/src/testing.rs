@@ -1,5 +1,7 @@
 //! For the tests of several rooms: a service that answers by itself, and certificates.
 
+mod worker;
+
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -10,6 +12,8 @@ use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
 use tempfile::TempDir;
 use tokio::sync::mpsc;
+
+pub(crate) use worker::{Worker, head};
 
 use crate::message::{
     AnsweredBy, Body, Connection, Exchange, FileBody, Headers, RequestBody, RequestHead, Response, Service,
@@ -41,6 +45,26 @@ fn streamed(pieces: &'static [&'static str], end: Result<(), Aborted>) -> Body {
         tokio::time::sleep(Duration::from_millis(10)).await;
         writer.end(end);
     });
+    Body::Stream(reader)
+}
+
+/// Fields of which two may stand in a 103, and one behind a body.
+pub(crate) fn extra() -> Headers {
+    let mut fields = Headers::default();
+    for (name, value) in [("Link", "</a.css>; rel=preload"), ("Content-Type", "x/y"), ("Content-Length", "7")]
+    {
+        fields.push(name.as_bytes(), value.as_bytes());
+    }
+    fields
+}
+
+/// A body of one piece with [`extra`] behind it.
+pub(crate) fn with_trailers() -> Body {
+    let limits = SpoolLimits { memory_bytes: 1 << 20, disk_bytes: 0, dir: std::env::temp_dir() };
+    let (mut writer, reader) = spool(limits);
+    writer.start(Bytes::from_static(b"body"));
+    writer.trailers(extra());
+    writer.end(Ok(()));
     Body::Stream(reader)
 }
 
@@ -78,6 +102,16 @@ impl Service for Answers {
                 file.write_all(&vec![b'f'; 2 + FILE_BYTES]).unwrap();
                 let body = FileBody { file: Arc::new(file), offset: 1, len: FILE_BYTES as u64 };
                 return response(200, Body::File(body));
+            }
+            b"/hints" => {
+                body.inform(103, &extra()).await;
+                return response(200, with_trailers());
+            }
+            b"/tls" => {
+                let facts = connection.tls_facts.map_or_else(String::new, |tls| {
+                    format!("{:#06x} {:#06x} ", tls.version, tls.cipher_suite)
+                });
+                return response(200, Body::Bytes(format!("{facts}hello").into()));
             }
             b"/stream" => return response(200, streamed(&["one ", "two ", "three"], Ok(()))),
             b"/broken" => return response(200, streamed(&["one "], Err(Aborted))),

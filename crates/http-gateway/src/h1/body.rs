@@ -5,9 +5,10 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 
 use super::chunked::ChunkedDecoder;
+use super::encode::informational;
 use super::stream::{Stream, StreamError};
 use super::transport::Transport;
-use crate::message::{BodyError, BodyLength, RequestBody};
+use crate::message::{BodyError, BodyLength, Headers, RequestBody};
 
 /// One piece read past the input buffer: large enough that a big upload costs few calls.
 const PIECE_BYTES_MAX: usize = 64 * 1024;
@@ -73,7 +74,13 @@ impl BodyState {
         if self.is_done() {
             return true;
         }
-        let mut body = Body { stream, state: self, timeout: UNREAD_TIME_MAX, write_timeout: UNREAD_TIME_MAX };
+        let mut body = Body {
+            stream,
+            state: self,
+            timeout: UNREAD_TIME_MAX,
+            write_timeout: UNREAD_TIME_MAX,
+            informs: false,
+        };
         let read = async {
             let mut bytes = 0;
             while let Ok(Some(piece)) = body.chunk().await {
@@ -97,6 +104,8 @@ pub(super) struct Body<'a, T> {
     pub(super) timeout: Duration,
     /// For `100 Continue`.
     pub(super) write_timeout: Duration,
+    /// The client understands informational responses.
+    pub(super) informs: bool,
 }
 
 impl<T: Transport> Body<'_, T> {
@@ -187,5 +196,13 @@ impl<T: Transport> RequestBody for Body<'_, T> {
 
     async fn closed(&mut self) {
         self.stream.closed(AHEAD_BYTES_MAX).await;
+    }
+
+    async fn inform(&mut self, status: u16, headers: &Headers) {
+        // A client that waits for 100 sends its body first; one that has not taken the last hint takes no other.
+        if self.informs && self.state.continue_left.is_empty() && self.stream.output.is_empty() {
+            informational(&mut self.stream.output, status, headers);
+            self.stream.try_write().await;
+        }
     }
 }

@@ -31,6 +31,7 @@ use super::stream::{Stream, StreamError};
 use super::transport::Transport;
 use super::upgrade;
 use crate::drain::Drain;
+use crate::extra_fields::wants_trailers;
 use crate::message::{Connection, Exchange, Method, Response, Service, Version};
 use crate::websocket::handshake::is_asked;
 
@@ -210,7 +211,14 @@ async fn exchange<T: Transport, S: Service>(
     }
     let timeouts = &shared.config.timeouts;
     let mut state = BodyState::new(parsed.body, parsed.expects_continue);
-    let mut body = Body { stream, state: &mut state, timeout: timeouts.body, write_timeout: timeouts.write };
+    let mut body = Body {
+        stream,
+        state: &mut state,
+        timeout: timeouts.body,
+        write_timeout: timeouts.write,
+        // RFC 9110, 15.2: a 1.0 client knows no informational responses.
+        informs: parsed.head.version != Version::Http10,
+    };
     let response = shared.service.call(&shared.connection, &parsed.head, &mut body).await;
     let keep_alive = parsed.keep_alive && state.allows_keep_alive();
     let kept = respond(stream, shared, Some((&parsed, keep_alive)), response).await;
@@ -260,8 +268,9 @@ pub(super) async fn respond<T: Transport, S: Service>(
     };
     let mut body_bytes_sent = 0;
     let body = std::mem::replace(&mut response.body, crate::message::Body::Empty);
-    let ended =
-        respond::send(stream, body, framing, shared.config.timeouts.write, &mut body_bytes_sent).await;
+    let trailers = framing == Framing::Chunked && head.is_some_and(|head| wants_trailers(&head.headers));
+    let timeout = shared.config.timeouts.write;
+    let ended = respond::send(stream, body, framing, trailers, timeout, &mut body_bytes_sent).await;
     shared.service.finished(&Exchange {
         connection: &shared.connection,
         head,

@@ -2,6 +2,7 @@
 
 use super::field::{is_token, is_value};
 use super::parse::parse_content_length;
+use crate::extra_fields::{is_hint, is_trailer};
 use crate::message::{Body, Headers, Response, Version};
 
 /// What of the request decides about the framing of its response.
@@ -217,8 +218,33 @@ pub(super) fn chunk_head(out: &mut Vec<u8>, len: u64) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// After the last chunk; no trailers.
-pub(super) const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
+/// Appends what follows the last chunk: the end of the body, and of the app's trailers those that may be there.
+pub(super) fn last_chunk(out: &mut Vec<u8>, trailers: Option<&Headers>) {
+    out.extend_from_slice(b"0\r\n");
+    extra_fields(out, trailers, is_trailer);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Appends an informational response (RFC 9110, 15.2).
+pub(super) fn informational(out: &mut Vec<u8>, status: u16, headers: &Headers) {
+    let reason = http::StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason());
+    out.extend_from_slice(b"HTTP/1.1 ");
+    out.extend_from_slice(itoa::Buffer::new().format(status).as_bytes());
+    out.push(b' ');
+    out.extend_from_slice(reason.unwrap_or_default().as_bytes());
+    out.extend_from_slice(b"\r\n");
+    extra_fields(out, Some(headers), is_hint);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Appends the fields that `may` be there; what would split the response is left out.
+fn extra_fields(out: &mut Vec<u8>, headers: Option<&Headers>, may: fn(&[u8]) -> bool) {
+    for (name, value) in headers.into_iter().flat_map(Headers::iter) {
+        if may(name) && is_token(name) && is_value(value) {
+            field(out, name, value);
+        }
+    }
+}
 
 #[cfg(test)]
 mod tests {

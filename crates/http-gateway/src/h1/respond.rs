@@ -6,7 +6,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use super::body::AHEAD_BYTES_MAX;
-use super::encode::{Framing, LAST_CHUNK, chunk_head};
+use super::encode::{Framing, chunk_head, last_chunk};
 use super::file;
 use super::stream::{Stream, StreamError};
 use super::transport::Transport;
@@ -31,11 +31,13 @@ pub(super) enum Ended {
     Broken,
 }
 
-/// Writes the head that lies in `stream.output`, and `body` behind it as `framing` says.
+/// Writes the head that lies in `stream.output`, and `body` behind it as `framing` says; with the app's trailers if the client
+/// wants them.
 pub(super) async fn send<T: Transport>(
     stream: &mut Stream<T>,
     body: Body,
     framing: Framing,
+    trailers: bool,
     timeout: Duration,
     sent: &mut u64,
 ) -> Ended {
@@ -54,7 +56,7 @@ pub(super) async fn send<T: Transport>(
         }
         (_, Body::Bytes(bytes)) => stream.write(&bytes, timeout, sent).await.map(|()| Ended::Whole),
         (_, Body::File(body)) => file::send(stream, &body, timeout, sent).await.map(|()| Ended::Whole),
-        (_, Body::Stream(body)) => Sending { stream, framing, timeout, sent }.stream(body).await,
+        (_, Body::Stream(body)) => Sending { stream, framing, trailers, timeout, sent }.stream(body).await,
     };
     result.unwrap_or_else(|_| {
         if framing == Framing::UntilClose {
@@ -68,6 +70,7 @@ pub(super) async fn send<T: Transport>(
 struct Sending<'a, T> {
     stream: &'a mut Stream<T>,
     framing: Framing,
+    trailers: bool,
     timeout: Duration,
     sent: &'a mut u64,
 }
@@ -97,7 +100,8 @@ impl<T: Transport> Sending<'_, T> {
             }
         }
         if self.framing == Framing::Chunked {
-            self.stream.output.extend_from_slice(LAST_CHUNK);
+            let trailers = body.take_trailers().filter(|_| self.trailers);
+            last_chunk(&mut self.stream.output, trailers.as_ref());
         }
         self.flush().await?;
         match self.framing {

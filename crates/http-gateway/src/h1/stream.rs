@@ -215,6 +215,23 @@ impl<T: Transport> Stream<T> {
         Pin::new(&mut self.transport).poll_flush(context).map_err(StreamError::from)
     }
 
+    /// Writes of the output buffer what goes without waiting; the next write sends the rest.
+    pub(super) async fn try_write(&mut self) {
+        poll_fn(|context| {
+            while let Poll::Ready(Ok(bytes @ 1..)) =
+                Pin::new(&mut self.transport).poll_write(context, &self.output)
+            {
+                self.output.drain(..bytes);
+                if self.output.is_empty() {
+                    break;
+                }
+            }
+            let _the_next_write_sees_errors = Pin::new(&mut self.transport).poll_flush(context);
+            Poll::Ready(())
+        })
+        .await;
+    }
+
     /// Writes the output buffer; other bytes follow at once.
     pub(super) async fn write_more(&mut self, timeout: Duration) -> Result<(), StreamError> {
         let mut written = 0;

@@ -101,6 +101,11 @@ impl Service for Fake {
             b"/stream" | b"/stream-excess" | b"/stream-short" | b"/stream-abort" | b"/stream-endless" => {
                 stream(head)
             }
+            b"/hints" => {
+                body.inform(103, &testing::extra()).await;
+                body.inform(103, &testing::extra()).await;
+                Response { body: testing::with_trailers(), ..response(200, "") }
+            }
             b"/none" => Response { body: Body::Empty, ..response(204, "") },
             path => response(200, path.to_vec()),
         }

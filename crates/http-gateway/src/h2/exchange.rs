@@ -14,11 +14,12 @@ use tokio::time::timeout;
 use super::request;
 use super::response::{self, BadResponse, Follows};
 use crate::drain::Drain;
+use crate::extra_fields::is_trailer;
 use crate::file_read::read_piece;
 use crate::h1::parse::HeadLimits;
 use crate::message::{
-    Body, BodyError, BodyLength, Connection, Exchange, FileBody, RequestBody, RequestHead, Response, Service,
-    Trail,
+    Body, BodyError, BodyLength, Connection, Exchange, FileBody, Headers, RequestBody, RequestHead, Response,
+    Service, Trail,
 };
 use crate::spool::{BodyStream, Piece};
 
@@ -160,7 +161,7 @@ struct Out<'a> {
 impl Out<'_> {
     async fn body(&mut self, body: Body) -> Result<(), Broken> {
         match body {
-            Body::Empty => self.end(),
+            Body::Empty => self.end(None),
             Body::Bytes(bytes) => self.bytes(bytes, true).await,
             Body::File(file) => self.file(file, true).await,
             Body::Stream(stream) => self.stream(stream).await,
@@ -229,17 +230,21 @@ impl Out<'_> {
                 Some(Ok(Piece::Bytes(bytes))) => self.bytes(bytes, false).await?,
                 Some(Ok(Piece::File(file))) => self.file(file, false).await?,
                 Some(Err(_aborted)) => return Err(Broken::Reset(Reason::INTERNAL_ERROR)),
-                None => return self.end(),
+                None => return self.end(stream.take_trailers()),
             }
         }
     }
 
-    /// An empty frame ends the stream, if all that was announced has been sent.
-    fn end(&mut self) -> Result<(), Broken> {
+    /// Trailers, or an empty frame, end the stream, if all that was announced has been sent.
+    fn end(&mut self, trailers: Option<Headers>) -> Result<(), Broken> {
         if self.announced.is_some_and(|announced| announced != self.sent) {
             return Err(Broken::Reset(Reason::INTERNAL_ERROR));
         }
-        self.send.send_data(Bytes::new(), true).map_err(|_| Broken::Gone)
+        match trailers.map(|fields| response::extra_fields(&fields, is_trailer)) {
+            Some(fields) if !fields.is_empty() => self.send.send_trailers(fields),
+            _ => self.send.send_data(Bytes::new(), true),
+        }
+        .map_err(|_| Broken::Gone)
     }
 }
 
@@ -288,6 +293,13 @@ impl RequestBody for StreamBody {
             Ok(None) => Ok(None),
             Ok(Some(Err(_))) => Err(BodyError::Gone),
             Err(_) => Err(BodyError::Timeout),
+        }
+    }
+
+    async fn inform(&mut self, status: u16, headers: &Headers) {
+        if let Some(head) = response::informational(status, headers) {
+            // Fails when the client has reset the stream, which is noticed elsewhere.
+            let _ = self.respond.send_informational(head);
         }
     }
 

@@ -3,6 +3,7 @@
 use bytes::BytesMut;
 use http::header::{CONTENT_LENGTH, DATE, HeaderMap, HeaderName, HeaderValue};
 
+use crate::extra_fields::is_hint;
 use crate::message::{Body, Headers, Response};
 
 /// The response cannot be sent as it is; the text is for the log.
@@ -99,6 +100,27 @@ fn fields(from: &Headers, headers: &mut HeaderMap) -> Result<(), BadResponse> {
         headers.try_append(name, value).map_err(|_| BadResponse("there are too many headers"))?;
     }
     Ok(())
+}
+
+/// The head of an informational response; `None` where the status is none.
+pub(super) fn informational(status: u16, headers: &Headers) -> Option<http::Response<()>> {
+    let mut head = http::Response::new(());
+    *head.status_mut() =
+        http::StatusCode::from_u16(status).ok().filter(http::StatusCode::is_informational)?;
+    *head.headers_mut() = extra_fields(headers, is_hint);
+    Some(head)
+}
+
+/// The fields that `may` be there; what HTTP/2 cannot carry is left out.
+pub(super) fn extra_fields(headers: &Headers, may: fn(&[u8]) -> bool) -> HeaderMap {
+    let mut map = HeaderMap::new();
+    for (name, value) in headers.iter().filter(|(name, _)| may(name)) {
+        if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name), HeaderValue::from_bytes(value)) {
+            // More than 32768 fields do not fit.
+            let _ = map.try_append(name, value);
+        }
+    }
+    map
 }
 
 /// RFC 9113, 8.2.2: none of these may appear.

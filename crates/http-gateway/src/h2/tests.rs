@@ -154,6 +154,25 @@ async fn a_client_that_waits_for_100_continue_is_told_and_trailers_are_ignored()
 }
 
 #[tokio::test]
+async fn hints_come_first_and_trailers_last() {
+    let (send, _server, _client) = connect(|_| {}).await;
+    let mut send = send.ready().await.unwrap();
+    let (mut response, _) = send.send_request(request("GET", "/hints"), true).unwrap();
+    let hint = timeout(SOON, poll_fn(|cx| response.poll_informational(cx))).await.expect("no 103");
+    let hint = hint.unwrap().unwrap();
+    assert_eq!((hint.status().as_u16(), hint.headers().len()), (103, 2));
+    assert_eq!(hint.headers()["link"], "</a.css>; rel=preload");
+    let mut down = timeout(SOON, response).await.unwrap().unwrap().into_body();
+    assert_eq!(&down.data().await.unwrap().unwrap()[..], b"body");
+    assert!(down.data().await.is_none());
+    let trailers = down.trailers().await.unwrap().expect("trailers");
+    assert_eq!(
+        (trailers.len(), &trailers["link"]),
+        (1, &http::HeaderValue::from_static("</a.css>; rel=preload"))
+    );
+}
+
+#[tokio::test]
 async fn head_has_the_length_and_no_body() {
     let (send, _server, _client) = connect(|_| {}).await;
     let (status, headers, body) = ask(&send, request("HEAD", "/"), b"").await.unwrap();

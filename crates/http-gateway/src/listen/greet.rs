@@ -226,6 +226,7 @@ async fn handshake<S: Service, T: Socket>(
     match timeout(edge.config.timeouts.tls_handshake, handshake).await {
         Ok(Ok(stream)) => {
             connection.tls = true;
+            connection.tls_facts = tls_facts(stream.get_ref().1);
             // RFC 7301: what was chosen from our list, or nothing when the client offered none.
             let is_h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
             converse(edge, stream, BytesMut::new(), connection, is_h2, counted);
@@ -237,6 +238,13 @@ async fn handshake<S: Service, T: Socket>(
             Ok(())
         }
     }
+}
+
+/// What was negotiated, for the app.
+fn tls_facts(session: &rustls::ServerConnection) -> Option<py_link::Tls> {
+    let version = session.protocol_version()?.into();
+    let cipher_suite = session.negotiated_cipher_suite()?.suite().into();
+    Some(py_link::Tls { version, cipher_suite })
 }
 
 /// A client that speaks HTTP where TLS is spoken is told so; an alert would tell its user nothing. A look at the first

@@ -215,7 +215,12 @@ fn tls_offers_both_protocols_and_resumes_sessions() {
             let mut session = rustls::ClientConnection::new(Arc::clone(&config), name).unwrap();
             let mut socket = running.connect();
             let mut stream = rustls::Stream::new(&mut session, &mut socket);
-            assert!(get(&mut stream, "/").starts_with("HTTP/1.1 200 OK\r\n"));
+            let facts = get(&mut stream, "/tls");
+            // TLS 1.3 (RFC 8446, 4.2.1), and one of its suites (B.4).
+            assert!(
+                facts.starts_with("HTTP/1.1 200 OK\r\n") && facts.contains("\r\n\r\n0x0304 0x130"),
+                "{facts}"
+            );
             session.handshake_kind().unwrap()
         })
         .collect();

@@ -191,3 +191,30 @@ async fn a_stream_that_lies_breaks_the_connection() {
         assert_eq!(client.finished().await, [finished]);
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn hints_come_first_and_trailers_last_for_clients_that_know_them() {
+    const HINT: &str = "HTTP/1.1 103 Early Hints|Link: </a.css>; rel=preload|Content-Type: x/y||";
+    const HEAD: &str = "HTTP/1.1 200 OK|date: now|Transfer-Encoding: chunked|Connection: close||4|body|0|";
+    check(
+        &format!("GET /hints HTTP/1.1\r\nTE: gzip, trailers\r\n{CLOSE}"),
+        &format!("{HINT}{HINT}{HEAD}Link: </a.css>; rel=preload||"),
+        &["/hints 200 4"],
+    )
+    .await;
+    check(&format!("GET /hints HTTP/1.1\r\n{CLOSE}"), &format!("{HINT}{HINT}{HEAD}|"), &["/hints 200 4"])
+        .await;
+    check(
+        "GET /hints HTTP/1.0\r\nTE: trailers\r\n\r\n",
+        "HTTP/1.1 200 OK|date: now|Connection: close||body",
+        &["/hints 200 4"],
+    )
+    .await;
+    // Who waits for 100 gets none before it.
+    check(
+        &format!("POST /hints HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 2\r\n{CLOSE}"),
+        &format!("{HEAD}|"),
+        &["/hints 200 4"],
+    )
+    .await;
+}

@@ -1,19 +1,17 @@
 //! A long link against workers that are played by the test.
 
-use std::os::unix::net::UnixStream as StdUnixStream;
 use std::time::Duration;
 
 use bytes::Bytes;
 use py_link::long::{Close, DETACHED_FIRST, PIECE_BYTES_MAX, WINDOW_BYTES, decode_credit};
-use py_link::{Frame, encode_response_head};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::UnixStream;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::timeout;
 
 use super::*;
 use crate::message::Headers;
 use crate::spool::Piece;
+use crate::testing::Worker;
 use crate::websocket::{AppSession, FromApp, FromClient, session};
 
 mod storm;
@@ -23,54 +21,6 @@ const SOON: Duration = Duration::from_secs(10);
 
 /// For a worker where there is none.
 const PATIENCE: Duration = Duration::from_millis(200);
-
-/// The worker's end of a long link.
-pub(super) struct Worker {
-    stream: UnixStream,
-    received: Vec<u8>,
-}
-
-pub(super) type Told = (u16, Kind, Flags, Vec<u8>);
-
-impl Worker {
-    /// The next frame; `None` at the end.
-    pub(super) async fn hear(&mut self) -> Option<Told> {
-        loop {
-            if let Some(Frame { header, payload }) = py_link::decode(&self.received).expect("sane") {
-                let told = (header.stream, header.kind, header.flags, payload.to_vec());
-                self.received.drain(..HEADER_BYTES + told.3.len());
-                return Some(told);
-            }
-            if timeout(SOON, self.stream.read_buf(&mut self.received)).await.expect("silence").ok()? == 0 {
-                return None;
-            }
-        }
-    }
-
-    /// The next frame's number; it is of this kind.
-    async fn hears(&mut self, kind: Kind) -> u16 {
-        let told = self.hear().await.expect("a frame");
-        assert_eq!(told.1, kind, "{told:?}");
-        told.0
-    }
-
-    pub(super) async fn say(&mut self, number: u16, kind: Kind, flags: Flags, payload: &[u8]) {
-        self.stream.write_all(&frame_on(number, kind, flags, payload)).await.expect("sent");
-    }
-
-    async fn head(&mut self, number: u16, status: u16, kind: &str, flags: Flags, body: &[u8]) {
-        self.say(number, Kind::ResponseHead, flags, &head(status, kind, body)).await;
-    }
-}
-
-/// The payload of a head.
-pub(super) fn head(status: u16, kind: &str, body: &[u8]) -> Vec<u8> {
-    let mut payload = Vec::new();
-    let fields = [(&b"content-type"[..], kind.as_bytes())];
-    encode_response_head(&mut payload, status, b"", fields.into_iter());
-    payload.extend_from_slice(body);
-    payload
-}
 
 struct Site {
     links: Arc<LongLinks>,
@@ -86,13 +36,12 @@ impl Site {
     }
 
     fn worker(&self, worker: u32, capacity: u16) -> Worker {
-        let (ours, theirs) = StdUnixStream::pair().expect("pair");
-        theirs.set_nonblocking(true).expect("nonblocking");
+        let (ours, theirs) = Worker::pair();
         let identity = LinkIdentity { worker, generation: 1, pool: 0, capacity };
         let link = Link::new(ours, identity).expect("link");
         self.links.join(&link);
         tokio::spawn(link.run(Arc::clone(&self.links)));
-        Worker { stream: UnixStream::from_std(theirs).expect("stream"), received: Vec::new() }
+        theirs
     }
 
     async fn begin(&self, exchange: Exchange) -> Result<LongStream, NoLink> {
