@@ -24,7 +24,7 @@ use crate::message::{
 use crate::pools::Pools;
 use crate::request_body::{GatherError, GatherLimits, Payload, gather};
 use crate::request_id::RequestIds;
-use crate::spool::{PumpLimits, SpoolLimits};
+use crate::spool::{HoldLimits, PumpLimits, SpoolLimits};
 use crate::websocket::Answer;
 
 /// Everything a request meets between its protocol and its worker.
@@ -62,8 +62,10 @@ impl Gateway {
             },
             pump: PumpLimits {
                 app: config.timeouts.app,
-                held: config.buffers.streaming_timeout,
-                held_max: config.buffers.streaming_max.map_or(i64::MAX, i64::from),
+                hold: HoldLimits {
+                    held: config.buffers.streaming_timeout,
+                    held_max: config.buffers.streaming_max,
+                },
             },
         };
         Self {

@@ -9,6 +9,7 @@
 //! # Cancel safety
 //! Dropping [`BodyStream`] tells the pump that the client is gone; the worker is cancelled and its slot given back.
 
+mod hold;
 mod pump;
 
 use std::collections::VecDeque;
@@ -25,6 +26,8 @@ use tokio::sync::Notify;
 
 use crate::link::long::{End, Item, LongStream};
 use crate::message::{FileBody, Headers};
+pub(crate) use hold::Hold;
+pub use hold::HoldLimits;
 pub use pump::{PumpLimits, pump};
 
 /// Memory that all spools together may take; above it they go to disk at once. Many clients that are slow at the

@@ -6,12 +6,17 @@
 use std::time::Duration;
 
 use py_link::{Exchange, Flags};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
+use tracing::warn;
 
 use super::{Dispatcher, Failure, Hints, Lost, Ready};
 use crate::link::{Received, RequestBodySource, Slot};
 use crate::message::{BodyError, RequestBody};
 use crate::queue::CheckedOut;
+use crate::spool::{Hold, HoldLimits};
+
+/// Waiting for the client in all, after which an upload counts as slow. A network's own pauses and a phone in a tunnel stay below.
+const SLOW_AFTER: Duration = Duration::from_secs(5);
 
 /// What one step of the upload brought.
 enum Step {
@@ -44,8 +49,9 @@ impl Dispatcher {
         }
         let mut left = self.body_bytes_max;
         let mut hints = Hints::default();
+        let mut waits = Waits { limits: self.pump.hold, waited: Duration::ZERO, hold: Hold::default() };
         loop {
-            match step(slot, request, body, &mut left, app_timeout).await? {
+            match step(slot, request, body, &mut left, &mut waits, app_timeout).await? {
                 Step::Sent => {}
                 Step::BodyEnded => break,
                 Step::Stalled => return Err(Self::timed_out(checkout, request)),
@@ -62,21 +68,59 @@ impl Dispatcher {
     }
 }
 
+/// How long an upload has held its slot without need. A client that sends little at a time could hold it as long as it liked:
+/// each pause is short, and `timeouts.body` is for each.
+struct Waits {
+    limits: HoldLimits,
+    /// Without the current pause.
+    waited: Duration,
+    hold: Hold,
+}
+
+impl Waits {
+    /// How long the current pause may last before something happens.
+    fn left(&self) -> Duration {
+        let until = if self.hold.has_begun() { self.limits.held } else { SLOW_AFTER.min(self.limits.held) };
+        until.saturating_sub(self.waited)
+    }
+
+    /// The upload has become slow, or too slow.
+    fn grow(&self, request_id: &str) -> Result<(), Lost> {
+        let why = if self.hold.has_begun() {
+            "a slow upload held a slot for `buffers.streaming_timeout`"
+        } else {
+            self.hold.begin();
+            if !self.hold.is_one_too_many(&self.limits) {
+                return Ok(());
+            }
+            "too many slots are held by slow clients (`buffers.streaming_max`)"
+        };
+        warn!(request_id, "{why}: answered 408");
+        Err(Lost::Final(Failure::Body(BodyError::Timeout)))
+    }
+}
+
 /// Moves one piece from the client to the worker.
 async fn step<B: RequestBody>(
     slot: &mut Slot,
     request: &Ready<'_>,
     body: &mut B,
     left: &mut u64,
+    waits: &mut Waits,
     patience: Duration,
 ) -> Result<Step, Lost> {
-    let piece = tokio::select! {
-        biased;
-        piece = body.chunk() => piece,
-        received = slot.receive() => {
-            return received.map(Step::Answered).map_err(|error| Dispatcher::lost(&error, request));
+    let since = Instant::now();
+    let piece = loop {
+        tokio::select! {
+            biased;
+            piece = body.chunk() => break piece,
+            received = slot.receive() => {
+                return received.map(Step::Answered).map_err(|error| Dispatcher::lost(&error, request));
+            }
+            () = sleep_until(since + waits.left()) => waits.grow(request.origin.request_id)?,
         }
     };
+    waits.waited += since.elapsed();
     let ended = match piece {
         Ok(Some(piece)) => {
             *left = left

@@ -20,7 +20,7 @@ use crate::link::long::LongLimits;
 use crate::link::{Slot, SlotIdentity};
 use crate::message::{Body, BodyLength, Headers, Method};
 use crate::queue::WorkerNews;
-use crate::spool::{Aborted, Piece};
+use crate::spool::{Aborted, HoldLimits, Piece};
 
 /// The news of a worker that holds a test's request too long.
 fn stuck(worker: u32) -> WorkerNews {
@@ -95,6 +95,8 @@ impl Worker {
 struct Client {
     pieces: Vec<&'static [u8]>,
     leaves: bool,
+    /// Before each piece.
+    pause: Duration,
 }
 
 impl RequestBody for Client {
@@ -103,6 +105,9 @@ impl RequestBody for Client {
     }
 
     async fn chunk(&mut self) -> Result<Option<Bytes>, BodyError> {
+        if !self.pause.is_zero() {
+            tokio::time::sleep(self.pause).await;
+        }
         Ok(if self.pieces.is_empty() { None } else { Some(Bytes::from_static(self.pieces.remove(0))) })
     }
 
@@ -113,7 +118,7 @@ impl RequestBody for Client {
     }
 }
 
-const STAYS: Client = Client { pieces: Vec::new(), leaves: false };
+const STAYS: Client = Client { pieces: Vec::new(), leaves: false, pause: Duration::ZERO };
 
 struct Site {
     dispatcher: Arc<Dispatcher>,
@@ -129,8 +134,8 @@ impl Site {
         let (pools, news) = Pools::new(&config);
         pools.activate(1);
         let spool = SpoolLimits { memory_bytes: 64, disk_bytes: 64, dir: std::env::temp_dir() };
-        let pump =
-            PumpLimits { app: Duration::from_secs(5), held: Duration::from_millis(300), held_max: 1000 };
+        let hold = HoldLimits { held: Duration::from_millis(300), held_max: Some(1000) };
+        let pump = PumpLimits { app: Duration::from_secs(5), hold };
         let (links, _) =
             LongLinks::new(LongLimits { grace: Duration::from_millis(100), app: Duration::from_millis(400) });
         let dispatcher =
@@ -346,11 +351,11 @@ async fn nobody_waits_for_ever_and_the_line_is_bounded() {
 #[tokio::test]
 async fn a_client_that_leaves_gives_up_its_place_or_its_exchange() {
     let site = Site::new();
-    let gone = Client { pieces: Vec::new(), leaves: true };
+    let gone = Client { pieces: Vec::new(), leaves: true, pause: Duration::ZERO };
     assert_eq!(text(site.send(b"GET", Payload::Empty, gone).await.expect("ran")).await, "ClientGone");
     assert_eq!(site.dispatcher.pools.pool_of(b"/").depth(), 0);
     let mut worker = site.worker(1);
-    let gone = Client { pieces: Vec::new(), leaves: true };
+    let gone = Client { pieces: Vec::new(), leaves: true, pause: Duration::ZERO };
     assert_eq!(text(site.send(b"GET", Payload::Empty, gone).await.expect("ran")).await, "ClientGone");
     worker.request().await;
     assert_eq!(worker.frame().await.map(|frame| frame.0), Some(Kind::Cancel));
@@ -366,7 +371,7 @@ async fn an_app_that_hangs_on_for_nobody_is_reported() {
     let mut site = Site::new();
     let mut worker = site.worker(1);
     assert_eq!(site.news.recv().await, Some(WorkerNews::Online(1)));
-    let gone = Client { pieces: Vec::new(), leaves: true };
+    let gone = Client { pieces: Vec::new(), leaves: true, pause: Duration::ZERO };
     assert_eq!(text(site.send(b"GET", Payload::Empty, gone).await.expect("ran")).await, "ClientGone");
     worker.request().await;
     let news = tokio::time::timeout(Duration::from_secs(5), site.news.recv()).await.expect("in time");
@@ -387,7 +392,7 @@ async fn an_app_that_does_not_read_a_streamed_body_is_a_504() {
     Arc::get_mut(&mut site.dispatcher).expect("nothing runs yet").body_bytes_max = 1 << 30;
     assert_eq!(site.news.recv().await, Some(WorkerNews::Online(1)));
     // More than the buffers between us hold.
-    let client = Client { pieces: vec![&[b'x'; 10_000]; 600], leaves: false };
+    let client = Client { pieces: vec![&[b'x'; 10_000]; 600], leaves: false, pause: Duration::ZERO };
     let answer = site.send(b"POST", Payload::Stream(None), client);
     worker.request().await;
     let answer = tokio::time::timeout(Duration::from_secs(5), answer).await.expect("in time");
@@ -421,7 +426,7 @@ async fn a_client_that_takes_nothing_holds_a_slot_for_a_bounded_time() {
 async fn a_body_can_be_streamed() {
     let site = Site::new();
     let mut worker = site.worker(1);
-    let client = Client { pieces: vec![b"one", b"two"], leaves: false };
+    let client = Client { pieces: vec![b"one", b"two"], leaves: false, pause: Duration::ZERO };
     let answer = site.send(b"POST", Payload::Stream(Some(6)), client);
     assert_eq!(worker.request().await, "POST /x?y=1 [host] stream of Some(6)");
     for (piece, flags) in [(&b"one"[..], Flags::NONE), (b"two", Flags::NONE), (b"", Flags::END)] {
@@ -435,7 +440,7 @@ async fn a_body_can_be_streamed() {
 async fn an_early_refusal_ends_a_streamed_upload() {
     let site = Site::new();
     let mut worker = site.worker(1);
-    let client = Client { pieces: vec![b"x"; 1000], leaves: false };
+    let client = Client { pieces: vec![b"x"; 1000], leaves: false, pause: Duration::ZERO };
     let answer = site.send(b"POST", Payload::Stream(None), client);
     worker.request().await;
     worker.answer(Flags::END, b"no thanks").await;
@@ -455,10 +460,41 @@ async fn an_early_refusal_ends_a_streamed_upload() {
 }
 
 #[tokio::test]
+async fn an_upload_that_dribbles_holds_its_slot_for_a_bounded_time() {
+    let mut site = Site::new();
+    // A tenth of a second is all they get.
+    let limits = &mut Arc::get_mut(&mut site.dispatcher).expect("nothing runs yet").pump.hold;
+    limits.held = Duration::from_millis(100);
+    let mut worker = site.worker(1);
+    let client = Client { pieces: vec![b"x"; 1000], leaves: false, pause: Duration::from_millis(10) };
+    let answer = site.send(b"POST", Payload::Stream(None), client);
+    worker.request().await;
+    let mut last = None;
+    while let Some((kind, flags, _)) = worker.frame().await {
+        assert!(matches!(kind, Kind::RequestBody | Kind::Cancel));
+        last = Some(flags);
+        if kind == Kind::Cancel {
+            break;
+        }
+    }
+    assert!(last.is_some());
+    assert_eq!(text(answer.await.expect("ran")).await, "Body(Timeout)");
+    // A quick one passes, however much it sends.
+    worker.answer(Flags::END, b"for nobody").await;
+    let client = Client { pieces: vec![b"x"; 1000], leaves: false, pause: Duration::ZERO };
+    let answer = site.send(b"POST", Payload::Stream(None), client);
+    worker.request().await;
+    while worker.frame().await.is_some_and(|frame| !frame.1.is_end()) {}
+    worker.answer(Flags::END, b"thanks").await;
+    assert_eq!(text(answer.await.expect("ran")).await, "200 [X-App] thanks");
+}
+
+#[tokio::test]
 async fn a_streamed_body_is_bounded_while_it_comes() {
     let site = Site::new();
     let mut worker = site.worker(1);
-    let client = Client { pieces: vec![&[b'x'; 60_000], &[b'x'; 60_000]], leaves: false };
+    let client =
+        Client { pieces: vec![&[b'x'; 60_000], &[b'x'; 60_000]], leaves: false, pause: Duration::ZERO };
     let answer = site.send(b"POST", Payload::Stream(None), client);
     worker.request().await;
     assert_eq!(worker.frame().await.map(|frame| frame.2.len()), Some(60_000));

@@ -1,11 +1,11 @@
 //! Moves an answer from its slot into its spool, so that the slot is free as soon as the worker is done.
 
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering::Relaxed};
 use std::time::Duration;
 
-use ctl_telemetry::metrics::{APP_TIMEOUT_TOTAL, SLOTS_STREAMING, WORKER_LOST_TOTAL};
+use ctl_telemetry::metrics::{APP_TIMEOUT_TOTAL, WORKER_LOST_TOTAL};
 use tracing::warn;
 
+use super::hold::{Hold, HoldLimits};
 use super::{Aborted, Writer};
 use crate::link::{Received, SlotError};
 use crate::queue::CheckedOut;
@@ -16,35 +16,8 @@ use crate::request_id::RequestId;
 pub struct PumpLimits {
     /// The longest silence of the app between two pieces.
     pub app: Duration,
-    /// The longest time a slot may be held by a client that takes slower than the app makes.
-    pub held: Duration,
-    /// How many slots may be held so at a time.
-    pub held_max: i64,
-}
-
-/// Slots whose worker waits for a client now.
-static HELD: AtomicI64 = AtomicI64::new(0);
-
-/// Counts a slot as held while it lives.
-#[derive(Default)]
-struct Hold(AtomicBool);
-
-impl Hold {
-    fn begin(&self) {
-        if !self.0.swap(true, Relaxed) {
-            HELD.fetch_add(1, Relaxed);
-            SLOTS_STREAMING.add(1);
-        }
-    }
-}
-
-impl Drop for Hold {
-    fn drop(&mut self) {
-        if self.0.load(Relaxed) {
-            HELD.fetch_sub(1, Relaxed);
-            SLOTS_STREAMING.add(-1);
-        }
-    }
+    /// Slow clients.
+    pub hold: HoldLimits,
 }
 
 enum Ended {
@@ -157,7 +130,7 @@ async fn push(
     };
     let pushed = match first {
         Some(pushed) => pushed,
-        None if hold.0.load(Relaxed) && HELD.load(Relaxed) > limits.held_max => {
+        None if hold.is_one_too_many(&limits.hold) => {
             warn!(
                 request_id,
                 "too many slots are held by slow clients (`buffers.streaming_max`): response cut"
@@ -165,7 +138,7 @@ async fn push(
             return None;
         }
         None => {
-            let Ok(pushed) = tokio::time::timeout(limits.held, pushing).await else {
+            let Ok(pushed) = tokio::time::timeout(limits.hold.held, pushing).await else {
                 warn!(request_id, "a slow client held a slot for `buffers.streaming_timeout`: response cut");
                 return None;
             };
