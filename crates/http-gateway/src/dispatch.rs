@@ -18,6 +18,7 @@ use tokio::time::{Instant, timeout_at};
 use tracing::warn;
 
 use crate::client::is_for_the_app;
+use crate::extra_fields::wants_trailers;
 use crate::link::long::{HINTS_MAX, LongLinks};
 use crate::link::{Received, RequestBodySource, SlotError};
 use crate::message::{BodyError, Headers, RequestBody, RequestHead, Response, Trail};
@@ -268,6 +269,10 @@ impl Dispatcher {
             if !is_settled(name) && is_for_the_app(name, origin.headers_heard) {
                 writer.header(name, value);
             }
+        }
+        if wants_trailers(&head.headers) {
+            // The rest of TE is between us and the client.
+            writer.header(b"te", b"trailers");
         }
         // A body that came in chunks has a length now.
         if !head.headers.contains("content-length") {

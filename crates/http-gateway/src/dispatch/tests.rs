@@ -220,7 +220,7 @@ async fn a_request_goes_out_and_its_answer_comes_back() {
     let mut worker = site.worker(1);
     for _ in 0..3 {
         let answer = site.send(b"POST", Payload::Memory(b"hello".to_vec()), STAYS);
-        assert_eq!(worker.request().await, "POST /x?y=1 [host content-length] hello");
+        assert_eq!(worker.request().await, "POST /x?y=1 [host te content-length] hello");
         worker.answer(Flags::END, b"body").await;
         assert_eq!(text(answer.await.expect("ran")).await, "200 [X-App] body");
     }
@@ -232,7 +232,7 @@ async fn a_large_body_goes_along_as_a_file() {
     let mut worker = site.worker(1);
     let file = crate::spool::unlinked_file(&std::env::temp_dir()).expect("file");
     let answer = site.send(b"PUT", Payload::File(Arc::new(file), 7), STAYS);
-    assert_eq!(worker.request().await, "PUT /x?y=1 [host content-length] file of 7");
+    assert_eq!(worker.request().await, "PUT /x?y=1 [host te content-length] file of 7");
     worker.answer(Flags::END, b"").await;
     assert_eq!(text(answer.await.expect("ran")).await, "200 [X-App] -");
 }
@@ -428,7 +428,7 @@ async fn a_body_can_be_streamed() {
     let mut worker = site.worker(1);
     let client = Client { pieces: vec![b"one", b"two"], leaves: false, pause: Duration::ZERO };
     let answer = site.send(b"POST", Payload::Stream(Some(6)), client);
-    assert_eq!(worker.request().await, "POST /x?y=1 [host] stream of Some(6)");
+    assert_eq!(worker.request().await, "POST /x?y=1 [host te] stream of Some(6)");
     for (piece, flags) in [(&b"one"[..], Flags::NONE), (b"two", Flags::NONE), (b"", Flags::END)] {
         assert_eq!(worker.frame().await, Some((Kind::RequestBody, flags, piece.to_vec())));
     }
