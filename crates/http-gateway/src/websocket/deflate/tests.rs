@@ -140,6 +140,9 @@ fn a_smaller_window_is_kept_to() {
 }
 
 proptest! {
+    // Compressors are slow without optimization.
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
     #[test]
     fn messages_come_back(words in prop::collection::vec("[a-d]{1,8}", 0..600), cut in 0usize..4000, bits in 9u8..16) {
         let message = words.concat().into_bytes();

@@ -1,0 +1,1 @@
+"""A project with Django Channels, as its tutorial teaches it; nothing in it knows of quintet."""
