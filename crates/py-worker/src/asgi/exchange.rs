@@ -24,9 +24,12 @@ use crate::asgi::socket::{Arrived, CREDIT_BYTES_MIN, Socket};
 use crate::asgi::stream::Stream;
 use crate::asgi::wait::Wait;
 
-/// An app that has just been told of the disconnect may not have come to act on it: for this long what it sends is dropped
-/// without a word (Django and Channels cancel what runs); later, or when it never asked, `send` raises.
+/// An app does not know at once that its client is gone: for this long, and for so many messages, what it sends is dropped
+/// without a word. A consumer of Channels that answers the last message of its client must live to see the disconnect, and
+/// Django cancels its views itself. After that `send` raises, so that an app that only sends comes to an end.
 const DISCONNECT_GRACE: Duration = Duration::from_secs(1);
+/// See [`DISCONNECT_GRACE`].
+const DROPPED_MESSAGES_MAX: u32 = 32;
 
 /// What a log line takes from the request.
 const LOGGED_CHARS_MAX: usize = 1024;
@@ -44,10 +47,10 @@ struct State {
     stream: Option<Py<Stream>>,
     /// Futures of `receive()`.
     receivers: Vec<Py<PyAny>>,
-    /// The client is gone, or the gateway.
-    is_gone: bool,
-    /// When the app was given the disconnect.
-    told: Option<Instant>,
+    /// Since when the client is gone, or the gateway.
+    gone: Option<Instant>,
+    /// Messages of the app that were dropped since then.
+    dropped: u32,
     /// Credit to return for a request body.
     owed: u32,
     /// It has been counted as one that goes on after its end.
@@ -96,8 +99,8 @@ impl Exchange {
             out,
             stream: Some(stream),
             receivers: Vec::new(),
-            is_gone: false,
-            told: None,
+            gone: None,
+            dropped: 0,
             owed: 0,
             lingers: false,
             is_done: false,
@@ -163,8 +166,8 @@ impl Exchange {
         let this = slf.get();
         let message = Message::read(message)?;
         let mut state = this.try_lock()?;
-        if state.is_gone {
-            return state.check_dropped().map(|()| None);
+        if let Some(gone) = state.gone {
+            return state.drop_message(gone).map(|()| None);
         }
         let hold = this.hub.must_hold();
         let State { talk, out, .. } = &mut *state;
@@ -258,10 +261,7 @@ impl Exchange {
     /// The client has gone (or has closed its WebSocket); the exchange still has to be ended.
     pub(crate) fn disconnect(&self, py: Python<'_>, code: u16, reason: &str) -> PyResult<()> {
         let mut state = self.lock();
-        state.is_gone = true;
-        if !state.receivers.is_empty() {
-            state.told = Some(Instant::now());
-        }
+        state.gone.get_or_insert_with(Instant::now);
         let mut wake = std::mem::take(&mut state.receivers);
         // Nobody takes these: credit for them may never come.
         let was_waiting = !state.out.is_empty();
@@ -307,10 +307,7 @@ impl Exchange {
     /// The stream is lost: nothing can be sent any more.
     pub(crate) fn lost(&self, py: Python<'_>) -> PyResult<()> {
         let mut state = self.lock();
-        state.is_gone = true;
-        if !state.receivers.is_empty() {
-            state.told = Some(Instant::now());
-        }
+        state.gone.get_or_insert_with(Instant::now);
         let mut wake = std::mem::take(&mut state.receivers);
         wake.extend(state.out.give_up());
         state.stream = None;
@@ -371,7 +368,7 @@ impl Exchange {
         let mut state = this.try_lock()?;
         state.is_done = true;
         state.task = None;
-        let is_gone = state.is_gone;
+        let is_gone = state.gone.is_some();
         let State { talk, out, .. } = &mut *state;
         match talk {
             Talk::Http(http) if http.stage() == Stage::Over => {}
@@ -402,8 +399,7 @@ impl State {
     fn next_message(&mut self, py: Python<'_>) -> PyResult<(Option<Py<PyAny>>, bool)> {
         match &mut self.talk {
             Talk::Http(http) => {
-                if self.is_gone || http.is_complete() {
-                    self.told.get_or_insert_with(Instant::now);
+                if self.gone.is_some() || http.is_complete() {
                     let message = PyDict::new(py);
                     message.set_item(intern!(py, "type"), intern!(py, "http.disconnect"))?;
                     return Ok((Some(message.into_any().unbind()), false));
@@ -424,11 +420,8 @@ impl State {
                 Ok((Some(message.into_any().unbind()), resume))
             }
             Talk::Socket(socket) => {
-                let Some((message, is_last)) = socket.next(py)? else { return Ok((None, false)) };
-                if is_last {
-                    self.told.get_or_insert_with(Instant::now);
-                }
-                Ok((Some(message.into_any().unbind()), false))
+                let message = socket.next(py)?;
+                Ok((message.map(|message| message.into_any().unbind()), false))
             }
         }
     }
@@ -441,12 +434,13 @@ impl State {
     }
 
     /// `send` after the client has gone.
-    fn check_dropped(&self) -> PyResult<()> {
-        match self.told {
-            Some(told) if told.elapsed() < DISCONNECT_GRACE => Ok(()),
-            // "HTTP & WebSocket", 2.4: an OSError, so that an app that only sends comes to an end.
-            _ => Err(PyConnectionResetError::new_err("the client is gone")),
+    fn drop_message(&mut self, gone: Instant) -> PyResult<()> {
+        self.dropped += 1;
+        if self.dropped <= DROPPED_MESSAGES_MAX && gone.elapsed() < DISCONNECT_GRACE {
+            return Ok(());
         }
+        // "HTTP & WebSocket", 2.4: an OSError.
+        Err(PyConnectionResetError::new_err("the client is gone"))
     }
 
     /// Sends what can be sent; when all is said and has gone, the stream is free.
@@ -506,7 +500,7 @@ impl State {
     /// What the log says of an app that has just returned or raised.
     fn complaint(&self, has_raised: bool) -> Option<&'static str> {
         // Nobody is there to miss the response; what the app raised is most likely just that.
-        if self.is_gone {
+        if self.gone.is_some() {
             return None;
         }
         if has_raised {

@@ -170,14 +170,14 @@ impl Socket {
         out.push(Lead::Whole(Kind::CloseToGateway, Close { code, reason }.encode()), Data::Empty, Flags::END);
     }
 
-    /// The next message for the app, and whether it is the last.
-    pub(crate) fn next<'py>(&mut self, py: Python<'py>) -> PyResult<Option<(Bound<'py, PyDict>, bool)>> {
+    /// The next message for the app.
+    pub(crate) fn next<'py>(&mut self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyDict>>> {
         let message = PyDict::new(py);
         let kind = intern!(py, "type");
         if !self.connected {
             self.connected = true;
             message.set_item(kind, intern!(py, "websocket.connect"))?;
-            return Ok(Some((message, false)));
+            return Ok(Some(message));
         }
         if let Some(waiting) = self.waiting.pop_front() {
             self.owed += waiting.cost;
@@ -191,20 +191,20 @@ impl Socket {
             };
             message.set_item(intern!(py, "text"), text)?;
             message.set_item(intern!(py, "bytes"), bytes)?;
-            return Ok(Some((message, false)));
+            return Ok(Some(message));
         }
         if let Some((code, reason)) = &self.ended {
             message.set_item(kind, intern!(py, "websocket.disconnect"))?;
             message.set_item(intern!(py, "code"), code)?;
             message.set_item(intern!(py, "reason"), reason)?;
-            return Ok(Some((message, true)));
+            return Ok(Some(message));
         }
         if self.denial.as_ref().is_some_and(Http::is_complete) {
             // "websocket.http.response": it never was one.
             message.set_item(kind, intern!(py, "websocket.disconnect"))?;
             message.set_item(intern!(py, "code"), 1006)?;
             message.set_item(intern!(py, "reason"), "")?;
-            return Ok(Some((message, true)));
+            return Ok(Some(message));
         }
         Ok(None)
     }
