@@ -331,6 +331,10 @@ class Long(Slot):
         self.stream.sendall(encode_request(number=self.number, **request))
         return LongStream(self, self.number)
 
+    def stream_of(self, number: int) -> LongStream:
+        """The rest of an exchange that has left its slot."""
+        return LongStream(self, number)
+
     def websocket(self, target: str = "/", **request: Any) -> LongStream:
         return self.open(target=target, exchange=1, **request)
 
