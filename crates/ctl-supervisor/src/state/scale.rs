@@ -115,8 +115,12 @@ impl State {
         let was = std::mem::replace(&mut crew.wanted, decision.wanted);
         crew.reason = decision.why.to_string();
         let (name, wanted, why) = (&settings.name, decision.wanted, &decision.why);
-        let workers = if wanted == 1 { "worker" } else { "workers" };
-        let text = format!("pool {name}: {wanted} {workers} instead of {was}: {why}");
+        let workers = match wanted {
+            0 => "no worker".to_owned(),
+            1 => "1 worker".to_owned(),
+            wanted => format!("{wanted} workers"),
+        };
+        let text = format!("pool {name}: {workers} instead of {was}: {why}");
         self.log(Level::Info, text);
     }
 
