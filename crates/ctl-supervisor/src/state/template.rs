@@ -125,7 +125,10 @@ impl State {
     pub(super) fn retire_templates(&mut self, now: Instant) {
         let serving = self.generation();
         let (target, preload) = (self.target, self.settings.preload);
-        let useless = |template: &Template| !preload || ![target, serving].contains(&template.generation);
+        let useless = |template: &Template| {
+            let serves_on = preload && [target, serving].contains(&template.generation);
+            !serves_on && template.leaving.is_none()
+        };
         self.send_off_templates_if(useless, Step::Term, TERM_GRACE, now);
         self.templates.alone.retain(|generation| *generation >= serving);
     }
@@ -142,7 +145,13 @@ impl State {
         match said {
             FromTemplate::Ready { app, unfit } => self.template_ready(number, &app, unfit, now),
             FromTemplate::Failed { message, traceback, hint } => {
-                self.template_failed(number, Failure { message, traceback, hint }, now);
+                // It exits by itself.
+                self.template_failed(
+                    number,
+                    Failure { message, traceback, hint },
+                    (Step::Asked, EXIT_GRACE),
+                    now,
+                );
             }
             // The driver has made them events of the worker.
             FromTemplate::Forked { .. } | FromTemplate::ForkFailed { .. } => {}
@@ -182,15 +191,14 @@ impl State {
         self.worker_event("started", worker);
     }
 
-    /// It did not become ready, and says why.
-    fn template_failed(&mut self, number: u32, failure: Failure, now: Instant) {
+    /// It did not become ready. `how` it is told to go, since it may not do so by itself.
+    fn template_failed(&mut self, number: u32, failure: Failure, how: (Step, Duration), now: Instant) {
         let Some(template) = self.templates.all.get(&number) else { return };
         if template.leaving.is_some() {
             return;
         }
         let generation = template.generation;
-        // It says so and exits by itself; should it not, it is helped.
-        self.send_off_template(number, Step::Asked, EXIT_GRACE, now);
+        self.send_off_template(number, how.0, how.1, now);
         if self.stop.is_some() {
             return;
         }
@@ -226,7 +234,8 @@ impl State {
             && template.leaving.is_none()
             && template.ready.is_none()
         {
-            self.template_failed(number, died_at_start(Who::Template(number), exit), now);
+            let failure = died_at_start(Who::Template(number), exit);
+            self.template_failed(number, failure, (Step::Asked, EXIT_GRACE), now);
         }
         let Some(template) = self.templates.all.remove(&number) else { return };
         self.forget_forks(number);
@@ -352,9 +361,8 @@ impl State {
                 Some(Step::Kill) => self.unkillable(Who::Template(number), now),
                 None => {
                     let failure = not_ready(Who::Template(number), self.settings.start_timeout);
-                    self.template_failed(number, failure, now);
                     // It is given no time: it had it.
-                    self.send_off_template(number, Step::Term, TERM_GRACE, now);
+                    self.template_failed(number, failure, (Step::Term, TERM_GRACE), now);
                 }
             }
         }

@@ -9,6 +9,9 @@ use crate::plan::{Outcome, Problem};
 
 use super::State;
 
+mod births;
+mod scaling;
+
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 

@@ -1,0 +1,123 @@
+//! Pools and scaling, step by step. What the scaler wants is tested where it is at home, in `ctl-autoscaler`.
+
+use super::*;
+use ctl_admin::words::{LoadReport, PoolLoad};
+
+impl Table {
+    /// The default pool of 1 to 4, and one of 0 to 2.
+    fn pools() -> Self {
+        let mut table = Self::new(1);
+        table.settings.pools = vec![Pool::of("default", 1, 4), Pool::of("reports", 0, 2)];
+        table.state = State::new(table.settings.clone(), 1, table.now);
+        table.does(Event::Begin);
+        table.does(Event::Gateway(FromGateway::Ready));
+        table.up(1);
+        table
+    }
+
+    /// Half a second in which so many wait in the default pool, all slots being busy. What was done.
+    fn crowded(&mut self, waiting: u32) -> String {
+        let mut told = Vec::new();
+        for _ in 0..5 {
+            self.now += Duration::from_millis(100);
+            let busy = PoolLoad {
+                busy: 2,
+                waiting,
+                head_wait_us: u64::from(waiting) * 100_000,
+                service_p50_us: 20_000,
+                ..PoolLoad::default()
+            };
+            let report = LoadReport { pools: vec![busy, PoolLoad::default()], workers: Vec::new() };
+            told.push(self.does(Event::Gateway(FromGateway::Load(Box::new(report)))));
+        }
+        told.retain(|words| !words.is_empty());
+        told.join(" ")
+    }
+
+    fn wanted(&mut self, pool: u16) -> String {
+        self.does(Event::Gateway(FromGateway::PoolWanted { pool }))
+    }
+}
+
+#[test]
+fn waiting_requests_bring_a_worker() {
+    let mut table = Table::pools();
+    assert_eq!(table.crowded(4), "worker2:generation1");
+    let status = table.state.pools_status();
+    assert_eq!((status[0].wanted, status[0].load.waiting), (2, 4));
+    assert!(status[0].reason.contains("waited"), "{}", status[0].reason);
+    assert_eq!((status[1].name.as_str(), status[1].wanted), ("reports", 0));
+}
+
+#[test]
+fn a_full_cpu_brings_a_note_instead() {
+    let mut table = Table::pools();
+    table.does(Event::Cpu(0.97));
+    assert_eq!(table.crowded(4), "");
+    let notes = table.state.scale_notes(table.now);
+    assert!(notes.len() == 1 && notes[0].starts_with("pool default: CPU is what is short"), "{notes:?}");
+    assert_eq!(table.state.scale_notes(table.now + Duration::from_secs(10)), [""; 0], "it is over");
+}
+
+#[test]
+fn a_pool_with_nobody_in_it_is_woken() {
+    let mut table = Table::pools();
+    assert_eq!(table.wanted(1), "worker2:generation1:pool1");
+    assert_eq!(table.logged(Level::Info).lines().count(), 1);
+    assert_eq!(table.wanted(1), "", "it is on its way");
+    assert_eq!(table.wanted(7), "", "there is no such pool");
+    table.up(2);
+    // A minute without a request.
+    let idle = || {
+        Event::Gateway(FromGateway::Load(Box::new(LoadReport {
+            pools: vec![PoolLoad::default(), PoolLoad::default()],
+            workers: Vec::new(),
+        })))
+    };
+    let mut told = String::new();
+    for _ in 0..70 {
+        table.now += Duration::from_secs(1);
+        told += &table.does(idle());
+    }
+    assert_eq!(told, "retire[2]");
+    // Somebody asks while it goes: another one.
+    assert_eq!(table.wanted(1), "worker3:generation1:pool1");
+}
+
+#[test]
+fn a_reload_keeps_the_number_and_replaces_pool_by_pool() {
+    let mut table = Table::pools();
+    table.crowded(4);
+    table.up(2);
+    table.wanted(1);
+    table.up(3);
+    assert_eq!(table.reload(7), "tls worker4:generation2");
+    assert_eq!(table.crowded(9), "", "no scaling meanwhile");
+    assert_eq!(table.up(4), "activate2 retire[1] worker5:generation2");
+    assert_eq!(table.up(5), "retire[2] worker6:generation2:pool1");
+    assert_eq!(table.up(6), "retire[3] done→7");
+}
+
+#[test]
+fn a_reload_may_lower_the_bound() {
+    let mut table = Table::pools();
+    table.crowded(4);
+    table.up(2);
+    table.settings.pools[0].max = 1;
+    assert_eq!(table.reload(7), "tls retire[1] worker3:generation2");
+    assert_eq!(table.up(3), "activate2 retire[2] done→7");
+}
+
+#[test]
+fn nothing_is_scaled_while_workers_cannot_be_started() {
+    let mut table = Table::pools();
+    table.exits(Who::Worker(1), Exit::Signal(11));
+    table.now += Duration::from_millis(10);
+    let before = table.state.pools_status()[0].wanted;
+    let report = LoadReport {
+        pools: vec![PoolLoad { waiting: 50, head_wait_us: 5_000_000, ..PoolLoad::default() }],
+        workers: Vec::new(),
+    };
+    table.does(Event::Gateway(FromGateway::Load(Box::new(report))));
+    assert_eq!(table.state.pools_status()[0].wanted, before);
+}
