@@ -47,6 +47,7 @@ def facts() -> dict[str, Any]:
     if getattr(settings, "ROOT_URLCONF", None):
         _ = get_resolver().url_patterns
     report: dict[str, Any] = {"django": django.get_version(), "debug": bool(settings.DEBUG)}
+    report["session_cookie"] = str(settings.SESSION_COOKIE_NAME)
     staticfiles = apps.is_installed("django.contrib.staticfiles")
     if settings.STATIC_URL and (staticfiles or settings.STATIC_ROOT):
         report["static_url"] = str(settings.STATIC_URL)

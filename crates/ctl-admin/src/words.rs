@@ -474,6 +474,8 @@ pub struct AppReport {
     pub django: Option<String>,
     /// `settings.DEBUG`.
     pub debug: bool,
+    /// `SESSION_COOKIE_NAME`: by it the gateway knows who is signed in.
+    pub session_cookie: Option<String>,
     /// `STATIC_URL`, when `django.contrib.staticfiles` is installed or `STATIC_ROOT` is set.
     pub static_url: Option<String>,
     /// `STATIC_ROOT`.

@@ -5,7 +5,8 @@ use std::path::Path;
 
 use crate::address::BindAddress;
 use crate::load::Loaded;
-use crate::problem::Problem;
+use crate::pool::check_pattern;
+use crate::problem::{Problem, nearest};
 use crate::raw::Fault;
 use crate::size::size_text;
 
@@ -92,6 +93,24 @@ pub(crate) fn check_accel(text: &str) -> Result<(), Fault> {
     let (prefix, dir) = text.split_once('=').ok_or_else(|| fault.clone())?;
     check_prefix(prefix)?;
     if Path::new(dir).is_absolute() { Ok(()) } else { Err(fault) }
+}
+
+/// `/pattern/*=class`.
+pub(crate) fn check_priority(text: &str) -> Result<(), Fault> {
+    const CLASSES: [&str; 5] = ["critical", "high", "normal", "low", "lowest"];
+    let (pattern, class) = text.rsplit_once('=').ok_or_else(|| {
+        Fault::new(format!("\"{text}\" is not of the form PATTERN=CLASS"))
+            .hint("for example /checkout/*=high")
+    })?;
+    check_pattern(pattern)?;
+    if CLASSES.contains(&class) {
+        return Ok(());
+    }
+    let fault = Fault::new(format!("\"{class}\" is no class of requests"));
+    Err(match nearest(class, CLASSES) {
+        Some(near) => fault.hint(format!("did you mean \"{near}\"?")),
+        None => fault.hint(format!("one of {}", CLASSES.join(", "))),
+    })
 }
 
 /// The rules between settings.

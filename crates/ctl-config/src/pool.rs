@@ -255,7 +255,7 @@ fn check_name(text: &str) -> Result<(), Fault> {
         .hint(format!("letters, digits, - and _, at most {NAME_BYTES_MAX}, for example reports")))
 }
 
-fn check_pattern(text: &str) -> Result<(), Fault> {
+pub(crate) fn check_pattern(text: &str) -> Result<(), Fault> {
     if text.len() > PATTERN_BYTES_MAX {
         return Err(Fault::new(format!("a pattern of {} bytes", text.len()))
             .hint(format!("at most {PATTERN_BYTES_MAX} bytes")));

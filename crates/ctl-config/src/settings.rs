@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::address::{BindAddress, DEFAULT_PORT, check_network};
 use crate::choice::choice;
 use crate::cross::{
-    check_accel, check_callable, check_module, check_mount, check_optional_path, check_prefix,
+    check_accel, check_callable, check_module, check_mount, check_optional_path, check_prefix, check_priority,
 };
 use crate::define::settings;
 pub use crate::define::{all, find};
@@ -307,8 +307,13 @@ settings! {
         /// Under overload, the longest a request should wait. After a second without an empty queue those that have waited
         /// longer than this are refused.
         target: Option<Duration> = None,
-            otherwise("the median time of a request in its worker, at least 5 ms"),
+            otherwise("the mean time of a request in its worker, at least 5 ms"),
             between("1ms", "1m", "visitors notice more"), example("\"100ms\"");
+        /// How important requests are under overload, as `PATTERN=CLASS`: critical, high, normal, low or lowest. The first pattern
+        /// that matches the path decides.
+        priority: Vec<String> = Vec::new(),
+            otherwise("high: signed-in users who change something; normal: signed-in users; low: others; lowest: known bots"),
+            example("[\"/checkout/*=critical\", \"/feed/*=lowest\"]"), checked(check_priority);
         /// Retry-After of that 503.
         retry_after: Duration = Duration::from_secs(1),
             between("1s", "1h", "the header counts whole seconds");

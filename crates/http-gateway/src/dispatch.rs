@@ -8,6 +8,7 @@ mod exchange;
 mod long;
 mod streamed;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 pub use long::Handshake;
@@ -23,7 +24,6 @@ use crate::link::long::{HINTS_MAX, LongLinks};
 use crate::link::{Received, RequestBodySource, SlotError};
 use crate::message::{BodyError, Headers, RequestBody, RequestHead, Response, Trail};
 use crate::pools::Pools;
-use crate::queue::priority::Class;
 use crate::queue::{CheckedOut, NoSlot};
 use crate::request_body::Payload;
 use crate::spool::{PumpLimits, SpoolLimits};
@@ -111,6 +111,12 @@ enum Lost {
 }
 
 impl Dispatcher {
+    /// Would this request be refused because of overload, so that its body need not be read?
+    pub fn refuses(&self, head: &RequestHead, client: Option<IpAddr>) -> bool {
+        let client = || client.map_or_else(String::new, |client| client.to_string());
+        self.pools.pool_of(head.path()).refuses(|| self.pools.level(head, &client()))
+    }
+
     /// The app's answer. `trail` comes back inside it with the queue wait and the worker filled in.
     pub async fn dispatch<B: RequestBody>(
         &self,
@@ -119,12 +125,13 @@ impl Dispatcher {
         trail: &mut Trail,
     ) -> Result<Response, Failure> {
         let queue = self.pools.pool_of(request.head.path());
+        let level = || self.pools.level(request.head, request.origin.remote_addr);
         let mut dead = 0;
         let mut retried = false;
         loop {
             let (mut checkout, waited) = tokio::select! {
                 biased;
-                slot = queue.checkout(Class::default) => slot.map_err(Failure::NoSlot)?,
+                slot = queue.checkout(level) => slot.map_err(Failure::NoSlot)?,
                 () = body.closed(), if !matches!(request.payload, Payload::Stream(_)) => {
                     return Err(Failure::ClientGone);
                 }

@@ -3,16 +3,20 @@
 //! Pool 0 takes what no `[[worker_pool]]` takes. A worker says in its hello to which pool it belongs.
 
 mod pattern;
+mod ranking;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use ctl_admin::words::LoadReport;
-use ctl_config::Config;
+use ctl_admin::words::{AppReport, LoadReport};
+use ctl_config::{Config, Discipline};
 use tokio::sync::mpsc;
 
+use crate::message::RequestHead;
+use crate::queue::priority::Level;
 use crate::queue::{Queue, QueueLimits, WorkerNews};
 use pattern::{Pattern, decode};
+use ranking::Ranking;
 
 /// All queues.
 pub struct Pools {
@@ -20,6 +24,7 @@ pub struct Pools {
     queues: Box<[Arc<Queue>]>,
     /// In the order of the configuration: the first that matches takes the request.
     routes: Box<[(Pattern, Arc<Queue>)]>,
+    ranking: Ranking,
     news: mpsc::UnboundedSender<WorkerNews>,
 }
 
@@ -33,7 +38,7 @@ impl Pools {
             patience: config.timeouts.queue,
             start_patience: Duration::ZERO,
             app_timeout: config.timeouts.app,
-            adaptive: false,
+            adaptive: config.queue.discipline == Discipline::Adaptive,
             target: config.queue.target,
         };
         let mut queues = vec![Queue::new(default, news.clone())];
@@ -51,7 +56,8 @@ impl Pools {
             routes.extend(own.matches.iter().map(|pattern| (Pattern::new(pattern), Arc::clone(&queue))));
             queues.push(queue);
         }
-        (Arc::new(Self { queues: queues.into(), routes: routes.into(), news }), receiver)
+        let ranking = Ranking::new(&config.queue.priority, Instant::now());
+        (Arc::new(Self { queues: queues.into(), routes: routes.into(), ranking, news }), receiver)
     }
 
     /// The queue for a request's path, which is still percent-encoded.
@@ -74,8 +80,16 @@ impl Pools {
         self.queues.get(usize::from(pool))
     }
 
+    /// How important a request is; `client` is who asks, when he is not signed in.
+    pub fn level(&self, head: &RequestHead, client: &str) -> Level {
+        self.ranking.level(head, client.as_bytes(), Instant::now())
+    }
+
     /// Serve from this generation on.
-    pub fn activate(&self, generation: u32) {
+    pub fn activate(&self, generation: u32, app: &AppReport) {
+        if let Some(name) = &app.session_cookie {
+            self.ranking.set_session_cookie(name);
+        }
         for queue in &self.queues {
             queue.activate(generation);
         }
@@ -120,7 +134,7 @@ impl Pools {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::queue::{NoSlot, priority::Class};
+    use crate::queue::{NoSlot, priority::Level};
     use ctl_config::WorkerPool;
 
     fn pools(with: impl FnOnce(&mut WorkerPool)) -> (Arc<Pools>, mpsc::UnboundedReceiver<WorkerNews>) {
@@ -159,7 +173,7 @@ mod tests {
         let (pools, mut news) = pools(|wide| wide.min = 0);
         let wait = || async {
             let began = tokio::time::Instant::now();
-            let refused = pools.pool_of(b"/reports/weekly").checkout(Class::default).await.err();
+            let refused = pools.pool_of(b"/reports/weekly").checkout(Level::default).await.err();
             (refused, began.elapsed())
         };
         let (first, second) = tokio::join!(wait(), wait());

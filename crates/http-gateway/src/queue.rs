@@ -1,6 +1,6 @@
 //! The central queue: requests wait here, never in a worker; a free slot takes the next one.
 //!
-//! [`pool`] decides (pure, tested by simulation); this file lends the decision a lock, wake-ups and the clock.
+//! [`state`] decides (pure, tested by simulation); this file lends the decision a lock, wake-ups and the clock.
 //! A slot that is checked out gives itself back on drop, whatever happened in between: unused ones at once, used
 //! ones after their exchange has been ended in order (see [`CheckedOut`]).
 //!
@@ -8,10 +8,14 @@
 //! Dropping [`Queue::checkout`] leaves the queue; a slot that was just handed over goes to the next in line.
 
 mod account;
+mod gate;
 mod line;
 mod pool;
 pub mod priority;
 mod service_time;
+#[cfg(test)]
+mod simulation;
+mod state;
 
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -28,18 +32,11 @@ use tokio::time::timeout_at;
 use crate::link::Slot;
 use crate::reactor;
 use crate::request_id::RequestId;
-use account::Account;
-use line::{Pace, Review, Ticket};
+use line::{Review, Ticket};
 pub(crate) use pool::Homed;
-use pool::{Pool, Returned};
-use priority::Class;
-
-/// Shorter waits are no reason to refuse anybody, however quick the app is.
-const TARGET_MIN: Duration = Duration::from_millis(5);
-/// A line that has not been empty for so long is an overload …
-const INTERVAL_MIN: Duration = Duration::from_secs(1);
-/// … unless the slots could not have served so many requests in that time: a few slots with slow requests have long lines by chance.
-const INTERVAL_SERVICES: u32 = 64;
+use pool::Returned;
+use priority::Level;
+use state::{InLine, State};
 
 /// What happens to workers, for the supervisor.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -89,6 +86,25 @@ pub struct QueueLimits {
     pub target: Option<Duration>,
 }
 
+/// How a checkout begins.
+enum Begun {
+    Slot(CheckedOut),
+    InLine(Waits),
+    Refused(NoSlot),
+}
+
+/// A place in the line, and what comes of it.
+struct Waits {
+    ticket: Ticket,
+    receiver: oneshot::Receiver<CheckedOut>,
+    /// When to see whether he has waited too long.
+    look: Instant,
+    deadline: Instant,
+}
+
+/// Who has been called holds his slot a moment later: it is sent after the lock is free.
+const CALL_PATIENCE: Duration = Duration::from_millis(10);
+
 /// The runtime's clock, which tests can stop.
 fn now() -> Instant {
     tokio::time::Instant::now().into_std()
@@ -97,15 +113,9 @@ fn now() -> Instant {
 /// Who waits is handed his slot through this; dropping it refuses him.
 type Waiter = oneshot::Sender<CheckedOut>;
 
-/// What the lock keeps.
-struct State {
-    pool: Pool<Slot, Waiter>,
-    account: Account,
-}
-
 /// A pool's queue, shared by all reactors.
 pub struct Queue {
-    state: Mutex<State>,
+    state: Mutex<State<Slot, Waiter>>,
     news: mpsc::UnboundedSender<WorkerNews>,
     limits: QueueLimits,
 }
@@ -113,12 +123,10 @@ pub struct Queue {
 impl Queue {
     /// An empty queue; its news (a few a worker's life) go to `news`.
     pub fn new(limits: QueueLimits, news: mpsc::UnboundedSender<WorkerNews>) -> Arc<Self> {
-        let now = now();
-        let pool = Pool::new(limits.depth_max as usize, now);
-        Arc::new(Self { state: Mutex::new(State { pool, account: Account::new(now) }), news, limits })
+        Arc::new(Self { state: Mutex::new(State::new(limits, now())), news, limits })
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, State<Slot, Waiter>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -127,108 +135,89 @@ impl Queue {
         &self.limits
     }
 
-    /// How long is too long now.
-    fn pace(&self, state: &State) -> Pace {
-        let median = state.account.service.median();
-        let target = self.limits.target.unwrap_or(median.max(TARGET_MIN));
-        let services = median * INTERVAL_SERVICES / state.pool.slots().max(1);
-        let interval = self.limits.adaptive.then_some(services.max(INTERVAL_MIN));
-        Pace { target, interval }
-    }
-
-    /// A slot for one request, now or when its turn comes. Returns it with the time waited. `class` is asked only if
+    /// A slot for one request, now or when its turn comes. Returns it with the time waited. `level` is asked only if
     /// the request has to wait.
     pub async fn checkout(
         self: &Arc<Self>,
-        class: impl FnOnce() -> Class,
+        level: impl FnOnce() -> Level,
     ) -> Result<(CheckedOut, Duration), NoSlot> {
         let asked = now();
-        let (ticket, receiver, deadline) = {
-            let mut state = self.state();
-            state.account.arrived();
-            if let Some(slot) = state.pool.take(reactor::current()) {
-                state.account.lend(asked);
-                drop(state);
+        let outcome = match self.begin(level, asked) {
+            Begun::Slot(slot) => {
                 QUEUE_WAIT_SECONDS.observe(Duration::ZERO);
-                return Ok((CheckedOut::new(slot, self, asked), Duration::ZERO));
+                return Ok((slot, Duration::ZERO));
             }
-            self.get_in_line(&mut state, class(), asked)?
+            Begun::InLine(waits) => self.wait(waits, asked).await,
+            Begun::Refused(why) => Err(why),
         };
-        let mut place = Place { queue: self, ticket: Some(ticket) };
-        let outcome = self.wait(ticket, receiver, deadline, asked).await;
-        if !matches!(outcome, Err(NoSlot::TimedOut)) {
-            // Called: there is no place to leave.
-            place.ticket = None;
-        }
         let waited = now().saturating_duration_since(asked);
         match outcome {
             Ok(_) => QUEUE_WAIT_SECONDS.observe(waited),
-            Err(NoSlot::TimedOut) => {
-                place.leave();
-                QUEUE_TIMEOUT_TOTAL.inc();
-            }
-            Err(_) => QUEUE_SHED_TOTAL.inc(),
+            Err(NoSlot::TimedOut) => QUEUE_TIMEOUT_TOTAL.inc(),
+            Err(NoSlot::Full) => QUEUE_FULL_TOTAL.inc(),
+            Err(NoSlot::Overloaded) => QUEUE_SHED_TOTAL.inc(),
         }
         outcome.map(|slot| (slot, waited))
     }
 
-    fn get_in_line(
-        &self,
-        state: &mut State,
-        class: Class,
-        now: Instant,
-    ) -> Result<(Ticket, oneshot::Receiver<CheckedOut>, Instant), NoSlot> {
+    /// Would a request be refused at the gate now? Cheaper than waiting for its body first. If so, it has been counted.
+    pub fn refuses(&self, level: impl FnOnce() -> Level) -> bool {
+        let mut state = self.state();
+        let refused = state.is_shedding() && state.refuses(level(), now());
+        if refused {
+            QUEUE_SHED_TOTAL.inc();
+        }
+        refused
+    }
+
+    fn begin(self: &Arc<Self>, level: impl FnOnce() -> Level, asked: Instant) -> Begun {
+        let mut state = self.state();
+        if let Some(slot) = state.arrive(reactor::current(), asked) {
+            drop(state);
+            return Begun::Slot(CheckedOut::new(slot, self, asked));
+        }
         let (sender, receiver) = oneshot::channel();
-        let Ok((ticket, evicted)) = state.pool.wait(class, sender, now) else {
-            QUEUE_FULL_TOTAL.inc();
-            return Err(NoSlot::Full);
+        let in_line = match state.get_in_line(level(), sender, asked) {
+            Ok(in_line) => in_line,
+            Err(why) => return Begun::Refused(why),
         };
-        if let Some(evicted) = evicted {
-            // One for one: the depth stays. Dropping his sender tells him.
-            drop(evicted);
-            state.account.shed();
-        } else {
+        let look = state.first_look(asked, in_line.deadline);
+        drop(state);
+        let InLine { ticket, deadline, wanted, evicted } = in_line;
+        // One for one, the depth stays. Dropping his sender tells the other.
+        if evicted.is_none() {
             QUEUE_DEPTH.add(1);
         }
-        let mut patience = self.limits.patience;
-        if !state.pool.has_slots() {
-            patience += self.limits.start_patience;
-            if state.pool.wants() {
-                self.tell(WorkerNews::Wanted(self.limits.pool));
-            }
+        if wanted {
+            self.tell(WorkerNews::Wanted(self.limits.pool));
         }
-        Ok((ticket, receiver, now + patience))
+        Begun::InLine(Waits { ticket, receiver, look, deadline })
     }
 
     /// Until the slot comes, the patience ends, or the line is too long for all who wait.
-    async fn wait(
-        &self,
-        ticket: Ticket,
-        mut receiver: oneshot::Receiver<CheckedOut>,
-        deadline: Instant,
-        since: Instant,
-    ) -> Result<CheckedOut, NoSlot> {
-        let mut look = deadline;
-        if self.limits.adaptive {
-            look = look.min(since + INTERVAL_MIN);
-        }
+    async fn wait(self: &Arc<Self>, waits: Waits, asked: Instant) -> Result<CheckedOut, NoSlot> {
+        let Waits { ticket, mut receiver, mut look, deadline } = waits;
+        let mut place = Place { queue: self, ticket: Some(ticket) };
         loop {
             if let Ok(called) = timeout_at(look.into(), &mut receiver).await {
+                place.ticket = None;
                 // The sender was dropped: somebody more important got the place.
                 return called.map_err(|_| NoSlot::Overloaded);
             }
             let now = now();
-            let mut state = self.state();
-            let pace = self.pace(&state);
-            look = match state.pool.review(ticket, pace, now) {
+            let review = self.state().review(ticket, asked, now);
+            look = match review {
                 Review::Refused => {
-                    state.account.waited(now.saturating_duration_since(since));
-                    state.account.shed();
+                    place.ticket = None;
                     QUEUE_DEPTH.add(-1);
                     return Err(NoSlot::Overloaded);
                 }
-                Review::Called => deadline,
-                Review::Stay(_) if now >= deadline => return Err(NoSlot::TimedOut),
+                // The slot is on its way.
+                Review::Called => now + CALL_PATIENCE,
+                Review::Stay(_) if now >= deadline => {
+                    place.leave();
+                    return Err(NoSlot::TimedOut);
+                }
                 Review::Stay(until) => until.min(deadline),
             };
         }
@@ -238,13 +227,14 @@ impl Queue {
     pub fn join(self: &Arc<Self>, slot: Slot, of: u16) {
         SLOTS.add(1);
         let worker = slot.worker();
-        let mut state = self.state();
         let now = now();
+        let mut state = self.state();
         let online = state.pool.join(worker, slot.generation(), of, now);
         if online {
             self.tell(WorkerNews::Online(worker));
         }
-        self.settle(state, slot, false, now);
+        let settled = state.settle(worker, slot, false, now);
+        self.seat(state, worker, settled, now);
     }
 
     /// Serve from this generation on (and what is left of earlier ones that are not retired).
@@ -253,7 +243,10 @@ impl Queue {
         let freed = self.state().pool.activate(generation, now);
         // Slots that waited for the activation meet the requests that waited for them.
         for slot in freed {
-            self.settle(self.state(), slot, false, now);
+            let worker = slot.worker();
+            let mut state = self.state();
+            let settled = state.settle(worker, slot, false, now);
+            self.seat(state, worker, settled, now);
         }
     }
 
@@ -290,16 +283,7 @@ impl Queue {
 
     /// The pool's row of the load report; those of its workers go to `workers`.
     pub fn load(&self, workers: &mut Vec<WorkerLoad>) -> PoolLoad {
-        let now = now();
-        let mut state = self.state();
-        workers.extend(state.pool.loads());
-        let (slots, waiting, head) = (state.pool.slots(), state.pool.depth(), state.pool.head_wait(now));
-        PoolLoad {
-            slots,
-            waiting: u32::try_from(waiting).unwrap_or(u32::MAX),
-            head_wait_us: u64::try_from(head.as_micros()).unwrap_or(u64::MAX),
-            ..state.account.report(now)
-        }
+        self.state().load(workers, now())
     }
 
     fn tell(&self, news: WorkerNews) {
@@ -307,22 +291,23 @@ impl Queue {
         let _ = self.news.send(news);
     }
 
-    /// Finds a free slot its place: the next request in line, the idle stack, or retirement.
-    fn settle(self: &Arc<Self>, mut state: MutexGuard<'_, State>, slot: Slot, served: bool, now: Instant) {
-        let worker = slot.worker();
-        let pace = if state.pool.depth() > 0 { self.pace(&state) } else { Pace::IDLE };
-        match state.pool.give_back(worker, slot, served, pace, now) {
+    /// A slot has its place: the next request in line, the idle stack, or retirement.
+    fn seat(
+        self: &Arc<Self>,
+        state: MutexGuard<'_, State<Slot, Waiter>>,
+        worker: u32,
+        settled: Returned<Slot, Waiter>,
+        now: Instant,
+    ) {
+        drop(state);
+        match settled {
             Returned::Idle => {}
-            Returned::Next(waiter, slot, waited) => {
-                state.account.waited(waited);
-                state.account.lend(now);
-                drop(state);
+            Returned::Next(waiter, slot, _) => {
                 QUEUE_DEPTH.add(-1);
                 // When the receiver has just gone, the guard comes back in the error and settles anew on drop.
                 drop(waiter.send(CheckedOut::new(slot, self, now)));
             }
             Returned::Retire { slot, last } => {
-                drop(state);
                 SLOTS.add(-1);
                 slot.retire();
                 if last {
@@ -334,21 +319,15 @@ impl Queue {
 
     /// A slot that was out is back; `used`: it has served a request.
     fn give_back(self: &Arc<Self>, slot: Slot, since: Instant, used: bool) {
-        let now = now();
+        let (worker, now) = (slot.worker(), now());
         let mut state = self.state();
-        state.account.back(since, now);
-        if used {
-            state.account.served(now.saturating_duration_since(since));
-        }
-        self.settle(state, slot, used, now);
+        let settled = state.give_back(worker, slot, since, used, now);
+        self.seat(state, worker, settled, now);
     }
 
     fn lost(&self, worker: u32, since: Instant) {
         SLOTS.add(-1);
-        let mut state = self.state();
-        state.account.back(since, now());
-        let last = state.pool.lost(worker);
-        drop(state);
+        let last = self.state().lost(worker, since, now());
         if last {
             self.tell(WorkerNews::Retired(worker));
         }
@@ -364,9 +343,8 @@ struct Place<'a> {
 impl Place<'_> {
     fn leave(&mut self) {
         if let Some(ticket) = self.ticket.take() {
-            let mut state = self.queue.state();
-            if let Some(waited) = state.pool.leave(ticket, now()) {
-                state.account.waited(waited);
+            let left = self.queue.state().leave(ticket, now());
+            if left {
                 QUEUE_DEPTH.add(-1);
             }
         }

@@ -22,6 +22,7 @@ use crate::message::{
     Service, Trail,
 };
 use crate::pools::Pools;
+use crate::queue::NoSlot;
 use crate::request_body::{GatherError, GatherLimits, Payload, gather};
 use crate::request_id::RequestIds;
 use crate::spool::{HoldLimits, PumpLimits, SpoolLimits};
@@ -87,7 +88,7 @@ impl Gateway {
             // The configuration was checked before we were started, so this is an app that reports nonsense.
             Err(error) => error!("files are not served: {error}"),
         }
-        self.dispatcher.pools.activate(generation);
+        self.dispatcher.pools.activate(generation, app);
         self.dispatcher.links.activate(generation, app.interface == Interface::Asgi);
         self.ready.store(true, Relaxed);
     }
@@ -128,6 +129,11 @@ impl Gateway {
         body: &mut B,
         trail: &mut Trail,
     ) -> Response {
+        if body.length() != BodyLength::None && self.dispatcher.refuses(head, trail.client) {
+            let mut response = self.failed(Failure::NoSlot(NoSlot::Overloaded), head, trail);
+            response.close = true;
+            return response;
+        }
         let payload = match self.payload(head, body).await {
             Ok(payload) => payload,
             Err(error) => return Self::body_failed(&error, head, trail),

@@ -1,15 +1,22 @@
 //! The waiting line: who is next, and who has waited too long. Pure; `now` is passed in.
 //!
-//! As long as all is well the line is first in, first out. It is **overloaded** when for a whole interval nobody found it empty and
-//! nobody was served in less than the target (controlled delay, as Facebook's servers do it: a line that never empties is
-//! no buffer any more, it only makes everybody wait). Then the most important are served first, among them the newest, who are
-//! the likeliest to be still there; and who has waited longer than the target is refused, so that he hears it while he can still
-//! do something about it. The first moment at which the line is empty ends the overload.
+//! As long as all is well the line is first in, first out. It is **overloaded** when for a whole interval it was not empty, nobody was
+//! served without a long wait, and it got no shorter (controlled delay, as Facebook's servers do it: a line that never
+//! empties is no buffer any more, it only makes everybody wait; one that gets shorter holds a bunch that is being served).
+//! Then the most important are served first, among them the newest, who are the likeliest to be still there; and who has waited
+//! longer than the target is refused, so that he hears it while he can still do something about it. The first moment at which
+//! the line is empty ends the overload.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use super::priority::{CLASSES, Class};
+
+/// An overload is remembered for so many intervals.
+const REMEMBERED: u32 = 4;
+
+/// Who waits is looked at this often at least.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// A place in the line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,13 +34,25 @@ pub(crate) struct Full;
 pub(crate) struct Pace {
     /// A wait that is all right even under overload.
     pub(crate) target: Duration,
+    /// Waits up to this come by chance: nobody concludes an overload from them.
+    pub(crate) chance: Duration,
+    /// More requests in line than this could never all be served in time.
+    pub(crate) hopeless: usize,
     /// So long may waits be above the target before that is an overload; `None`: for ever.
     pub(crate) interval: Option<Duration>,
+    /// The interval shortly after an overload: it is believed to be back sooner.
+    pub(crate) relapse: Duration,
 }
 
 impl Pace {
     /// For a line in which nobody waits.
-    pub(crate) const IDLE: Self = Self { target: Duration::ZERO, interval: None };
+    pub(crate) const IDLE: Self = Self {
+        target: Duration::ZERO,
+        chance: Duration::ZERO,
+        hopeless: usize::MAX,
+        interval: None,
+        relapse: Duration::ZERO,
+    };
 }
 
 /// What becomes of one who waits.
@@ -60,11 +79,23 @@ pub(crate) struct Line<W> {
     depth_max: usize,
     /// When last all was well.
     well: Instant,
+    /// The longest it has been since then: once it gets shorter, it is a bunch that is being served.
+    longest: usize,
+    /// When the last overload ended.
+    relieved: Option<Instant>,
 }
 
 impl<W> Line<W> {
     pub(crate) fn new(depth_max: usize, now: Instant) -> Self {
-        Self { classes: std::array::from_fn(|_| BTreeMap::new()), numbers: 0, len: 0, depth_max, well: now }
+        Self {
+            classes: std::array::from_fn(|_| BTreeMap::new()),
+            numbers: 0,
+            len: 0,
+            depth_max,
+            well: now,
+            longest: 0,
+            relieved: None,
+        }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -74,12 +105,21 @@ impl<W> Line<W> {
     /// All is well from now on: there were no slots that anybody could have waited for.
     pub(crate) fn restart(&mut self, now: Instant) {
         self.well = now;
+        self.longest = self.len;
     }
 
     /// Is waiting an overload, and not a bunch?
     pub(crate) fn is_overloaded(&self, pace: Pace, now: Instant) -> bool {
+        let Some(interval) = pace.interval else { return false };
         self.len > 0
-            && pace.interval.is_some_and(|interval| now.saturating_duration_since(self.well) > interval)
+            && (self.len > pace.hopeless
+                || now.saturating_duration_since(self.well) > self.interval(interval, pace, now))
+    }
+
+    /// A line that was overloaded a moment ago is believed to be so again sooner.
+    fn interval(&self, interval: Duration, pace: Pace, now: Instant) -> Duration {
+        let relapse = |relieved| now.saturating_duration_since(relieved) < interval * REMEMBERED;
+        if self.relieved.is_some_and(relapse) { pace.relapse } else { interval }
     }
 
     /// Gets in line. When it is full, the least important one who has waited longest makes room for somebody more important.
@@ -96,7 +136,7 @@ impl<W> Line<W> {
             evicted = Some(waiting.waiter);
             self.len -= 1;
         } else if self.len == 0 {
-            self.well = now;
+            self.restart(now);
         }
         self.numbers += 1;
         let ticket = Ticket { class, number: self.numbers };
@@ -125,26 +165,36 @@ impl<W> Line<W> {
         let (_, Waiting { since, waiter }) = waiting?;
         self.len -= 1;
         let waited = now.saturating_duration_since(since);
-        if !overloaded && waited <= pace.target {
+        if overloaded {
+            self.relieved = Some(now);
+        }
+        self.longest = self.longest.max(self.len);
+        if !overloaded && (waited <= pace.chance || self.len < self.longest / 4 * 3) {
             self.well = now;
+            self.longest = self.len;
         }
         Some((waiter, waited))
     }
 
     /// Looks at one who waits.
     pub(crate) fn review(&mut self, ticket: Ticket, pace: Pace, now: Instant) -> Review {
-        let line = &mut self.classes[ticket.class.rank()];
+        let overloaded = self.is_overloaded(pace, now);
+        let line = &self.classes[ticket.class.rank()];
         let Some(waiting) = line.get(&ticket.number) else { return Review::Called };
+        let Some(interval) = pace.interval else { return Review::Stay(now + LOOK_EVERY) };
         let late = waiting.since + pace.target;
-        let Some(interval) = pace.interval else { return Review::Stay(now + Duration::from_secs(1)) };
-        let overload = self.well + interval;
-        if now > late && now > overload {
-            line.remove(&ticket.number);
-            self.len -= 1;
+        if overloaded && now > late {
+            self.leave(ticket, now);
+            self.relieved = Some(now);
             return Review::Refused;
         }
-        // A timer fires a millisecond late rather than early.
-        Review::Stay(late.max(overload) + Duration::from_millis(1))
+        // When both can be true, but not never: a line can become hopeless any time. A timer fires a millisecond late rather than early.
+        let both = if overloaded {
+            late
+        } else {
+            late.max(self.well + self.interval(interval, pace, now)).min(now + LOOK_EVERY)
+        };
+        Review::Stay(both + Duration::from_millis(1))
     }
 
     /// How long the first in line has waited.

@@ -140,9 +140,18 @@ impl<S: Homed, W> Pool<S, W> {
 
     /// Looks at one who waits.
     pub(crate) fn review(&mut self, ticket: Ticket, pace: Pace, now: Instant) -> Review {
-        // Without a slot there is nothing that others could be served with instead.
-        let interval = pace.interval.filter(|_| self.has_slots());
-        self.line.review(ticket, Pace { interval, ..pace }, now)
+        self.line.review(ticket, pace, now)
+    }
+
+    /// Is waiting an overload, and not a bunch?
+    pub(crate) fn is_overloaded(&self, pace: Pace, now: Instant) -> bool {
+        self.line.is_overloaded(pace, now)
+    }
+
+    /// Would a request find a slot?
+    pub(crate) fn has_idle(&self) -> bool {
+        let idle = |worker: &Worker<S>| !worker.idle.is_empty() && Self::serves(self.active, worker);
+        self.workers.values().any(idle)
     }
 
     /// How long the first in line has waited.

@@ -1,7 +1,9 @@
-//! How important a request is. Pure.
+//! How important a request is: classes, and levels within them. Pure.
 
 /// How many classes there are.
 pub(crate) const CLASSES: usize = 5;
+/// Users of a class are spread over so many levels: refusing one of them is refusing less than a hundredth of the class.
+pub(crate) const LEVELS_PER_CLASS: usize = 128;
 
 /// Classes of requests, the most important first.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -23,5 +25,29 @@ impl Class {
     /// 0 is the most important.
     pub(crate) fn rank(self) -> usize {
         self as usize
+    }
+}
+
+/// A class and a user's number in it; the lower, the more important.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Level {
+    class: Class,
+    user: u8,
+}
+
+impl Level {
+    /// The user's hash decides between users of a class.
+    pub fn new(class: Class, user_hash: u64) -> Self {
+        Self { class, user: (user_hash % LEVELS_PER_CLASS as u64) as u8 }
+    }
+
+    /// Its class.
+    pub(crate) fn class(self) -> Class {
+        self.class
+    }
+
+    /// Among all levels.
+    pub(crate) fn index(self) -> usize {
+        self.class.rank() * LEVELS_PER_CLASS + usize::from(self.user)
     }
 }

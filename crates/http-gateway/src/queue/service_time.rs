@@ -18,13 +18,15 @@ const REFRESH: u32 = 16;
 pub(crate) struct ServiceTime {
     counts: [u16; BUCKETS],
     total: u32,
+    /// Their sum.
+    sum: Duration,
     fresh: u32,
     median: Duration,
 }
 
 impl Default for ServiceTime {
     fn default() -> Self {
-        Self { counts: [0; BUCKETS], total: 0, fresh: 0, median: Duration::ZERO }
+        Self { counts: [0; BUCKETS], total: 0, sum: Duration::ZERO, fresh: 0, median: Duration::ZERO }
     }
 }
 
@@ -52,6 +54,7 @@ impl ServiceTime {
         if let Some(count) = self.counts.get_mut(bucket(time)) {
             *count = count.saturating_add(1);
             self.total += 1;
+            self.sum += time;
         }
         self.fresh += 1;
         if self.fresh >= REFRESH || self.total < REFRESH {
@@ -62,7 +65,9 @@ impl ServiceTime {
             for count in &mut self.counts {
                 *count /= 2;
             }
+            let before = self.total;
             self.total = self.counts.iter().map(|&count| u32::from(count)).sum();
+            self.sum = self.sum * self.total / before;
         }
     }
 
@@ -80,6 +85,11 @@ impl ServiceTime {
     /// The median; zero before the first request.
     pub(crate) fn median(&self) -> Duration {
         self.median
+    }
+
+    /// The mean; zero before the first request.
+    pub(crate) fn mean(&self) -> Duration {
+        self.sum.checked_div(self.total).unwrap_or_default()
     }
 }
 
