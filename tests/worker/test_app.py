@@ -128,6 +128,7 @@ def test_with_debug_everything_is_reported(serve: Serve, tmp_path: Path, python:
     report = worker.report
     assert report["app"] == "site_wsgi:application"
     assert report["debug"] is True
+    assert report["session_cookie"] == "sessionid"
     assert (report["static_url"], report["static_root"]) == ("/static/", str(tmp_path / "collected"))
     assert report["static_hashed"] is False
     assert report["static_finders"] == [
