@@ -68,6 +68,8 @@ pub struct Slot {
     response_open: bool,
     /// We still owe the end of a streamed request body.
     request_open: bool,
+    /// All we have sent in this exchange is one request frame, and nothing has come back: what the worker has not read is that.
+    only_asked: bool,
 }
 
 impl Homed for Slot {
@@ -88,6 +90,7 @@ impl Slot {
             links: None,
             response_open: false,
             request_open: false,
+            only_asked: false,
         })
     }
 
@@ -122,13 +125,18 @@ impl Slot {
         debug_assert!(self.is_between_exchanges());
         self.response_open = true;
         self.request_open = matches!(body, RequestBodySource::Stream);
+        self.only_asked = !self.request_open;
         self.sending.request(body, write);
         self.sending.flush(&self.stream).await
     }
 
     /// The next piece of the worker's answer.
     pub async fn receive(&mut self) -> Result<Received, SlotError> {
-        let received = self.received.next(&self.stream).await?;
+        let received = self.received.next(&self.stream).await.map_err(|error| match error {
+            SlotError::Gone { untouched } => SlotError::Gone { untouched: untouched && self.only_asked },
+            error => error,
+        })?;
+        self.only_asked = false;
         self.noted(received)
     }
 
@@ -155,7 +163,11 @@ impl Slot {
         let received = tokio::select! {
             biased;
             sent = sending.flush(stream) => { sent?; return Ok(None) }
-            received = received.next(stream) => received?,
+            // A body is being sent: what was not read may be a part of that.
+            received = received.next(stream) => received.map_err(|error| match error {
+                SlotError::Gone { .. } => SlotError::Gone { untouched: false },
+                error => error,
+            })?,
         };
         self.noted(received).map(Some)
     }

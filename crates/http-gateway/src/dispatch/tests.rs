@@ -307,6 +307,23 @@ async fn what_is_not_idempotent_is_not_sent_twice() {
 }
 
 #[tokio::test]
+async fn a_request_that_a_dying_worker_never_read_is_sent_to_the_next_whatever_its_method() {
+    let site = Site::new();
+    // Three slots whose worker is about to die, and one that lives.
+    let mut living = site.worker(1);
+    let dying = [site.worker(2), site.worker(3), site.worker(4)];
+    let answer = site.send(b"POST", Payload::Memory(b"order".to_vec()), STAYS);
+    for worker in dying.into_iter().rev() {
+        // It is there, and nobody reads it.
+        worker.stream.readable().await.expect("a request");
+        drop(worker);
+    }
+    living.request().await;
+    living.answer(Flags::END, b"once").await;
+    assert_eq!(text(answer.await.expect("ran")).await, "200 [X-App] once");
+}
+
+#[tokio::test]
 async fn death_in_the_middle_of_an_answer_can_be_told_from_its_end() {
     let site = Site::new();
     let mut worker = site.worker(1);

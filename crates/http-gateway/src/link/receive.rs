@@ -120,8 +120,9 @@ impl ReceiveBuffer {
             });
             match (received, outcome) {
                 (Some(0), _) => return Err(SlotError::Gone { untouched: false }),
+                // unix(7): the worker's end was closed with something in it that was not read.
                 (None, Err(error)) if error.kind() == io::ErrorKind::ConnectionReset => {
-                    return Err(SlotError::Gone { untouched: false });
+                    return Err(SlotError::Gone { untouched: true });
                 }
                 (None, Err(error)) if error.kind() != io::ErrorKind::WouldBlock => {
                     return Err(SlotError::Io(error));
