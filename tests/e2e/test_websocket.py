@@ -361,6 +361,7 @@ class TestLife:
                 assert 0.5 < time.monotonic() - reloaded < 10
                 new.send("stays")
                 assert new.recv(timeout=10) == "stays"
+        site.log.wait_for("/greet heard 1012")
         wait_until(lambda: old not in site.workers() and len(site.workers()) == 1, 15, "the old worker goes")
 
     def test_a_second_reload_while_the_first_ones_grace_runs(self, sockets: Start) -> None:
@@ -391,6 +392,7 @@ class TestLife:
             assert end_of(client)[0] == 1001
             assert end_of(silent)[0] == 1001
             assert 0.8 < time.monotonic() - started < 8
+            site.log.wait_for("(?s)/echo heard 1001.*/echo heard 1001")
         assert site.wait_exit() == 0
 
     def test_a_gateway_that_dies_is_an_end_for_both_sides(self, site: Site) -> None:

@@ -6,7 +6,7 @@
 //! ```text
 //! WebSocket      gateway → Request (exchange: WebSocket)            worker → ResponseHead 101 (accepted; its headers go to the client)
 //!                gateway ↔ worker: Message… , each with END on its last piece; Credit both ways
-//!                gateway → Close (the client closed: code, reason)  worker → Close (the app closed); either way the worker's END/Close ends the stream
+//!                gateway → Close (the client closed, or the gateway did, 1012 or 1001 when the worker goes)  worker → Close (the app closed); either way the worker's END/Close ends the stream
 //!                worker → Close before the head: 403;  worker → ResponseHead other than 101 [ResponseBody…] END: that answer (websocket.http.response)
 //! event stream   gateway → Request (exchange: Http) when the client's Accept says text/event-stream
 //!                worker → ResponseHead [ResponseBody | ResponseFile…] [Trailers] until END or ABORT

@@ -71,6 +71,8 @@ class Socket:
             event = await self.receive()
             if event["type"] == "websocket.disconnect":
                 heard.append([self.path, event.get("code"), event.get("reason")])
+                # Where the worker is about to go, and will not be asked.
+                print(f"{self.path} heard {event.get('code')}", flush=True)
                 return None
             if self.path == "/bye":
                 code, reason = int(self.query["code"]), self.query.get("reason", "")

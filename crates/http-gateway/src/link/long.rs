@@ -291,6 +291,14 @@ impl Link {
         self.to_watch.notify_one();
     }
 
+    /// Tells the worker that a WebSocket is closed, and sees to it that it ends the stream.
+    fn close(&self, number: u16, code: u16, reason: &str) {
+        let close = py_link::long::Close { code, reason }.encode();
+        self.control(number, Kind::CloseToWorker, &close);
+        self.table().cancelled(number, Instant::now());
+        self.to_watch.notify_one();
+    }
+
     /// The worker has ended the stream: its number is free.
     fn forget(&self, number: u16) {
         let mut table = self.table();
@@ -438,10 +446,7 @@ impl LongStream {
     /// Tells the app that its client has closed.
     pub(crate) fn send_close(&mut self, code: u16, reason: &str) {
         if !self.told && !self.shared.state().is_over() {
-            let close = py_link::long::Close { code, reason }.encode();
-            self.link.control(self.shared.number, Kind::CloseToWorker, &close);
-            self.link.table().cancelled(self.shared.number, Instant::now());
-            self.link.to_watch.notify_one();
+            self.link.close(self.shared.number, code, reason);
         }
         self.told = true;
     }

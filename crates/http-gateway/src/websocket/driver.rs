@@ -424,6 +424,8 @@ impl<W: Wire> Conversation<'_, W> {
     fn send_patience(&self) -> Duration {
         match self.state {
             State::Ending(_) => self.terms.write_timeout.min(CLOSE_WAIT),
+            // The process is about to end.
+            State::Closing(_) if self.leave_at.is_some() => self.terms.write_timeout.min(CLOSE_WAIT),
             _ => self.terms.write_timeout,
         }
     }

@@ -395,6 +395,16 @@ async fn a_drain_says_1001_after_the_grace() {
     assert_eq!(client.read_rest().await, "");
     assert_eq!(client.finished().await, ["/ws/echo 101 36"]);
 
+    // A client that does not read is not waited for.
+    let mut client = Client::on("/ws/large", "", Config::default()).await;
+    client.frame(TEXT, b"x").await;
+    client.app_hears(1).await;
+    let started = tokio::time::Instant::now();
+    client.drain.send_replace(Phase::Draining);
+    assert_eq!(client.app_hears(2).await[1], "closed 1001 ");
+    (&mut client.served).await.unwrap();
+    assert_eq!(started.elapsed().as_secs(), 5, "its output has stood still for longer than we wait");
+
     // A grace that is longer than the process has.
     let mut config = Config::default();
     config.workers.long_lived_grace = Duration::from_secs(3600);
@@ -403,4 +413,18 @@ async fn a_drain_says_1001_after_the_grace() {
     client.drain.send_replace(Phase::Draining);
     assert_eq!(client.closed().await.0, 1001);
     assert_eq!(started.elapsed().as_secs(), 15 + 5);
+}
+
+/// What ten thousand silent WebSockets cost is this, the two queues to the app and the handshake's head.
+#[tokio::test]
+async fn a_silent_conversation_is_small() {
+    let (mut stream, _wire) = {
+        let (wire, transport) = duplex(16);
+        (super::super::stream::Stream::new(transport, Vec::new()), wire)
+    };
+    let (session, _from_client, _to_client) = crate::websocket::session();
+    let (_drain, ear) = Drain::channel();
+    let terms = crate::websocket::driver::Terms::new(&Config::default(), None);
+    let talk = crate::websocket::driver::converse(&mut stream, session, terms, ear);
+    assert!(size_of_val(&talk) <= 1800, "{} bytes", size_of_val(&talk));
 }

@@ -123,15 +123,21 @@ impl Link {
 
     /// Ends a stream if that does its client no harm: a body that is no event stream goes on to its end.
     pub(super) fn dismiss(&self, shared: &Shared) {
-        {
+        let code = self.dismissed.load(Relaxed);
+        let in_session = {
             let mut state = shared.state();
             if state.has_ended() || !state.can_end_in_order() {
                 return;
             }
-            let code = self.dismissed.load(Relaxed);
             state.dismiss(code, reason(code));
-        }
+            state.in_session()
+        };
         shared.wake();
-        self.cancel(shared.number);
+        if in_session {
+            // Its app hears why, too.
+            self.close(shared.number, code, reason(code));
+        } else {
+            self.cancel(shared.number);
+        }
     }
 }

@@ -378,6 +378,11 @@ impl State {
         }
     }
 
+    /// Is it a WebSocket that the app has accepted?
+    pub(crate) fn in_session(&self) -> bool {
+        self.phase == Phase::Session
+    }
+
     /// Ends it because its worker goes, with this code where it is a WebSocket.
     pub(crate) fn dismiss(&mut self, code: u16, reason: &str) {
         self.finish(match self.phase {
