@@ -169,6 +169,9 @@ pub enum ToGateway {
     ReloadTls,
     /// Stop in order: not ready at once; after the drain delay no new connections; finish what is in flight; exit 0.
     Drain,
+    /// Another instance accepts on the same sockets now: accept nothing more at once; end each connection with its next
+    /// answer, idle ones after a while; finish what is in flight; exit 0. Readiness is not touched.
+    HandOver,
     /// Send a [`FromGateway::Status`].
     Status,
     /// Counts for the metrics of the whole instance.
@@ -195,6 +198,9 @@ pub struct GatewayStart {
     pub token: String,
     /// Uids that may connect to the link besides our own.
     pub worker_uid: Option<u32>,
+    /// Another instance serves the same sockets until this one does: the admin socket waits for `Activate`, too.
+    #[serde(default)]
+    pub heir: bool,
     /// Workers are already serving (the gateway before died): the last `Activate`.
     pub active: Option<(u32, Box<AppReport>)>,
 }

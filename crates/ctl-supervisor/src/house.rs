@@ -19,10 +19,11 @@ use ctl_config::pool::DEFAULT_POOL;
 use crate::driver::Program;
 use crate::event::{Place, Pool, RecycleLimits, Settings};
 use crate::inherit;
-use crate::listen::{self, Bound, Reach, SocketFile};
+use crate::listen::{self, Bound, Inherited, Reach, SocketFile};
 use crate::plan::{Problem, RunPlan};
 use crate::report;
 use crate::runtime_dir::RuntimeDir;
+use crate::upgrade::{Heritage, Origin, Socket};
 use crate::user::{self, WorkerUser};
 
 /// The hidden subcommand of our own binary.
@@ -42,32 +43,50 @@ pub(crate) struct House {
     link: Arc<OwnedFd>,
     link_path: PathBuf,
     _link_file: SocketFile,
-    _control_file: SocketFile,
+    control_file: SocketFile,
     token: String,
     user: Option<WorkerUser>,
     worker_command: Vec<OsString>,
     config_json: serde_json::Value,
     /// Forked workers become our children.
     adopts: bool,
-    _runtime_dir: RuntimeDir,
+    runtime_dir: RuntimeDir,
+    origin: Origin,
+    /// See [`Heritage::ordinal`].
+    ordinal: u32,
+    parent_stays: bool,
+    /// It has an elder whose names it does not have yet.
+    waits: bool,
 }
 
 impl House {
     /// Makes and binds everything; the second is the listening control socket. Nothing is left behind when it fails.
-    pub(crate) fn build(plan: RunPlan, adopts: bool) -> Result<(Self, UnixListener), Problem> {
+    pub(crate) fn build(
+        plan: RunPlan,
+        adopts: bool,
+        heritage: Option<Heritage>,
+    ) -> Result<(Self, UnixListener), Problem> {
         let user = user::resolve(&plan.config.workers)?;
-        let runtime_dir = RuntimeDir::open(&plan.runtime_dir, user.is_some())?;
+        let waits = heritage.is_some();
+        let (runtime_dir, mut inherited) = match &heritage {
+            None => (RuntimeDir::open(&plan.runtime_dir, user.is_some())?, Inherited::default()),
+            Some(heritage) => (
+                RuntimeDir::inherited(&heritage.runtime_dir, heritage.made_dir, heritage.take_lock()?)?,
+                Inherited::new(heritage.sockets.clone()),
+            ),
+        };
+        let (ordinal, parent_stays) = heritage.map_or((0, false), |from| (from.ordinal, from.parent_stays));
         let backlog = plan.config.server.backlog;
-        let listeners = listen::bind_all(&plan.config).map_err(Problem::unbound)?;
+        let listeners = listen::bind_all(&plan.config, &mut inherited).map_err(Problem::unbound)?;
         let admin_path = runtime_dir.join(ADMIN_SOCKET);
-        let admin = listen::bind_admin(plan.config.admin.bind.as_ref(), &admin_path, backlog)
+        let admin = listen::bind_admin(plan.config.admin.bind.as_ref(), &admin_path, backlog, &mut inherited)
             .map_err(Problem::unbound)?;
-        let link_path = runtime_dir.join(LINK_SOCKET);
+        let link_path = runtime_dir.join(&own_name(LINK_SOCKET, ordinal));
         let (link, link_file) = listen::bind_unix(&link_path, PRIVATE_BACKLOG, Reach::Ourselves)?;
         if let Some(user) = &user {
             give_to(&link_path, user)?;
         }
-        let control_path = runtime_dir.join(CONTROL_SOCKET);
+        let control_path = runtime_dir.join(&own_name(CONTROL_SOCKET, ordinal));
         let (control, control_file) = listen::bind_unix(&control_path, PRIVATE_BACKLOG, Reach::Ourselves)?;
         let config_json = serde_json::to_value(&plan.config).map_err(|error| {
             Problem::new("the configuration cannot be passed on").detail(error.to_string())
@@ -81,12 +100,16 @@ impl House {
             link: Arc::new(link),
             link_path,
             _link_file: link_file,
-            _control_file: control_file,
+            control_file,
             token: token()?,
             user,
             config_json,
             adopts,
-            _runtime_dir: runtime_dir,
+            runtime_dir,
+            origin: Origin::of_this_process(),
+            ordinal,
+            parent_stays,
+            waits,
             plan,
         };
         Ok((house, UnixListener::from(control)))
@@ -107,6 +130,71 @@ impl House {
     /// For good: this instance ends. Sockets of systemd live on in systemd, which keeps clients waiting for the next one.
     pub(crate) fn stop_listening(&mut self) {
         self.listeners.clear();
+    }
+
+    /// For the one who comes after us: what it inherits, but for the socket to us; and the open descriptors.
+    pub(crate) fn heritage(&self, parent_stays: bool) -> (Heritage, Vec<Arc<OwnedFd>>) {
+        let bound = || self.listeners.iter().chain([&self.admin]);
+        let sockets = bound().map(|bound| Socket { fd: inherit::number(&bound.fd), name: bound.name.clone() });
+        let lock = self.runtime_dir.lock();
+        let heritage = Heritage {
+            elder: -1,
+            lock: inherit::number(lock),
+            made_dir: self.runtime_dir.was_made(),
+            runtime_dir: self.runtime_dir.path().to_path_buf(),
+            ordinal: self.ordinal + 1,
+            sockets: sockets.collect(),
+            parent_stays,
+        };
+        (heritage, bound().map(|bound| Arc::clone(&bound.fd)).chain([Arc::clone(lock)]).collect())
+    }
+
+    pub(crate) fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
+    pub(crate) fn parent_stays(&self) -> bool {
+        self.parent_stays
+    }
+
+    pub(crate) fn runtime_dir(&self) -> &Path {
+        self.runtime_dir.path()
+    }
+
+    /// The elder's names become ours: `control.sock`, the lock, and of the listeners those whose names are returned.
+    pub(crate) fn take_over(&mut self) -> io::Result<Vec<String>> {
+        self.control_file.rename(&self.runtime_dir.join(CONTROL_SOCKET))?;
+        self.runtime_dir.own()?;
+        self.waits = false;
+        let kept = self.listeners.iter_mut().chain([&mut self.admin]).filter_map(|bound| {
+            let named = bound.own();
+            named.then(|| bound.name.clone())
+        });
+        Ok(kept.collect())
+    }
+
+    /// An heir has our names, and owns these listeners.
+    pub(crate) fn release(&mut self, kept: &[String]) {
+        self.runtime_dir.release();
+        self.control_file.release();
+        for bound in self.listeners.iter_mut().chain([&mut self.admin]) {
+            if kept.contains(&bound.name) {
+                bound.release();
+            }
+        }
+    }
+
+    /// An heir has ended after it was told to take the names: `control.sock` again, if it had come so far.
+    pub(crate) fn reclaim(&mut self) -> Result<Option<UnixListener>, Problem> {
+        let owned = self.runtime_dir.own();
+        owned.map_err(|error| Problem::new("the lock file cannot be written").detail(error.to_string()))?;
+        if self.control_file.is_there() {
+            return Ok(None);
+        }
+        let path = self.runtime_dir.join(CONTROL_SOCKET);
+        let (control, file) = listen::bind_unix(&path, PRIVATE_BACKLOG, Reach::Ourselves)?;
+        self.control_file = file;
+        Ok(Some(UnixListener::from(control)))
     }
 
     pub(crate) fn show_banner(&self, app: &AppReport, after: Duration) {
@@ -181,6 +269,7 @@ impl House {
             link_fd: inherit::number(&self.link),
             admin: Some(self.admin.listener()),
             token: self.token.clone(),
+            heir: self.waits,
             worker_uid: self.user.as_ref().map(|user| user.identity.uid),
             active,
         }))
@@ -279,6 +368,18 @@ impl House {
                 .hint("the user that workers run as must be able to run Python and to enter the project directory"),
             _ => problem.detail(format!("{name}: {error}")),
         }
+    }
+}
+
+/// The name of a private socket: an heir has its own as long as the elder needs the usual one, and workers keep the name
+/// that they were started with.
+fn own_name(name: &str, ordinal: u32) -> String {
+    /// More instances than this never finish their requests at the same time, and the names stay short: the path of a
+    /// socket has about a hundred bytes.
+    const NAMES: u32 = 10;
+    match ordinal {
+        0 => name.to_owned(),
+        _ => name.replace(".sock", &format!("{}.sk", ordinal % NAMES)),
     }
 }
 

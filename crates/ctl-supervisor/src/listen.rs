@@ -1,5 +1,6 @@
 //! Binds the listening sockets. They are the supervisor's for as long as it lives; a gateway only borrows them.
 
+mod inherited;
 mod problem;
 mod unix;
 
@@ -17,6 +18,7 @@ use crate::inherit;
 use crate::plan::Problem;
 use crate::systemd;
 
+pub(crate) use inherited::Inherited;
 pub(crate) use unix::{Reach, SocketFile, bind_unix};
 
 /// A listening socket.
@@ -30,13 +32,25 @@ pub(crate) struct Bound {
     pub(crate) unix: bool,
     pub(crate) tls: bool,
     /// Removed from the file system when dropped.
-    _file: Option<SocketFile>,
+    file: Option<SocketFile>,
 }
 
 impl Bound {
     /// As the gateway is told.
     pub(crate) fn listener(&self) -> Listener {
         Listener { fd: inherit::number(&self.fd), name: self.name.clone(), unix: self.unix, tls: self.tls }
+    }
+
+    /// From now on its name in the file system is ours to remove. Says whether it has one.
+    pub(crate) fn own(&mut self) -> bool {
+        self.file.as_mut().map(SocketFile::own).is_some()
+    }
+
+    /// Its name in the file system is an heir's.
+    pub(crate) fn release(&mut self) {
+        if let Some(file) = &mut self.file {
+            file.release();
+        }
     }
 
     fn new(fd: OwnedFd, name: String, tls: bool, file: Option<SocketFile>) -> Result<Self, Problem> {
@@ -59,15 +73,17 @@ impl Bound {
             (false, true) => format!("https://{host}"),
             (false, false) => format!("http://{host}"),
         };
-        Ok(Self { fd: Arc::new(fd), name, url, unix, tls, _file: file })
+        Ok(Self { fd: Arc::new(fd), name, url, unix, tls, file })
     }
 }
 
-/// Binds what `server.bind` names. Sockets that systemd passes replace it, unless it says itself where they go.
-pub(crate) fn bind_all(config: &Config) -> Result<Vec<Bound>, Problem> {
+/// Binds what `server.bind` names. Sockets that systemd passes replace it, unless it says itself where they go. What was
+/// inherited under the same name is not bound anew.
+pub(crate) fn bind_all(config: &Config, inherited: &mut Inherited) -> Result<Vec<Bound>, Problem> {
     let server = &config.server;
     let tls = config.tls.certificate.is_some();
     let mut passed = systemd::listen_fds();
+    passed.extend(inherited.of_systemd());
     let mut addresses = server.bind.clone();
     let names_passed = |address: &BindAddress| matches!(address, BindAddress::Systemd | BindAddress::Fd(_));
     if !passed.is_empty() && !addresses.iter().any(names_passed) {
@@ -78,17 +94,15 @@ pub(crate) fn bind_all(config: &Config) -> Result<Vec<Bound>, Problem> {
     for address in &addresses {
         match address {
             BindAddress::Tcp { host, port } => {
-                for (fd, address) in bind_tcp(host, *port, server.backlog, only_v6(&addresses, *port))? {
+                let only_v6 = only_v6(&addresses, *port);
+                for (fd, address) in bind_tcp(host, *port, server.backlog, only_v6, inherited)? {
                     bound.push(Bound::new(fd, address.to_string(), tls, None)?);
                 }
             }
             BindAddress::Unix(path) => {
-                let (fd, file) = bind_unix(path, server.backlog, Reach::Everybody)?;
-                bound.push(Bound::new(fd, format!("unix:{}", path.display()), tls, Some(file))?);
+                bound.push(bind_path(path, server.backlog, Reach::Everybody, tls, inherited)?);
             }
-            BindAddress::Fd(number) => {
-                bound.push(take_inherited(RawFd::from(*number), format!("fd:{number}"), tls)?);
-            }
+            BindAddress::Fd(number) => bound.push(take_number(*number, tls, inherited)?),
             BindAddress::Systemd if passed.is_empty() => {
                 return Err(Problem::new("server.bind says systemd, but systemd has passed no sockets")
                     .detail("LISTEN_FDS and LISTEN_PID are not set for this process")
@@ -109,26 +123,51 @@ pub(crate) fn bind_admin(
     address: Option<&BindAddress>,
     default: &Path,
     backlog: u32,
+    inherited: &mut Inherited,
 ) -> Result<Bound, Problem> {
     let path = match address {
         Some(BindAddress::Tcp { host, port }) => {
-            let first = bind_tcp(host, *port, backlog, false)?.into_iter().next();
+            let first = bind_tcp(host, *port, backlog, false, inherited)?.into_iter().next();
             let Some((fd, address)) = first else {
                 return Err(Problem::new(format!("admin.bind: {host} has no address")));
             };
             return Bound::new(fd, address.to_string(), false, None);
         }
-        Some(BindAddress::Fd(number)) => {
-            return take_inherited(RawFd::from(*number), format!("fd:{number}"), false);
-        }
+        Some(BindAddress::Fd(number)) => return take_number(*number, false, inherited),
         Some(BindAddress::Systemd) => {
             return Err(Problem::new("admin.bind cannot be systemd").hint("write fd:N, a path or HOST:PORT"));
         }
         Some(BindAddress::Unix(path)) => path,
         None => default,
     };
-    let (fd, file) = bind_unix(path, backlog, Reach::Ourselves)?;
-    Bound::new(fd, format!("unix:{}", path.display()), false, Some(file))
+    bind_path(path, backlog, Reach::Ourselves, false, inherited)
+}
+
+fn bind_path(
+    path: &Path,
+    backlog: u32,
+    reach: Reach,
+    tls: bool,
+    inherited: &mut Inherited,
+) -> Result<Bound, Problem> {
+    let name = format!("unix:{}", path.display());
+    let (fd, file) = match inherited.take(&name)? {
+        Some(fd) => (fd, SocketFile::inherited(path)),
+        None => bind_unix(path, backlog, reach)?,
+    };
+    Bound::new(fd, name, tls, Some(file))
+}
+
+fn take_number(number: u16, tls: bool, inherited: &mut Inherited) -> Result<Bound, Problem> {
+    let name = format!("fd:{number}");
+    match inherited.take(&name)? {
+        Some(fd) => Bound::new(fd, name, tls, None),
+        // The numbers that an heir has were dealt anew: this one may be any socket.
+        None if inherited.is_heirs() => Err(Problem::new(format!("cannot listen on {name}"))
+            .detail("the running instance does not listen on it, so it cannot be handed over")
+            .hint("stop quintet and start it with that descriptor")),
+        None => take_inherited(RawFd::from(number), name, tls),
+    }
 }
 
 fn take_inherited(number: RawFd, name: String, tls: bool) -> Result<Bound, Problem> {
@@ -156,6 +195,7 @@ fn bind_tcp(
     port: u16,
     backlog: u32,
     only_v6: bool,
+    inherited: &mut Inherited,
 ) -> Result<Vec<(OwnedFd, SocketAddr)>, Problem> {
     let mut addresses: Vec<SocketAddr> = (host, port)
         .to_socket_addrs()
@@ -172,6 +212,10 @@ fn bind_tcp(
     }
     let (mut bound, mut refused) = (Vec::new(), None);
     for address in &addresses {
+        if let Some(fd) = inherited.take(&address.to_string())? {
+            bound.push((fd, *address));
+            continue;
+        }
         match bind_one(*address, backlog, only_v6) {
             Ok(fd) => bound.push((fd, *address)),
             // IPv6 that is switched off: the name's other addresses do.

@@ -2,8 +2,10 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use ctl_admin::place::LOCK_FILE;
 use rustix::fs::FlockOperation;
@@ -18,7 +20,9 @@ const MADE: &str = ", which made this directory";
 pub(crate) struct RuntimeDir {
     path: PathBuf,
     made: bool,
-    _lock: File,
+    lock: Arc<OwnedFd>,
+    /// Ours to remove. Between an instance and its heir only one of both has it; the lock they share.
+    owned: bool,
 }
 
 impl RuntimeDir {
@@ -28,7 +32,37 @@ impl RuntimeDir {
         let made = make(path, shared)?;
         check_trusted(path)?;
         let (lock, made) = lock(path, made)?;
-        Ok(Self { path: path.to_path_buf(), made, _lock: lock })
+        Ok(Self { path: path.to_path_buf(), made, lock: Arc::new(lock.into()), owned: true })
+    }
+
+    /// An elder's, whose open lock was inherited. Not ours before [`Self::own`].
+    pub(crate) fn inherited(path: &Path, made: bool, lock: OwnedFd) -> Result<Self, Problem> {
+        check_trusted(path)?;
+        Ok(Self { path: path.to_path_buf(), made, lock: Arc::new(lock), owned: false })
+    }
+
+    /// From now on it is ours, and goes with us.
+    pub(crate) fn own(&mut self) -> io::Result<()> {
+        self.owned = true;
+        write_lock(&mut File::from(self.lock.try_clone()?), self.made)
+    }
+
+    /// It is an heir's.
+    pub(crate) fn release(&mut self) {
+        self.owned = false;
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(crate) fn was_made(&self) -> bool {
+        self.made
+    }
+
+    /// The open lock file, to be inherited.
+    pub(crate) fn lock(&self) -> &Arc<OwnedFd> {
+        &self.lock
     }
 
     pub(crate) fn join(&self, name: &str) -> PathBuf {
@@ -38,6 +72,9 @@ impl RuntimeDir {
 
 impl Drop for RuntimeDir {
     fn drop(&mut self) {
+        if !self.owned {
+            return;
+        }
         // While the lock is held: nobody else has it open as theirs (see `lock`).
         let _ = fs::remove_file(self.path.join(LOCK_FILE));
         if self.made {
@@ -132,16 +169,22 @@ fn lock(dir: &Path, made: bool) -> Result<(File, bool), Problem> {
         let locked = file.metadata().map_err(problem)?;
         if named == Some((locked.dev(), locked.ino())) {
             let made = made || read_lock(&mut file).1;
-            let write = |file: &mut File| -> io::Result<()> {
-                file.set_len(0)?;
-                file.rewind()?;
-                writeln!(file, "{}{}", std::process::id(), if made { MADE } else { "" })
-            };
-            write(&mut file).map_err(problem)?;
+            write_lock(&mut file, made).map_err(problem)?;
             return Ok((file, made));
         }
     }
     Err(Problem::new(format!("cannot lock {}", path.display())).detail("it is removed again and again"))
+}
+
+fn write_lock(file: &mut File, made: bool) -> io::Result<()> {
+    file.set_len(0)?;
+    file.rewind()?;
+    writeln!(file, "{}{}", std::process::id(), if made { MADE } else { "" })
+}
+
+/// The process id of the instance that has this directory.
+pub(crate) fn owner(dir: &Path) -> Option<u32> {
+    read_lock(&mut File::open(dir.join(LOCK_FILE)).ok()?).0.parse().ok()
 }
 
 /// The process id in the lock file, and whether the directory was made by that process.

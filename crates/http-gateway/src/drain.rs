@@ -6,14 +6,16 @@
 
 use tokio::sync::watch;
 
-/// Serving, leaving, draining; never back.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Serving, leaving or moved, draining; never back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Phase {
     /// As usual.
     Serving,
     /// Still listening. Clients hear of it with their next answer; no connection is closed under a request that may be
     /// on its way.
     Leaving,
+    /// Another process listens on the same sockets: as `Leaving`, but nothing is accepted any more.
+    Moved,
     /// Finish what is in flight and close.
     Draining,
 }
@@ -32,6 +34,18 @@ impl Drain {
     /// Is it time to tell the client? From [`Phase::Leaving`] on.
     pub fn is_ending(&self) -> bool {
         *self.0.borrow() != Phase::Serving
+    }
+
+    /// Resolves when nothing is to be accepted any more. Otherwise as [`Self::begun`].
+    pub async fn listened(&mut self) {
+        let _gone = self.0.wait_for(|&phase| phase >= Phase::Moved).await;
+    }
+
+    /// Resolves when another process listens instead; never, when this one simply ends. Cancel safe.
+    pub async fn moved(&mut self) {
+        if self.0.wait_for(|&phase| phase == Phase::Moved).await.is_err() {
+            std::future::pending().await
+        }
     }
 
     /// Resolves when draining has begun, at once when it had already. A sender that is gone counts as begun: its
@@ -54,6 +68,21 @@ mod tests {
         drain.begun().await;
         late.begun().await;
         assert!(late.is_ending());
+    }
+
+    #[tokio::test]
+    async fn who_moves_out_stops_listening_before_it_drains() {
+        let (sender, mut drain) = Drain::channel();
+        let mut admin = drain.clone();
+        sender.send_replace(Phase::Moved);
+        drain.listened().await;
+        admin.moved().await;
+        assert!(drain.is_ending());
+        let begun = tokio::time::timeout(std::time::Duration::from_millis(5), drain.begun()).await;
+        assert!(begun.is_err(), "connections go on");
+        sender.send_replace(Phase::Draining);
+        drain.begun().await;
+        drain.listened().await;
     }
 
     #[tokio::test]

@@ -12,6 +12,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ctl_admin::words::{AppReport, Command, FromGateway, GatewayStart, GatewayStatus, Listener, ToGateway};
 use ctl_config::Config;
@@ -35,6 +36,10 @@ use load::Reports;
 
 /// Requests of the admin HTTP that may wait for the supervisor.
 const ASKED_MAX: usize = 8;
+
+/// How long idle connections are kept after another gateway has begun to accept. A client that asks at least this often
+/// hears of the end with an answer, and never sends a request into a connection that is being closed.
+const MOVE_GRACE: Duration = Duration::from_secs(5);
 
 /// Takes possession of an inherited descriptor; the caller knows how.
 pub type Take<'a> = &'a dyn Fn(i32) -> io::Result<OwnedFd>;
@@ -142,7 +147,8 @@ impl Running {
             .map_err(|error| format!("could not start the reactors: {error}"))?;
         let link = take(start.link_fd).map_err(|error| format!("link: {error}"))?;
         accept_workers(link, start.token, start.worker_uid, &reactors, (&pools, &links))?;
-        let asked = admin(start.admin, take, &config, &gateway, drain_ear)?;
+        let opens = start.heir.then(|| gate.subscribe());
+        let asked = admin(start.admin, take, &config, &gateway, drain_ear, opens)?;
         let running = Self { config, pools, links, gateway, tls, reactors, gate, drain };
         if let Some((generation, app)) = start.active {
             running.activate(generation, &app);
@@ -159,11 +165,12 @@ impl Running {
     async fn obey(self, mut control: Control, mut ears: Ears) -> u8 {
         control.send(&FromGateway::Ready).await;
         let mut reports = Reports::new();
-        loop {
+        let moves = loop {
             tokio::select! {
                 message = control.next() => match message {
                     None => return 0,
-                    Some(ToGateway::Drain) => break,
+                    Some(ToGateway::Drain) => break false,
+                    Some(ToGateway::HandOver) => break true,
                     Some(message) => self.act(message, &mut control).await,
                 },
                 Some(news) = ears.news.recv() => self.tell(news, &mut control).await,
@@ -173,8 +180,8 @@ impl Running {
                 }
                 Some(command) = ears.asked.recv() => control.send(&FromGateway::Asked(command)).await,
             }
-        }
-        let drained = self.drain();
+        };
+        let drained = async { if moves { self.move_out().await } else { self.drain().await } };
         tokio::pin!(drained);
         loop {
             tokio::select! {
@@ -222,9 +229,21 @@ impl Running {
         control.send(&told(news)).await;
     }
 
+    /// Another gateway accepts from now on. Connections that are in use end with their next answer, so that no request is
+    /// lost on one that is closed at the same moment; then as a drain.
+    async fn move_out(&self) -> bool {
+        let patience = self.config.server.drain_timeout;
+        self.drain.send_replace(Phase::Moved);
+        if self.reactors.drained(MOVE_GRACE.min(patience)).await {
+            return true;
+        }
+        self.drain.send_replace(Phase::Draining);
+        self.reactors.drained(patience).await
+    }
+
     async fn act(&self, message: ToGateway, control: &mut Control) {
         match message {
-            ToGateway::Start(_) | ToGateway::Drain => {}
+            ToGateway::Start(_) | ToGateway::Drain | ToGateway::HandOver => {}
             ToGateway::Activate { generation, app } => self.activate(generation, &app),
             ToGateway::Retire { workers } => {
                 for worker in workers {
@@ -297,13 +316,15 @@ fn accept_workers(
         .map_err(|error| format!("link: {error}"))
 }
 
-/// The admin HTTP runs on this thread. What it is asked for goes to the supervisor.
+/// The admin HTTP runs on this thread. What it is asked for goes to the supervisor. `opens`: nothing is accepted until
+/// then, because another gateway answers at the same socket.
 fn admin(
     listener: Option<Listener>,
     take: Take<'_>,
     config: &Arc<Config>,
     gateway: &Arc<Gateway>,
     drain: Drain,
+    opens: Option<watch::Receiver<bool>>,
 ) -> Result<mpsc::Receiver<Command>, String> {
     let (asks, asked) = mpsc::channel(ASKED_MAX);
     if let Some(listener) = listener {
@@ -311,8 +332,18 @@ fn admin(
         let token = config.admin.token_file.as_deref().map(read_token).transpose()?;
         let ready = Arc::clone(gateway);
         let admin = Admin { token, ready: Box::new(move || ready.is_ready()), asked: asks };
+        let mut moves = drain.clone();
         let serving = admin_http::serve(socket, admin, Arc::clone(config), drain);
-        tokio::spawn(serving.map_err(|error| error.to_string())?);
+        let serving = serving.map_err(|error| error.to_string())?;
+        tokio::spawn(async move {
+            if let Some(mut opens) = opens {
+                let _gone = opens.wait_for(|open| *open).await;
+            }
+            tokio::select! {
+                () = serving => {}
+                () = moves.moved() => {}
+            }
+        });
     }
     Ok(asked)
 }

@@ -27,17 +27,46 @@ pub(crate) struct SocketFile {
     path: PathBuf,
     /// Device and inode: another instance may have put its own socket there meanwhile.
     identity: Option<(u64, u64)>,
+    /// Ours to remove. Between an instance and its heir only one of both has it.
+    owned: bool,
 }
 
 impl SocketFile {
     fn new(path: &Path) -> Self {
-        Self { path: path.to_path_buf(), identity: identity(path) }
+        Self { path: path.to_path_buf(), identity: identity(path), owned: true }
+    }
+
+    /// The name of a socket that was inherited: not ours before [`Self::own`].
+    pub(crate) fn inherited(path: &Path) -> Self {
+        Self { owned: false, ..Self::new(path) }
+    }
+
+    /// From now on it is removed with us.
+    pub(crate) fn own(&mut self) {
+        self.owned = true;
+    }
+
+    /// Somebody else removes it.
+    pub(crate) fn release(&mut self) {
+        self.owned = false;
+    }
+
+    /// Takes another name, and with it the place of whatever has that name now.
+    pub(crate) fn rename(&mut self, to: &Path) -> io::Result<()> {
+        fs::rename(&self.path, to)?;
+        self.path = to.to_path_buf();
+        Ok(())
+    }
+
+    /// Is it still there under its name?
+    pub(crate) fn is_there(&self) -> bool {
+        self.identity.is_some() && identity(&self.path) == self.identity
     }
 }
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        if self.identity.is_some() && identity(&self.path) == self.identity {
+        if self.owned && self.is_there() {
             // Nothing can be done about a failure, and the next start recognises what is left behind.
             let _ = fs::remove_file(&self.path);
         }

@@ -101,12 +101,12 @@ impl<S: Service> Acceptor<S> {
         loop {
             tokio::select! {
                 biased;
-                () = self.drain.begun() => return,
+                () = self.drain.listened() => return,
                 open = self.gate.wait_for(|&open| open) => if open.is_err() { return },
             }
             tokio::select! {
                 biased;
-                () = self.drain.begun() => return,
+                () = self.drain.listened() => return,
                 _shut = self.gate.changed() => continue,
                 ready = self.socket.readable() => match ready {
                     Ok(mut ready) => ready.retain_ready(),
