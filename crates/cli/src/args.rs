@@ -176,7 +176,7 @@ form is wrong, or --output is there already.",
         )
 }
 
-fn instance_commands() -> [Command; 3] {
+fn instance_commands() -> [Command; 4] {
     let found = "The instance is found by its project directory, as it was given to `quintet run`, or by --runtime-dir.";
     [
         instance(Command::new("status").about("Show a running instance: addresses, workers, requests"))
@@ -190,7 +190,44 @@ fn instance_commands() -> [Command; 3] {
         instance(Command::new("stop").about("Stop a running instance in order")).after_help(format!(
             "Readiness goes off, requests in flight are finished, within server.drain_timeout.\n\n{found}"
         )),
+        upgrade(found),
     ]
+}
+
+fn upgrade(found: &str) -> Command {
+    instance(
+        Command::new("upgrade")
+            .about("Replace the program of a running instance without losing a request")
+            .long_about(
+                "Replace the program of a running instance without losing a request.\n\n\
+                 The instance starts the program that lies on disk now, with the command line, environment and directory that it \
+                 was started with itself. The new one reads the configuration, imports the app, starts its own workers, and \
+                 shares the listening sockets. When all its workers serve, the old one accepts nothing more, finishes its \
+                 requests and goes. WebSockets are closed with code 1012 after workers.long_lived_grace.\n\n\
+                 If the new program does not get so far (it exits, its configuration has errors, the app does not import, it takes \
+                 too long), the old one goes on as if nothing had happened, and the reason is shown here.",
+            ),
+    )
+    .arg(
+        Arg::new("program")
+            .long("program")
+            .value_name("PATH")
+            .value_parser(value_parser!(PathBuf))
+            .help("The new program [default: where the running one was started from]"),
+    )
+    .after_help(format!(
+        "Examples:
+  pip install --upgrade quintet && quintet upgrade
+  quintet upgrade --program /opt/quintet-1.3/bin/quintet
+
+For new code of the app alone `quintet reload` is enough.
+
+The process that was started by hand, by a container or by a process manager stays and hands signals on to the new one, so
+that nobody misses it; systemd is told of the new main process instead.
+
+{found}
+Exit code 2: the new program did not take over; 3: it could not import the app."
+    ))
 }
 
 fn instance(command: Command) -> Command {

@@ -27,14 +27,22 @@ pub(crate) const TABLE: [(Exit, &str, &str); 6] = [
         "failure",
         "Something failed; the message says what. `quintet check`: a finding is a failure.",
     ),
-    (Exit::Usage, "usage", "The command line or the configuration is wrong. Nothing was started."),
+    (
+        Exit::Usage,
+        "usage",
+        "The command line or the configuration is wrong. Nothing was started. `quintet upgrade`: the new program did not take over; the old one still serves.",
+    ),
     (
         Exit::App,
         "app",
-        "The app could not be imported; its traceback was shown. `quintet reload`: the old code still serves.",
+        "The app could not be imported; its traceback was shown. `quintet reload`, `quintet upgrade`: the old code still serves.",
     ),
     (Exit::Bind, "bind", "An address could not be bound: in use, not of this machine, or not permitted."),
-    (Exit::NotRunning, "not running", "`status`, `reload`, `stop`: no instance of this project is running."),
+    (
+        Exit::NotRunning,
+        "not running",
+        "`status`, `reload`, `stop`, `upgrade`: no instance of this project is running.",
+    ),
 ];
 
 impl From<Exit> for std::process::ExitCode {

@@ -1,7 +1,7 @@
-//! `quintet reload` and `quintet stop`, and how every command finds a running instance.
+//! `quintet reload`, `quintet stop` and `quintet upgrade`, and how every command finds a running instance.
 
 use std::env;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::ArgMatches;
@@ -83,6 +83,32 @@ pub(crate) fn stop(matches: &ArgMatches) -> Result<Exit> {
         Ok(text) => done(&text),
         Err(error) => Err(not_reached(error, &instance)),
     }
+}
+
+/// The command.
+pub(crate) fn upgrade(matches: &ArgMatches) -> Result<Exit> {
+    let instance = find(matches)?;
+    let program = matches.get_one::<PathBuf>("program").map(|path| absolute(path));
+    let config = &instance.config;
+    // The new program starts all its workers, a few at a time; each may take its start.
+    let workers = config.workers.count.unwrap_or(1).max(status_workers(&instance));
+    let patience = (config.workers.start_timeout + MARGIN) * (workers + 1);
+    match client::upgrade(&instance.runtime_dir, program, patience, progress) {
+        Ok(text) => done(&text),
+        Err(ClientError::Failed(text)) => {
+            anstream::eprintln!("{text}");
+            // What is not the app's own traceback comes as we write errors ourselves.
+            let exit = if text.starts_with("error: ") { Exit::Usage } else { Exit::App };
+            let failure = Failure::new(exit, "the upgrade failed; the old program is still serving");
+            Err(failure.hint("mend what is shown above, then run `quintet upgrade` again"))
+        }
+        Err(error) => Err(not_reached(error, &instance)),
+    }
+}
+
+/// As the instance, which is somewhere else, understands it.
+fn absolute(path: &Path) -> PathBuf {
+    env::current_dir().map_or_else(|_| path.to_path_buf(), |here| here.join(path))
 }
 
 /// Stopping, or gone by now.

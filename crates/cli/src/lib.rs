@@ -35,7 +35,12 @@ use crate::failure::{Failure, Result};
 pub fn main() -> ExitCode {
     let matches = args::command().get_matches();
     let exit = dispatch(&matches).unwrap_or_else(|failure| {
-        anstream::eprint!("{}", failure.render(Style::COLOUR));
+        // Of a program that is to take over, the instance that started it tells.
+        let shown = matches!(failure, Failure::Shown(_))
+            || ctl_supervisor::tell_elder(&failure.render(Style::default()));
+        if !shown {
+            anstream::eprint!("{}", failure.render(Style::COLOUR));
+        }
         failure.exit()
     });
     exit.into()
@@ -50,6 +55,7 @@ fn dispatch(matches: &ArgMatches) -> Result<Exit> {
         Some(("status", matches)) => status::run(matches),
         Some(("reload", matches)) => instance::reload(matches),
         Some(("stop", matches)) => instance::stop(matches),
+        Some(("upgrade", matches)) => instance::upgrade(matches),
         Some(("version", matches)) => pages::version(matches),
         Some(("help", matches)) => pages::help(matches),
         Some(("internal-gateway", _)) => gateway::run(),

@@ -222,7 +222,9 @@ pub(crate) fn banner(decided: &Decided) -> Vec<String> {
 
 fn end(outcome: Outcome) -> Result<Exit> {
     match outcome {
-        Outcome::Stopped => Ok(Exit::Success),
+        Outcome::Stopped | Outcome::HandedOver => Ok(Exit::Success),
+        // As the program ended that has taken over: any code, not only ours. Nothing is left to be dropped.
+        Outcome::Ended { code } => std::process::exit(i32::from(code)),
         Outcome::AppFailed => Err(Failure::Shown(Exit::App)),
         Outcome::Failed(problem) => {
             let exit = if problem.unbound { Exit::Bind } else { Exit::Failure };

@@ -79,6 +79,16 @@ pub fn stop(
     to_the_end(ask(runtime_dir, &Command::Stop, timeout)?, progress)
 }
 
+/// The listeners to a newer program; `None`: the one that lies where the running one was started from. As [`reload`].
+pub fn upgrade(
+    runtime_dir: &Path,
+    program: Option<PathBuf>,
+    timeout: Duration,
+    progress: impl FnMut(&str),
+) -> Result<String, ClientError> {
+    to_the_end(ask(runtime_dir, &Command::Upgrade { program }, timeout)?, progress)
+}
+
 fn to_the_end(replies: Replies, mut progress: impl FnMut(&str)) -> Result<String, ClientError> {
     for reply in replies {
         match reply? {

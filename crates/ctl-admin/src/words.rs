@@ -256,7 +256,9 @@ pub enum FromGateway {
     },
     /// Counters.
     Status(GatewayStatus),
-    /// `Drain` is done; the process exits.
+    /// `HandOver`: nothing is accepted here any more.
+    Moved,
+    /// `Drain` or `HandOver` is done; the process exits.
     Drained,
     /// The admin HTTP was asked to do this.
     Asked(Command),

@@ -5,6 +5,7 @@
 mod children;
 mod clients;
 mod cpu;
+mod heir;
 mod memory;
 mod signals;
 mod start;
@@ -22,18 +23,20 @@ use rustix::process::{Pid, Signal};
 
 use crate::event::{Action, ClientId, Event, Exit, Level, Who};
 use crate::house::House;
+use crate::peer::Peer;
 use crate::plan::{Outcome, Problem};
 use crate::state::State;
 use crate::systemd::Notifier;
 use crate::{proc, report};
 
-pub(crate) use children::Program;
+pub(crate) use children::{Program, kill_the_rest, reap};
+pub(crate) use signals::{Asks, SignalPipe, wait_for_signals};
 
 use children::Child;
 use clients::Clients;
 use cpu::Cpu;
+use heir::Successor;
 use memory::Scales;
-use signals::{Asks, SignalPipe};
 
 /// Longest sleep: a lost wake-up would cost this much, not the instance.
 const SLEEP_MAX: Duration = Duration::from_secs(60);
@@ -47,6 +50,8 @@ enum Source {
     Gateway,
     Template(u32),
     Worker(u32),
+    Heir,
+    Elder,
 }
 
 pub(crate) struct Driver {
@@ -57,6 +62,11 @@ pub(crate) struct Driver {
     gateway: Option<Child>,
     templates: BTreeMap<u32, Child>,
     workers: BTreeMap<u32, Child>,
+    heir: Option<Child>,
+    /// The instance whose heir we are, until it has gone.
+    elder: Option<Peer>,
+    /// The heir that has taken over.
+    successor: Option<Successor>,
     /// Who has ended while a fork was under way and is nobody we know: a worker may die before its template has said that it
     /// is there.
     strangers: BTreeMap<u32, Exit>,
@@ -74,19 +84,32 @@ pub(crate) struct Driver {
 }
 
 impl Driver {
-    pub(crate) fn new(house: House, control: UnixListener, seed: u64) -> Result<Self, Problem> {
+    pub(crate) fn new(
+        house: House,
+        control: UnixListener,
+        elder: Option<(Peer, Vec<u32>)>,
+        seed: u64,
+    ) -> Result<Self, Problem> {
         let problem = |error: io::Error| {
             Problem::new("the supervisor cannot listen to signals and commands").detail(error.to_string())
         };
         let now = Instant::now();
         let notifier = Notifier::from_env();
+        let mut state = State::new(house.settings(), seed, now);
+        let elder = elder.map(|(peer, staff)| {
+            state.inherits(&staff);
+            peer
+        });
         Ok(Self {
-            state: State::new(house.settings(), seed, now),
+            state,
             signals: signals::register().map_err(problem)?,
             clients: Clients::new(control).map_err(problem)?,
             gateway: None,
             templates: BTreeMap::new(),
             workers: BTreeMap::new(),
+            heir: None,
+            elder,
+            successor: None,
             strangers: BTreeMap::new(),
             inherited: proc::children_of(std::process::id()).into_iter().collect(),
             next_alive: notifier.watchdog().map(|every| now + every),
@@ -106,7 +129,7 @@ impl Driver {
         loop {
             if let Some(outcome) = self.outcome.take() {
                 self.farewell();
-                return outcome;
+                return self.retire(outcome);
             }
             match self.wait() {
                 Ok(ready) => ready.into_iter().for_each(|(source, flags)| self.attend(source, flags)),
@@ -175,7 +198,10 @@ impl Driver {
         // Before workers: a fork is known before the worker speaks.
         let templates = self.templates.iter().map(|(number, child)| (Source::Template(*number), &child.peer));
         let workers = self.workers.iter().map(|(number, child)| (Source::Worker(*number), &child.peer));
-        for (source, peer) in clients.chain(gateway).chain(templates).chain(workers) {
+        let heir = self.heir.iter().map(|child| (Source::Heir, &child.peer));
+        let elder = self.elder.iter().map(|peer| (Source::Elder, peer));
+        for (source, peer) in clients.chain(gateway).chain(templates).chain(workers).chain(heir).chain(elder)
+        {
             if peer.has_ended() {
                 continue;
             }
@@ -197,13 +223,21 @@ impl Driver {
         let writable = flags.contains(PollFlags::OUT);
         match source {
             Source::Signal(index) => match self.signals[index].take() {
-                Some(Asks::Stop) => self.feed(Event::StopSignal),
+                Some(Asks::Stop) => {
+                    self.hand_on(Signal::TERM);
+                    self.feed(Event::StopSignal);
+                }
                 // The terminal was closed: nobody is left who could stop us with Ctrl-C.
                 Some(Asks::Reload) if self.on_terminal && !is_terminal() => self.feed(Event::StopSignal),
-                Some(Asks::Reload) => self.feed(Event::ReloadSignal),
+                Some(Asks::Reload) => {
+                    self.hand_on(Signal::HUP);
+                    self.feed(Event::ReloadSignal);
+                }
                 Some(Asks::Reap) => self.reap(),
                 None => {}
             },
+            Source::Heir => self.heir_speaks(writable),
+            Source::Elder => self.elder_speaks(writable),
             Source::Listener => self.clients.accept(Instant::now()),
             Source::Client(id) => {
                 if writable {
@@ -258,6 +292,9 @@ impl Driver {
             self.feed(Event::Exited { who: Who::Gateway, exit });
             return;
         }
+        if self.heir_ended(pid, exit) {
+            return;
+        }
         let of = |all: &BTreeMap<u32, Child>| {
             all.iter().find(|(_, child)| child.pid == Some(pid)).map(|(number, _)| *number)
         };
@@ -283,6 +320,7 @@ impl Driver {
             Who::Gateway => self.gateway.as_ref(),
             Who::Template(template) => self.templates.get(&template),
             Who::Worker(worker) => self.workers.get(&worker),
+            Who::Heir => self.heir.as_ref(),
         };
         if let Some(child) = child {
             child.signal(signal);
@@ -323,6 +361,12 @@ impl Driver {
             Action::ReadConfig => return Some(Event::ConfigRead(self.house.read_config())),
             Action::StopListening => self.house.stop_listening(),
             Action::Exit(outcome) => self.outcome = Some(outcome),
+            Action::SpawnHeir { .. }
+            | Action::TellHeir(_)
+            | Action::TellElder(_)
+            | Action::HandOver { .. }
+            | Action::Reclaim
+            | Action::TakeOver => return self.act_on_succession(action),
             told => self.tell(told),
         }
         None
@@ -340,7 +384,7 @@ impl Driver {
                 }
             }
             Action::Serving { app, after } => self.house.show_banner(&app, after),
-            Action::ShowFailure(failure) => report::show(&report::failure(&failure)),
+            Action::ShowFailure(failure) => self.show_failure(report::failure(&failure)),
             Action::Log(level, text) => log(level, &text),
             Action::Notify(news) => self.notifier.tell(news),
             _ => {}
@@ -353,7 +397,8 @@ impl Driver {
         for id in ids {
             self.clients.flush(id);
         }
-        children::kill_the_rest(&self.inherited);
+        self.inherited.extend(self.successor_number());
+        kill_the_rest(&self.inherited);
     }
 }
 

@@ -1,6 +1,7 @@
 //! What the state machine hears and what it asks for. No I/O, no clock.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use ctl_admin::words::{
@@ -8,6 +9,7 @@ use ctl_admin::words::{
 };
 
 use crate::plan::{Outcome, Problem};
+use crate::upgrade::{FromHeir, ToHeir};
 
 /// A connection to `control.sock`, numbered by the driver.
 pub(crate) type ClientId = u64;
@@ -19,6 +21,8 @@ pub(crate) enum Who {
     /// Numbered from 1 through the life of the instance, as workers are.
     Template(u32),
     Worker(u32),
+    /// The instance that a newer program starts to take our place.
+    Heir,
 }
 
 impl fmt::Display for Who {
@@ -27,6 +31,7 @@ impl fmt::Display for Who {
             Self::Gateway => f.write_str("the gateway"),
             Self::Template(_) => f.write_str("the template"),
             Self::Worker(worker) => write!(f, "worker {worker}"),
+            Self::Heir => f.write_str("the new program"),
         }
     }
 }
@@ -100,6 +105,14 @@ pub(crate) enum Event {
     Cpu(f32),
     /// A look at a worker's proportional memory.
     Weighed { worker: u32, bytes: u64 },
+    /// The heir speaks.
+    Heir(FromHeir),
+    /// The elder, whose heir we are, speaks.
+    Elder(ToHeir),
+    /// It does not any more.
+    ElderGone,
+    /// The answer to [`Action::TakeOver`]: the unix listeners that are ours now.
+    TookOver(Result<Vec<String>, Problem>),
     /// Somebody at `control.sock` asks.
     Asked { client: ClientId, command: Command },
     /// SIGTERM or SIGINT.
@@ -169,6 +182,20 @@ pub(crate) enum Action {
         gateway: Option<GatewayStatus>,
     },
     ReadConfig,
+    /// Start a newer program as our heir; `None`: the one that lies where ours was started from.
+    SpawnHeir {
+        program: Option<PathBuf>,
+    },
+    TellHeir(ToHeir),
+    TellElder(FromHeir),
+    /// The heir has our names, and owns these unix listeners.
+    HandOver {
+        kept: Vec<String>,
+    },
+    /// An heir has ended that may have taken some of our names.
+    Reclaim,
+    /// Take the elder's names.
+    TakeOver,
     /// Give the client listeners up: from now on connections are refused.
     StopListening,
     /// Requests are served from now on.
@@ -198,6 +225,8 @@ pub(crate) enum Notify {
     Ready,
     Reloading,
     Stopping,
+    /// This process is the main one from now on.
+    Successor(u32),
 }
 
 /// Why a worker did not become ready.

@@ -135,7 +135,8 @@ impl House {
     /// For the one who comes after us: what it inherits, but for the socket to us; and the open descriptors.
     pub(crate) fn heritage(&self, parent_stays: bool) -> (Heritage, Vec<Arc<OwnedFd>>) {
         let bound = || self.listeners.iter().chain([&self.admin]);
-        let sockets = bound().map(|bound| Socket { fd: inherit::number(&bound.fd), name: bound.name.clone() });
+        let sockets =
+            bound().map(|bound| Socket { fd: inherit::number(&bound.fd), name: bound.name.clone() });
         let lock = self.runtime_dir.lock();
         let heritage = Heritage {
             elder: -1,
@@ -144,6 +145,7 @@ impl House {
             runtime_dir: self.runtime_dir.path().to_path_buf(),
             ordinal: self.ordinal + 1,
             sockets: sockets.collect(),
+            staff: Vec::new(),
             parent_stays,
         };
         (heritage, bound().map(|bound| Arc::clone(&bound.fd)).chain([Arc::clone(lock)]).collect())

@@ -24,6 +24,7 @@ mod report;
 mod runtime_dir;
 mod state;
 mod systemd;
+mod upgrade;
 mod user;
 
 use std::path::Path;
@@ -31,9 +32,11 @@ use std::path::Path;
 use ctl_config::Config;
 
 pub use plan::{Outcome, Problem, ReloadConfig, RunPlan};
+pub use upgrade::tell_elder;
 
 use driver::Driver;
 use house::House;
+use upgrade::Heritage;
 
 /// What would keep an instance from starting with this configuration, of the things that only the supervisor knows:
 /// the workers' user, and whether the runtime directory may be trusted. Changes nothing.
@@ -58,8 +61,10 @@ pub fn run(plan: RunPlan) -> Outcome {
     limits::raise_open_files();
     let adopts = limits::adopt_orphans();
     let build = || {
-        let (house, control) = House::build(plan, adopts)?;
-        Driver::new(house, control, limits::seed())
+        let heritage = Heritage::from_env()?;
+        let elder = heritage.as_ref().map(|from| Ok((from.elder_peer()?, from.staff.clone()))).transpose()?;
+        let (house, control) = House::build(plan, adopts, heritage)?;
+        Driver::new(house, control, elder, limits::seed())
     };
     match build() {
         Ok(driver) => driver.run(),

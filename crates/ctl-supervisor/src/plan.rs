@@ -108,6 +108,13 @@ pub enum Outcome {
     AppFailed,
     /// It cannot run; not printed yet, the caller shows it.
     Failed(Problem),
+    /// A newer program serves in its place, and nobody waits for this process.
+    HandedOver,
+    /// The same; this process has stayed until that one ended.
+    Ended {
+        /// Its exit code; after a signal 128 and the signal's number.
+        code: u8,
+    },
 }
 
 impl Outcome {
@@ -115,7 +122,8 @@ impl Outcome {
     /// bound, 1 anything else.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Stopped => 0,
+            Self::Stopped | Self::HandedOver => 0,
+            Self::Ended { code } => *code,
             Self::AppFailed => 3,
             Self::Failed(problem) if problem.unbound => 4,
             Self::Failed(_) => 1,

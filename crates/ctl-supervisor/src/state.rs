@@ -23,6 +23,7 @@ mod stop;
 mod template;
 #[cfg(test)]
 mod tests;
+mod upgrade;
 mod worker;
 
 use std::collections::BTreeMap;
@@ -41,6 +42,7 @@ use reload::Reload;
 use scale::Crew;
 use stop::Stop;
 use template::Templates;
+use upgrade::{Elder, Heir};
 use worker::Step;
 pub(crate) use worker::Worker;
 
@@ -95,6 +97,11 @@ pub(crate) struct State {
     reload: Option<Reload>,
     /// A reload asked for while another one runs (or before the start is over), and who waits for it.
     queued_reload: Option<Vec<ClientId>>,
+    heir: Option<Heir>,
+    /// Who waits for the end of an upgrade, and what they are told.
+    upgraded: Option<(Vec<ClientId>, String)>,
+    /// `None`: this instance has its names, and takes nobody's place any more.
+    elder: Option<Elder>,
     stop: Option<Stop>,
     status: Option<(Instant, Vec<ClientId>)>,
     over: bool,
@@ -107,6 +114,8 @@ pub(crate) fn phase_name(state: &State) -> &'static str {
         "draining"
     } else if state.active.is_none() {
         "starting"
+    } else if state.heir.is_some() {
+        "upgrading"
     } else if state.reload.is_some() {
         "reloading"
     } else {
@@ -133,6 +142,9 @@ impl State {
             recycling: Recycling::new(seed),
             reload: None,
             queued_reload: None,
+            heir: None,
+            upgraded: None,
+            elder: None,
             stop: None,
             status: None,
             over: false,
@@ -176,6 +188,8 @@ impl State {
                 }
                 self.worker_event("started", worker);
             }
+            Event::Spawned { who: Who::Heir, pid } => self.heir_spawned(pid),
+            Event::SpawnFailed { who: Who::Heir, problem } => self.heir_not_spawned(&problem),
             Event::SpawnFailed { who: Who::Gateway, problem } => self.gateway_not_spawned(problem, now),
             Event::SpawnFailed { who: Who::Template(template), problem } => {
                 self.template_not_spawned(template, problem, now);
@@ -186,6 +200,11 @@ impl State {
             Event::Exited { who: Who::Gateway, exit } => self.gateway_exited(exit, now),
             Event::Exited { who: Who::Template(template), exit } => self.template_exited(template, exit, now),
             Event::Exited { who: Who::Worker(worker), exit } => self.worker_exited(worker, exit, now),
+            Event::Exited { who: Who::Heir, exit } => self.heir_exited(exit),
+            Event::Heir(said) => self.heir_said(said, now),
+            Event::Elder(said) => self.elder_said(said),
+            Event::ElderGone => self.elder_gone(now),
+            Event::TookOver(taken) => self.took_over(taken, now),
             Event::Gateway(said) => self.gateway_said(said, now),
             Event::Template { template, said } => self.template_said(template, said, now),
             Event::Worker { worker, said: FromWorker::Ready { app } } => self.worker_ready(worker, app, now),
@@ -211,8 +230,15 @@ impl State {
         let missing = if self.missing().is_some() { self.crashes.waits_until(now) } else { None };
         let listening = self.stop.as_ref().and_then(Stop::deadline);
         let gateway = self.gateway.deadline(now);
-        let due =
-            [status, missing, listening, self.recycle_deadline(now), self.template_deadline(now), gateway];
+        let due = [
+            self.heir_deadline(),
+            status,
+            missing,
+            listening,
+            self.recycle_deadline(now),
+            self.template_deadline(now),
+            gateway,
+        ];
         workers.chain(due.into_iter().flatten()).min()
     }
 
@@ -224,6 +250,7 @@ impl State {
         self.overdue_gateway(now);
         self.overdue_templates(now);
         self.overdue_workers(now);
+        self.overdue_heir(now);
         self.overdue_status(now);
         if self.stop.is_some() {
             self.settle_stop(now);
@@ -235,6 +262,7 @@ impl State {
             self.settle_reload(now);
             self.retire_templates(now);
             self.start_missing(now);
+            self.settle_elder();
         }
     }
 
@@ -243,12 +271,7 @@ impl State {
             Command::Status => self.status_asked(client, now),
             Command::Reload => self.reload_asked(client, now),
             Command::Stop => self.stop_asked(client, now),
-            Command::Upgrade { .. } => {
-                if let Some(client) = client {
-                    let text = "this build cannot be upgraded in place yet".to_owned();
-                    self.reply(&[client], &Reply::Failed { text });
-                }
-            }
+            Command::Upgrade { program } => self.upgrade_asked(client, program.clone(), now),
         }
     }
 
@@ -269,7 +292,9 @@ impl State {
         if serving == 0 {
             let after = now.saturating_duration_since(self.began);
             self.out.push(Action::Serving { app: app.clone(), after });
-            self.out.push(Action::Notify(Notify::Ready));
+            if self.elder.is_none() {
+                self.out.push(Action::Notify(Notify::Ready));
+            }
         }
         self.active = Some((generation, app));
     }

@@ -68,6 +68,11 @@ impl Notifier {
         Self { socket, watchdog: watchdog.filter(|every| !every.is_zero()) }
     }
 
+    /// Is there a service manager that can be told of another main process?
+    pub(crate) fn is_heard(&self) -> bool {
+        self.socket.is_some()
+    }
+
     pub(crate) fn watchdog(&self) -> Option<Duration> {
         self.watchdog
     }
@@ -91,6 +96,7 @@ impl Notifier {
                 let usec = now.tv_sec * 1_000_000 + now.tv_nsec / 1_000;
                 self.send(&format!("RELOADING=1\nMONOTONIC_USEC={usec}\nSTATUS=reloading"));
             }
+            Notify::Successor(pid) => self.send(&format!("MAINPID={pid}")),
             Notify::Stopping => self.send("STOPPING=1\nSTATUS=finishing the requests in flight"),
         }
     }

@@ -59,6 +59,8 @@ pub(crate) struct Heritage {
     pub(crate) ordinal: u32,
     /// Client listeners and the admin socket.
     pub(crate) sockets: Vec<Socket>,
+    /// How many workers each pool has.
+    pub(crate) staff: Vec<u32>,
     /// A process that does not go away hands on the signals: the first elder of all.
     pub(crate) parent_stays: bool,
 }
@@ -103,7 +105,8 @@ impl Heritage {
     /// What this process has inherited. `None`: it is nobody's heir.
     pub(crate) fn from_env() -> Result<Option<Self>, Problem> {
         let Some(text) = env::var_os(ENV) else { return Ok(None) };
-        let problem = |detail: String| Problem::new(format!("{ENV} is set, but not by an upgrade")).detail(detail);
+        let problem =
+            |detail: String| Problem::new(format!("{ENV} is set, but not by an upgrade")).detail(detail);
         let text = text.into_string().map_err(|_| problem("it is not text".to_owned()))?;
         serde_json::from_str(&text).map(Some).map_err(|error| problem(error.to_string()))
     }

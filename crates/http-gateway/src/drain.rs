@@ -36,6 +36,11 @@ impl Drain {
         *self.0.borrow() != Phase::Serving
     }
 
+    /// Does another process listen instead?
+    pub fn has_moved(&self) -> bool {
+        *self.0.borrow() == Phase::Moved
+    }
+
     /// Resolves when nothing is to be accepted any more. Otherwise as [`Self::begun`].
     pub async fn listened(&mut self) {
         let _gone = self.0.wait_for(|&phase| phase >= Phase::Moved).await;

@@ -41,6 +41,12 @@ const ASKED_MAX: usize = 8;
 /// hears of the end with an answer, and never sends a request into a connection that is being closed.
 const MOVE_GRACE: Duration = Duration::from_secs(5);
 
+/// Why a WebSocket is closed (RFC 6455, 7.4.1, and the registry that it opened for 1012): a client may come again at once.
+const SERVICE_RESTART: u16 = 1012;
+
+/// The process ends and nobody takes its place.
+const GOING_AWAY: u16 = 1001;
+
 /// Takes possession of an inherited descriptor; the caller knows how.
 pub type Take<'a> = &'a dyn Fn(i32) -> io::Result<OwnedFd>;
 
@@ -181,6 +187,11 @@ impl Running {
                 Some(command) = ears.asked.recv() => control.send(&FromGateway::Asked(command)).await,
             }
         };
+        if moves {
+            self.drain.send_replace(Phase::Moved);
+            self.reactors.unlistened().await;
+            control.send(&FromGateway::Moved).await;
+        }
         let drained = async { if moves { self.move_out().await } else { self.drain().await } };
         tokio::pin!(drained);
         loop {
@@ -214,7 +225,7 @@ impl Running {
         // What lasts has its grace, then it is ended in order.
         tokio::select! {
             in_time = &mut drained => return in_time,
-            () = tokio::time::sleep(self.config.workers.long_lived_grace) => self.links.dismiss_all(),
+            () = tokio::time::sleep(self.config.workers.long_lived_grace) => self.links.dismiss_all(GOING_AWAY),
         }
         drained.await
     }
@@ -229,16 +240,29 @@ impl Running {
         control.send(&told(news)).await;
     }
 
-    /// Another gateway accepts from now on. Connections that are in use end with their next answer, so that no request is
+    /// Another gateway accepts by now. Connections that are in use end with their next answer, so that no request is
     /// lost on one that is closed at the same moment; then as a drain.
     async fn move_out(&self) -> bool {
         let patience = self.config.server.drain_timeout;
-        self.drain.send_replace(Phase::Moved);
-        if self.reactors.drained(MOVE_GRACE.min(patience)).await {
-            return true;
+        let idle_for = MOVE_GRACE.min(patience);
+        let drained = self.reactors.drained(idle_for + patience);
+        let idle = tokio::time::sleep(idle_for);
+        let lasting = tokio::time::sleep(self.config.workers.long_lived_grace);
+        tokio::pin!(drained, idle, lasting);
+        let (mut waits, mut lasts) = (true, true);
+        loop {
+            tokio::select! {
+                in_time = &mut drained => return in_time,
+                () = &mut idle, if waits => {
+                    waits = false;
+                    self.drain.send_replace(Phase::Draining);
+                }
+                () = &mut lasting, if lasts => {
+                    lasts = false;
+                    self.links.dismiss_all(SERVICE_RESTART);
+                }
+            }
         }
-        self.drain.send_replace(Phase::Draining);
-        self.reactors.drained(patience).await
     }
 
     async fn act(&self, message: ToGateway, control: &mut Control) {

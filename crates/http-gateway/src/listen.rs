@@ -113,12 +113,17 @@ impl Reactors {
         self.census.open()
     }
 
+    /// Resolves when nothing is accepted any more. Cancel safe.
+    pub async fn unlistened(&self) {
+        self.accepting.closed().await;
+    }
+
     /// Resolves when the drain has begun and no connection is left, or when `timeout` is over. Says whether all
     /// ended by themselves.
     pub async fn drained(&self, timeout: Duration) -> bool {
         let over = async {
             // Nobody is forgotten who waits to be accepted while the last of the others goes.
-            self.accepting.closed().await;
+            self.unlistened().await;
             self.census.empty().await;
         };
         tokio::time::timeout(timeout, over).await.is_ok()

@@ -192,6 +192,9 @@ impl Stacks {
 
     /// The thread that serves the request; 0 when it is none of ours.
     fn owner(&self, request_id: &str) -> u64 {
+        if request_id.is_empty() {
+            return 0;
+        }
         let mut serving = self.serving.iter().map(|serving| lock(serving));
         serving.find(|serving| serving.request_id == request_id.as_bytes()).map_or(0, |serving| serving.ident)
     }

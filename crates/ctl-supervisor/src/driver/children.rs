@@ -20,8 +20,15 @@ use crate::proc;
 const CONTROL_FD: &str = "QUINTET_CONTROL_FD";
 
 /// Ours alone; a child that believed them would think that systemd speaks to it.
-const NOT_INHERITED: [&str; 6] =
-    ["LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"];
+const NOT_INHERITED: [&str; 7] = [
+    "LISTEN_FDS",
+    "LISTEN_PID",
+    "LISTEN_FDNAMES",
+    "NOTIFY_SOCKET",
+    "WATCHDOG_USEC",
+    "WATCHDOG_PID",
+    crate::upgrade::ENV,
+];
 
 /// A program to run.
 pub(crate) struct Program<'a> {
@@ -99,7 +106,7 @@ pub(super) fn number(pid: Pid) -> u32 {
 }
 
 /// The next child that has ended, our own or one that we have adopted (we are the subreaper, or process 1).
-pub(super) fn reap() -> Option<(Pid, Exit)> {
+pub(crate) fn reap() -> Option<(Pid, Exit)> {
     loop {
         match rustix::process::wait(WaitOptions::NOHANG) {
             Ok(Some((pid, status))) => return Some((pid, exit_of(status))),
@@ -121,7 +128,7 @@ fn exit_of(status: WaitStatus) -> Exit {
 
 /// Kills whatever is still there at the end: helpers of the app that have outlived their worker and were adopted.
 /// Spares the children in `inherited`, which this process had before it became a supervisor.
-pub(super) fn kill_the_rest(inherited: &BTreeSet<u32>) {
+pub(crate) fn kill_the_rest(inherited: &BTreeSet<u32>) {
     /// A killed process hands its own children to us, so there may be more than one turn.
     const TURNS_MAX: u32 = 16;
     while reap().is_some() {}

@@ -45,6 +45,11 @@ impl Clients {
         Ok(Self { listener, open: BTreeMap::new(), last: 0 })
     }
 
+    /// Takes the listener of another; those who are here stay.
+    pub(super) fn listen_as(&mut self, other: Self) {
+        self.listener = other.listener;
+    }
+
     pub(super) fn listener(&self) -> Option<&UnixListener> {
         (self.open.len() < CLIENTS_MAX).then_some(&self.listener)
     }

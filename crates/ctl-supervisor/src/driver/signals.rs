@@ -3,12 +3,14 @@
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
+use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM};
 
 /// What a signal asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Asks {
+pub(crate) enum Asks {
     Stop,
     Reload,
     /// A child has ended.
@@ -17,7 +19,7 @@ pub(super) enum Asks {
 
 /// One signal's pipe. Signals that come while it is unread are one signal, as the kernel's own are.
 #[derive(Debug)]
-pub(super) struct SignalPipe {
+pub(crate) struct SignalPipe {
     read: UnixStream,
     asks: Asks,
     id: signal_hook::SigId,
@@ -32,7 +34,7 @@ impl SignalPipe {
     }
 
     /// Empties the pipe; what the signal asks for, if it came.
-    pub(super) fn take(&mut self) -> Option<Asks> {
+    pub(crate) fn take(&mut self) -> Option<Asks> {
         let mut bytes = [0; 64];
         let mut came = false;
         while let Ok(1..) = self.read.read(&mut bytes) {
@@ -52,6 +54,14 @@ impl Drop for SignalPipe {
     fn drop(&mut self) {
         signal_hook::low_level::unregister(self.id);
     }
+}
+
+/// Until one of them has come, or the time is over.
+pub(crate) fn wait_for_signals(signals: &[SignalPipe], patience: Duration) {
+    let mut fds: Vec<PollFd<'_>> = signals.iter().map(|signal| PollFd::new(signal, PollFlags::IN)).collect();
+    let patience = Timespec { tv_sec: patience.as_secs() as i64, tv_nsec: 0 };
+    // Interrupted, or out of memory: the caller looks at the signals and comes again.
+    let _ = poll(&mut fds, Some(&patience));
 }
 
 pub(super) fn register() -> io::Result<Vec<SignalPipe>> {

@@ -37,8 +37,9 @@ impl Inherited {
 
     /// Number and name of each that systemd had passed to the first instance.
     pub(super) fn of_systemd(&mut self) -> Vec<(RawFd, String)> {
-        let (systemd, others) =
-            std::mem::take(&mut self.sockets).into_iter().partition(|socket| socket.name.starts_with(OF_SYSTEMD));
+        let (systemd, others) = std::mem::take(&mut self.sockets)
+            .into_iter()
+            .partition(|socket| socket.name.starts_with(OF_SYSTEMD));
         self.sockets = others;
         let systemd: Vec<Socket> = systemd;
         systemd.into_iter().map(|socket| (socket.fd, socket.name)).collect()
@@ -64,8 +65,11 @@ mod tests {
 
     #[test]
     fn sockets_are_found_by_name_once() {
-        let mut inherited =
-            Inherited::new(vec![socket(-1, "systemd:web"), socket(-1, "127.0.0.1:80"), socket(-1, "systemd:api")]);
+        let mut inherited = Inherited::new(vec![
+            socket(-1, "systemd:web"),
+            socket(-1, "127.0.0.1:80"),
+            socket(-1, "systemd:api"),
+        ]);
         assert_eq!(inherited.of_systemd(), [(-1, "systemd:web".to_owned()), (-1, "systemd:api".to_owned())]);
         assert!(inherited.take("127.0.0.1:81").unwrap().is_none());
         assert!(inherited.take("127.0.0.1:80").is_err(), "there, but not open");

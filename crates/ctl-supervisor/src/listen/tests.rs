@@ -15,6 +15,10 @@ fn tcp(host: &str, port: u16) -> BindAddress {
     BindAddress::Tcp { host: host.into(), port }
 }
 
+fn bind_all(config: &Config) -> Result<Vec<Bound>, Problem> {
+    super::bind_all(config, &mut Inherited::default())
+}
+
 fn port_of(bound: &Bound) -> u16 {
     bound.url.rsplit_once(':').unwrap().1.parse().unwrap()
 }

@@ -38,7 +38,7 @@ impl SocketFile {
 
     /// The name of a socket that was inherited: not ours before [`Self::own`].
     pub(crate) fn inherited(path: &Path) -> Self {
-        Self { owned: false, ..Self::new(path) }
+        Self { path: path.to_path_buf(), identity: identity(path), owned: false }
     }
 
     /// From now on it is removed with us.

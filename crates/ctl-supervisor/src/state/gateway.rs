@@ -131,6 +131,7 @@ impl State {
             }
             FromGateway::PoolWanted { pool } => self.wake(pool, now),
             FromGateway::Status(status) => self.answer_status(Some(status)),
+            FromGateway::Moved => self.upgraded(),
             FromGateway::Drained => {
                 if let Some(leaving) = &mut self.gateway.leaving {
                     leaving.deadline = leaving.deadline.min(now + EXIT_GRACE);
@@ -162,6 +163,7 @@ impl State {
         self.answer_status(None);
         self.forget_online(now);
         if self.stop.is_some() {
+            self.upgraded();
             if exit != Exit::Code(0) && leaving.is_some_and(|leaving| leaving.step == Step::Asked) {
                 self.log(Level::Error, format!("the gateway (pid {pid}) died while draining: {exit}"));
             }
@@ -246,6 +248,7 @@ impl State {
             Who::Worker(worker) => {
                 self.workers.remove(&worker);
             }
+            Who::Heir => self.heir_exited(Exit::Signal(crate::event::SIGKILL)),
         }
     }
 }

@@ -39,6 +39,14 @@ impl State {
             self.reply(client.as_slice(), &Reply::Failed { text });
             return;
         }
+        if self.heir.is_some() {
+            let text =
+                "error: there is no reload\ndetail: an upgrade is under way, which brings new code as well"
+                    .to_owned();
+            self.log(Level::Warn, "no reload: an upgrade is under way, which brings new code as well");
+            self.reply(client.as_slice(), &Reply::Failed { text });
+            return;
+        }
         if self.reload.is_some() || self.active.is_none() {
             let first = if self.active.is_none() { "the start" } else { "the reload that runs" };
             let text = format!("waiting for {first} to end first");

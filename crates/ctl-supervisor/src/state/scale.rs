@@ -65,6 +65,14 @@ impl State {
         notes.collect()
     }
 
+    /// An heir begins with as many workers as its elder has for the load that there is.
+    pub(super) fn begin_with(&mut self, staff: &[u32]) {
+        for ((crew, pool), had) in self.staff.iter_mut().zip(&self.settings.pools).zip(staff) {
+            crew.wanted = (*had).max(pool.min).min(pool.max);
+            crew.scaler = Scaler::new(crew.wanted);
+        }
+    }
+
     /// A reload has changed the bounds; what scaling has found stays within them.
     pub(super) fn fit_staff(&mut self) {
         for (crew, pool) in self.staff.iter_mut().zip(&self.settings.pools) {

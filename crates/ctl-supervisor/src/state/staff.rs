@@ -24,6 +24,11 @@ impl State {
         self.staff.iter().map(|crew| crew.wanted).sum()
     }
 
+    /// By pool, for an heir to begin with.
+    pub(crate) fn staff(&self) -> Vec<u32> {
+        self.staff.iter().map(|crew| crew.wanted).collect()
+    }
+
     fn pools(&self) -> impl Iterator<Item = (u16, u32)> {
         // There are at most POOLS_MAX of them, see ctl-config.
         (0..).zip(self.staff.iter().map(|crew| crew.wanted))

@@ -29,13 +29,20 @@ pub(super) struct Stop {
     hurries: u32,
     /// When the last wish was heard.
     heard: Instant,
+    /// An heir serves: a first signal is meant for it, not for the requests that are still finished here.
+    handed_over: bool,
     /// Until then the listeners are kept, for load balancers that have not noticed yet. `None`: given up already.
     listens_until: Option<Instant>,
 }
 
 impl Stop {
     pub(super) fn new(outcome: Outcome, clients: Vec<ClientId>, now: Instant) -> Self {
-        Self { outcome, clients, hurries: 0, heard: now, listens_until: None }
+        Self { outcome, clients, hurries: 0, heard: now, handed_over: false, listens_until: None }
+    }
+
+    /// An heir serves in our place.
+    pub(super) fn of_succession(now: Instant) -> Self {
+        Self { handed_over: true, ..Self::new(Outcome::HandedOver, Vec::new(), now) }
     }
 
     pub(super) fn deadline(&self) -> Option<Instant> {
@@ -51,6 +58,10 @@ impl State {
         };
         let Some(client) = client else {
             if now < stop.heard + SAME_WISH {
+                return;
+            }
+            if std::mem::take(&mut stop.handed_over) {
+                stop.heard = now;
                 return;
             }
             // A second signal: urgent. A third: at once.
@@ -76,13 +87,8 @@ impl State {
         let mut stop = Stop::new(Outcome::Stopped, client.into_iter().collect(), now);
         stop.listens_until = Some(now + self.settings.drain_delay);
         self.stop = Some(stop);
-        let starting =
-            self.workers.iter().filter(|(_, worker)| worker.ready.is_none() && worker.leaving.is_none());
-        let starting: Vec<u32> = starting.map(|(number, _)| *number).collect();
-        for number in starting {
-            self.send_off(number, Step::Term, TERM_GRACE, now);
-        }
-        self.send_off_templates(Step::Term, TERM_GRACE, now);
+        self.dismiss_beginners(now);
+        self.stop_heir(now);
         if self.gateway.runs() && self.active.is_some() {
             self.out.push(Action::TellGateway(ToGateway::Drain));
             let grace = self.settings.drain_delay + self.settings.drain_timeout + DRAIN_SLACK;
@@ -92,6 +98,17 @@ impl State {
         }
     }
 
+    /// Nobody is started any more, and who has not begun to serve never will.
+    pub(super) fn dismiss_beginners(&mut self, now: Instant) {
+        let starting =
+            self.workers.iter().filter(|(_, worker)| worker.ready.is_none() && worker.leaving.is_none());
+        let starting: Vec<u32> = starting.map(|(number, _)| *number).collect();
+        for number in starting {
+            self.send_off(number, Step::Term, TERM_GRACE, now);
+        }
+        self.send_off_templates(Step::Term, TERM_GRACE, now);
+    }
+
     /// Everything that still runs is signalled.
     pub(super) fn hurry(&mut self, step: Step, now: Instant) {
         let grace = if step == Step::Kill { KILL_WAIT } else { HURRY_GRACE };
@@ -99,6 +116,7 @@ impl State {
             self.send_off_gateway(step, grace, now);
         }
         self.send_off_templates(step, grace, now);
+        self.send_off_heir(step, grace, now);
         let slower = self
             .workers
             .iter()
@@ -126,7 +144,7 @@ impl State {
             self.out.push(Action::TellWorkerExit { worker: number });
             self.send_off(number, Step::Asked, EXIT_GRACE, now);
         }
-        if !self.workers.is_empty() || self.templates.are_left() {
+        if !self.workers.is_empty() || self.templates.are_left() || self.heir.is_some() {
             return;
         }
         self.answer_status(None);

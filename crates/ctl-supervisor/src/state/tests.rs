@@ -4,13 +4,15 @@ use std::time::{Duration, Instant};
 
 use ctl_admin::words::{AppReport, Command, FromGateway, FromWorker, Reply, ToGateway};
 
-use crate::event::{Action, Event, Exit, Level, Place, Pool, RecycleLimits, Settings, Who};
+use crate::event::{Action, Event, Exit, Level, Notify, Place, Pool, RecycleLimits, Settings, Who};
 use crate::plan::{Outcome, Problem};
+use crate::upgrade::FromHeir;
 
 use super::State;
 
 mod births;
 mod scaling;
+mod upgrade;
 
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
@@ -133,6 +135,17 @@ fn words(actions: &[Action]) -> String {
             Action::Terminate(Who::Worker(worker)) => format!("term{worker}"),
             Action::Kill(Who::Gateway) => "kill-gateway".to_owned(),
             Action::Kill(Who::Worker(worker)) => format!("kill{worker}"),
+            Action::Terminate(Who::Heir) => "term-heir".to_owned(),
+            Action::Kill(Who::Heir) => "kill-heir".to_owned(),
+            Action::SpawnHeir { .. } => "heir".to_owned(),
+            Action::TellHeir(message) => format!("heir:{message:?}"),
+            Action::TellElder(FromHeir::Progress { .. }) => return None,
+            Action::TellElder(message) => format!("elder:{message:?}"),
+            Action::HandOver { kept } => format!("give-names{kept:?}"),
+            Action::Reclaim => "reclaim".to_owned(),
+            Action::TakeOver => "take-names".to_owned(),
+            Action::Notify(Notify::Successor(pid)) => format!("mainpid{pid}"),
+            Action::TellGateway(ToGateway::HandOver) => "hand-over".to_owned(),
             Action::TellGateway(_)
             | Action::Log(..)
             | Action::Notify(_)

@@ -27,7 +27,9 @@ impl Origin {
         let here = env::current_dir().ok();
         let named = args.next().map(PathBuf::from).filter(|name| name.components().count() > 1);
         let named = named.and_then(|name| Some(here.as_deref()?.join(name))).filter(|name| name.exists());
-        let dir = env::var_os("PWD").map(PathBuf::from).filter(|dir| dir.is_absolute() && is_same(dir, Path::new(".")));
+        let dir = env::var_os("PWD")
+            .map(PathBuf::from)
+            .filter(|dir| dir.is_absolute() && is_same(dir, Path::new(".")));
         Self { program: named.or_else(|| env::current_exe().ok()), args: args.collect(), dir: dir.or(here) }
     }
 
@@ -102,7 +104,7 @@ mod tests {
         let origin = Origin::of_this_process();
         let detail = |path: &str| origin.program(Some(Path::new(path))).unwrap_err().detail;
         assert!(detail("/nowhere/quintet").contains("No such file"));
-        assert_eq!(detail("/etc/hostname"), "it is no program");
+        assert_eq!(detail(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml")), "it is no program");
         assert_eq!(detail("/tmp"), "it is no program");
         assert_eq!(detail("quintet"), "the path is not absolute");
     }

@@ -122,6 +122,10 @@ impl Gateway {
                 say(&self.control, &FromGateway::Status(status));
             }
             ToGateway::Drain if script("gateway") == "endless" => {}
+            ToGateway::HandOver => {
+                say(&self.control, &FromGateway::Moved);
+                exit(0);
+            }
             ToGateway::Drain => {
                 say(&self.control, &FromGateway::Drained);
                 exit(0);

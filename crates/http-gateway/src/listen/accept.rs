@@ -84,7 +84,8 @@ impl<S: Service> Acceptor<S> {
     /// ours, and to close the socket before it is accepted would reset it.
     pub(super) async fn run(mut self) {
         self.accept_until_drain().await;
-        if !*self.gate.borrow() {
+        // Another process may accept what is still at the door.
+        if !*self.gate.borrow() || self.drain.has_moved() {
             return;
         }
         let last_call = tokio::time::Instant::now() + LAST_CALL;

@@ -9,6 +9,7 @@ use crate::event::{Action, ClientId, Event, Exit, Pool, RecycleLimits, Settings,
 use crate::plan::{Outcome, Problem};
 use crate::state::reload::Reload;
 use crate::state::{State, Worker, phase_name};
+use crate::upgrade::FromHeir;
 
 use super::births::Births;
 
@@ -69,6 +70,8 @@ pub(super) enum Later {
     WorkerEnds(u32, Exit),
     /// It is known by now that the whole process hangs in C.
     WorkerHangs(u32),
+    HeirSays(u32, FromHeir),
+    HeirEnds(u32, Exit),
 }
 
 pub(super) struct World {
@@ -80,6 +83,8 @@ pub(super) struct World {
     order: u64,
     gateway: Option<(u32, bool)>,
     gateways: u32,
+    heir: Option<u32>,
+    heirs: u32,
     pub(super) births: Births,
     pub(super) workers: BTreeMap<u32, FakeWorker>,
     pub(super) used: BTreeSet<u32>,
@@ -116,6 +121,8 @@ impl World {
             order: 0,
             gateway: None,
             gateways: 0,
+            heir: None,
+            heirs: 0,
             births: Births::new(&mut dice),
             workers: BTreeMap::new(),
             used: BTreeSet::new(),
@@ -205,6 +212,16 @@ impl World {
                 let said = FromWorker::Ready { app: Box::new(AppReport::default()) };
                 self.feed(Event::Worker { worker: number, said });
             }
+            Later::HeirSays(number, said) => {
+                if self.heir == Some(number) {
+                    self.feed(Event::Heir(said));
+                }
+            }
+            Later::HeirEnds(number, exit) => {
+                if self.heir.take_if(|known| *known == number).is_some() {
+                    self.feed(Event::Exited { who: Who::Heir, exit });
+                }
+            }
             Later::WorkerHangs(worker) => {
                 let Some(known) = self.workers.get_mut(&worker) else { return };
                 // It serves nobody, told to go or not.
@@ -286,6 +303,7 @@ impl World {
                     match who {
                         Who::Gateway => {}
                         Who::Template(template) => self.births.remove(template),
+                        Who::Heir => self.heir = None,
                         Who::Worker(worker) => drop(self.workers.remove(&worker)),
                     }
                 } else {
@@ -315,11 +333,44 @@ impl World {
                 self.after(Duration::ZERO, Later::Event(Event::ConfigRead(read)));
             }
             Action::Exit(outcome) => self.end = Some(outcome),
-            Action::StopListening
+            Action::SpawnHeir { .. } => self.spawn_heir(),
+            Action::TellHeir(_) => {
+                // It has said that it serves, and ends before it has the names.
+                let delay = self.dice.ms(1, 12_000);
+                self.after(delay, Later::HeirEnds(self.heirs, Exit::Signal(11)));
+            }
+            Action::HandOver { .. } | Action::TakeOver | Action::TellElder(_) => {
+                panic!("no heir comes so far here")
+            }
+            Action::Reclaim
+            | Action::StopListening
             | Action::Serving { .. }
             | Action::ShowFailure(_)
             | Action::Log(..)
             | Action::Notify(_) => {}
+        }
+    }
+
+    /// One that never takes over, for one reason or another.
+    fn spawn_heir(&mut self) {
+        self.heirs += 1;
+        assert!(self.heir.is_none(), "one at a time");
+        if self.dice.chance(20) {
+            let problem = Problem::new("no such program");
+            self.after(Duration::ZERO, Later::Event(Event::SpawnFailed { who: Who::Heir, problem }));
+            return;
+        }
+        self.heir = Some(self.heirs);
+        self.after(Duration::ZERO, Later::Event(Event::Spawned { who: Who::Heir, pid: self.heirs }));
+        let delay = self.dice.ms(1, 90_000);
+        match self.dice.next() % 4 {
+            0 => self.after(delay, Later::HeirEnds(self.heirs, Exit::Code(1))),
+            1 => {
+                let said = FromHeir::Failed { text: "error: no".to_owned() };
+                self.after(delay, Later::HeirSays(self.heirs, said));
+            }
+            2 => self.after(delay, Later::HeirSays(self.heirs, FromHeir::Serves)),
+            _ => {}
         }
     }
 
@@ -332,6 +383,7 @@ impl World {
                 }
             }
             Who::Template(template) => self.after(delay, Later::TemplateEnds(template, exit)),
+            Who::Heir => self.after(delay, Later::HeirEnds(self.heirs, exit)),
             Who::Worker(worker) => {
                 if let Some(known) = self.workers.get_mut(&worker) {
                     known.told = true;
@@ -379,6 +431,7 @@ impl World {
                     }
                 }
             }
+            ToGateway::HandOver => panic!("no heir comes so far here"),
             ToGateway::Drain => {
                 assert!(self.stopping);
                 if let Some((number, _)) = self.gateway.filter(|_| !self.dice.chance(self.misfortune.deaf)) {
@@ -429,6 +482,7 @@ impl World {
                 }
             }
             (4, _) => self.feed(Event::ReloadSignal),
+            (7, _) if self.dice.chance(50) => self.ask(Command::Upgrade { program: None }),
             (7, _) => self.strike_templates(),
             (8 | 9, _) if self.gateway.is_some_and(|(_, ready)| ready) => self.crowd(),
             (5 | 6, _) => self.ask(Command::Reload),

@@ -64,8 +64,8 @@ struct Known {
     active: Option<u32>,
     /// The app is called so that its workers have long links.
     is_asgi: bool,
-    /// The process ends: links that come are dismissed.
-    draining: bool,
+    /// The process ends: links that come are dismissed, for the same reason as the others.
+    draining: Option<u16>,
 }
 
 impl LongLinks {
@@ -92,8 +92,8 @@ impl LongLinks {
         }
         if retired {
             link.retire();
-        } else if draining {
-            link.dismiss_all(1001);
+        } else if let Some(code) = draining {
+            link.dismiss_all(code);
         }
         self.changed.notify_waiters();
     }
@@ -147,15 +147,15 @@ impl LongLinks {
         link.is_none_or(|link| !link.slots_gone())
     }
 
-    /// The process is about to end, and the grace of what lasts is over.
-    pub fn dismiss_all(&self) {
+    /// The process is about to end, and the grace of what lasts is over. `code` is what WebSockets are told.
+    pub fn dismiss_all(&self, code: u16) {
         let links: Vec<_> = {
             let mut known = self.known();
-            known.draining = true;
+            known.draining = Some(code);
             known.links.values().map(Arc::clone).collect()
         };
         for link in links {
-            link.dismiss_all(1001);
+            link.dismiss_all(code);
         }
     }
 

@@ -437,7 +437,7 @@ async fn when_the_process_ends_websockets_are_told_to_go() {
     let site = Site::new();
     let mut worker = site.worker(1, 9);
     let (mut driver, _) = site.websocket(&mut worker).await;
-    site.links.dismiss_all();
+    site.links.dismiss_all(1001);
     let said = timeout(SOON, driver.from_app.recv()).await.expect("in time");
     assert_eq!(said, Some(FromApp::Close { code: 1001, reason: "going away".into() }));
     assert!(matches!(site.begin(Exchange::WebSocket).await, Err(NoLink::Full)));
