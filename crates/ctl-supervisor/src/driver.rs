@@ -384,7 +384,7 @@ impl Driver {
                 }
             }
             Action::Serving { app, after } => self.house.show_banner(&app, after),
-            Action::ShowFailure(failure) => self.show_failure(report::failure(&failure)),
+            Action::ShowFailure(failure) => self.show_failure(&report::failure(&failure)),
             Action::Log(level, text) => log(level, &text),
             Action::Notify(news) => self.notifier.tell(news),
             _ => {}

@@ -49,7 +49,7 @@ impl Drain {
     /// Resolves when another process listens instead; never, when this one simply ends. Cancel safe.
     pub async fn moved(&mut self) {
         if self.0.wait_for(|&phase| phase == Phase::Moved).await.is_err() {
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     }
 

@@ -113,7 +113,7 @@ impl Driver {
             Ok(None) => {}
             Ok(Some(Ok(clients))) => self.clients.listen_as(clients),
             Ok(Some(Err(error))) => {
-                tracing::error!(%error, "nobody can reach this instance by its control socket")
+                tracing::error!(%error, "nobody can reach this instance by its control socket");
             }
             Err(problem) => {
                 let detail = problem.detail;
@@ -172,12 +172,12 @@ impl Driver {
     }
 
     /// The app does not import: the elder's log tells it, or ours when there is no elder.
-    pub(super) fn show_failure(&mut self, text: String) {
+    pub(super) fn show_failure(&mut self, text: &str) {
         match &mut self.elder {
             Some(elder) => {
-                elder.send(&FromHeir::Failed { text: text.trim_end().to_owned() }, "the old program")
+                elder.send(&FromHeir::Failed { text: text.trim_end().to_owned() }, "the old program");
             }
-            None => report::show(&text),
+            None => report::show(text),
         }
     }
 

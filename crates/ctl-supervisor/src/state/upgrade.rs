@@ -4,6 +4,7 @@
 //! the elder serves on. After it there is no way back, and the elder's end is a stop like any other (`stop.rs`), but that
 //! its gateway hands over instead of draining.
 
+use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -102,7 +103,7 @@ impl State {
         let mut text = format!("error: {}", problem.message);
         for (name, part) in [("detail", &problem.detail), ("hint", &problem.hint)] {
             if !part.is_empty() {
-                text.push_str(&format!("\n{name}: {part}"));
+                let _ = write!(text, "\n{name}: {part}");
             }
         }
         self.end_upgrade(text);

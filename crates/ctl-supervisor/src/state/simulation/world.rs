@@ -297,19 +297,7 @@ impl World {
                     self.ends(who, Exit::Signal(15), 2_000);
                 }
             }
-            Action::Kill(who) => {
-                // Now and then even SIGKILL has no effect; such a process counts for nothing any more.
-                if self.dice.chance(self.misfortune.deaf / 8) {
-                    match who {
-                        Who::Gateway => {}
-                        Who::Template(template) => self.births.remove(template),
-                        Who::Heir => self.heir = None,
-                        Who::Worker(worker) => drop(self.workers.remove(&worker)),
-                    }
-                } else {
-                    self.ends(who, Exit::Signal(9), 100);
-                }
-            }
+            Action::Kill(who) => self.kill(who),
             Action::Reply { client, reply } => {
                 assert!(self.waiting.contains_key(&client), "{reply:?} for nobody");
                 if !matches!(reply, Reply::Progress { .. }) {
@@ -348,6 +336,20 @@ impl World {
             | Action::ShowFailure(_)
             | Action::Log(..)
             | Action::Notify(_) => {}
+        }
+    }
+
+    /// Now and then even SIGKILL has no effect; such a process counts for nothing any more.
+    fn kill(&mut self, who: Who) {
+        if !self.dice.chance(self.misfortune.deaf / 8) {
+            self.ends(who, Exit::Signal(9), 100);
+            return;
+        }
+        match who {
+            Who::Gateway => {}
+            Who::Template(template) => self.births.remove(template),
+            Who::Heir => self.heir = None,
+            Who::Worker(worker) => drop(self.workers.remove(&worker)),
         }
     }
 
