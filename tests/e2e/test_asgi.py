@@ -120,6 +120,25 @@ def test_a_body_that_is_streamed_up_reaches_the_app_as_it_comes(asgi: Start) -> 
     assert site.post("/echo", content=iter([b"a" * 70_000, b"b"])).content == b"a" * 70_000 + b"b"
 
 
+def test_an_app_answers_while_the_body_comes(asgi: Start) -> None:
+    site = asgi(workers=1, env={"QUINTET_BUFFERS_REQUEST_STREAM": "/relay"})
+    raw = site.raw().request("POST /relay", "Transfer-Encoding: chunked")
+    for n in range(5):
+        raw.send("5\r\nhello\r\n")
+        if n == 0:
+            assert raw.head()[0] == "HTTP/1.1 200 OK"
+        assert (raw.line(), raw.line()) == (b"5", b"HELLO")
+    raw.send("0\r\n\r\n")
+    assert (raw.line(), raw.line()) == (b"0", b"")
+    assert raw.request("GET /hello").answer().text == "hello"
+    # A client that breaks off is heard of by the app, and gets no whole answer.
+    site.allow_log("cut|broke|completing")
+    raw = site.raw().request("POST /relay", "Transfer-Encoding: chunked").send("1\r\nx\r\nno chunk\r\n")
+    raw.head()
+    assert b"0\r\n\r\n" not in raw.rest()
+    wait_until(lambda: "the body broke off" in notes(site), 5, "the app hears of it")
+
+
 def test_a_client_that_leaves_is_noticed_by_the_app(site: Site) -> None:
     raw = site.raw().request("GET /wait")
     wait_until(lambda: site.status()["gateway"]["slots_busy"] == 1, 5, "it waits")

@@ -360,13 +360,14 @@ settings! {
         /// Length of that file; beyond it the worker waits for the client.
         response_disk: u64 = GIB,
             between("0", "1TiB", "it is held for each slow client");
-        /// Workers' threads that may be held up by slow clients at once; above, the slowest client is cut.
+        /// Slots that may be held up by slow clients at once, by slow reading or by slow sending where bodies are streamed; above, the
+        /// next one is cut.
         streaming_max: Option<u32> = None,
-            otherwise("half of all threads, at least one"),
-            between("1", "65535", "there are not more threads than that");
-        /// How long a slow client may hold up a worker's thread.
+            otherwise("half of all slots, at least one"),
+            between("1", "65535", "there are not more slots than that");
+        /// How long a slow client may hold up a slot.
         streaming_timeout: Duration = Duration::from_secs(300),
-            between("1s", "1d", "a thread has to come back");
+            between("1s", "1d", "a slot has to come back");
         /// Where these files are; they have no name and vanish with the process.
         dir: Option<PathBuf> = None,
             otherwise("the system's temporary directory"), example("\"/var/tmp\"");

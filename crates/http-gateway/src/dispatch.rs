@@ -140,11 +140,11 @@ impl Dispatcher {
             checkout.is_for(&trail.request_id);
             let outcome = match request.payload {
                 Payload::Stream(len) => self.streamed(&mut checkout, request, *len, body).await,
-                _ => self.attempt(&mut checkout, request, body).await,
+                _ => self.attempt(&mut checkout, request, body).await.map(|received| (received, None)),
             };
             let worker = checkout.worker();
             match outcome {
-                Ok(received) => return self.answer(checkout, received, trail),
+                Ok((received, rest)) => return self.answer(checkout, received, rest, trail),
                 Err(Lost::Final(failure)) => return Err(failure),
                 Err(Lost::Untouched) if dead < DEAD_SLOTS_MAX => {
                     checkout.lose();

@@ -40,4 +40,5 @@ pub mod spool;
 #[cfg(test)]
 mod testing;
 pub mod tls;
+pub mod upload;
 pub mod websocket;

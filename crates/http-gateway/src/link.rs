@@ -172,9 +172,28 @@ impl Slot {
         self.noted(received).map(Some)
     }
 
-    /// Sends what is queued as far as that goes without waiting; the end of the exchange sends the rest.
-    pub fn try_flush(&mut self) {
-        self.sending.try_flush(&self.stream);
+    /// Does the worker wait for more of a streamed request body?
+    pub fn owes_body(&self) -> bool {
+        self.request_open
+    }
+
+    /// Is something queued that is not sent yet?
+    pub fn is_sending(&self) -> bool {
+        !self.sending.is_empty()
+    }
+
+    /// What the worker says next; meanwhile sends what is queued. `None`: all is sent.
+    pub async fn receive_and_send(&mut self) -> Result<Option<Received>, SlotError> {
+        if self.is_sending() { self.progress().await } else { self.receive().await.map(Some) }
+    }
+
+    /// No more of a streamed request body will come. Sent as far as that goes without waiting; the end of the exchange sends
+    /// the rest.
+    pub fn break_off_body(&mut self) {
+        if self.request_open {
+            self.queue_body(&[], Flags::ABORT);
+            self.sending.try_flush(&self.stream);
+        }
     }
 
     /// What a frame means here, and whether the exchange is over with it.

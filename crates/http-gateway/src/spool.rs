@@ -26,9 +26,11 @@ use tokio::sync::Notify;
 
 use crate::link::long::{End, Item, LongStream};
 use crate::message::{FileBody, Headers};
+use crate::upload::Upload;
 pub(crate) use hold::Hold;
 pub use hold::HoldLimits;
-pub use pump::{PumpLimits, pump};
+pub use pump::PumpLimits;
+pub(crate) use pump::pump;
 
 /// Memory that all spools together may take; above it they go to disk at once. Many clients that are slow at the
 /// same time are the normal case behind mobile networks, and must not take the host down.
@@ -67,7 +69,7 @@ pub fn spool(limits: SpoolLimits) -> (Writer, BodyStream) {
         Arc::new(Shared { state: Mutex::default(), to_reader: Notify::new(), to_writer: Notify::new() });
     (
         Writer { shared: Arc::clone(&shared), limits },
-        BodyStream { source: Source::Spool(shared), trailers: None },
+        BodyStream { source: Source::Spool(shared), trailers: None, upload: None },
     )
 }
 
@@ -119,6 +121,7 @@ impl Shared {
 pub struct BodyStream {
     source: Source,
     trailers: Option<Headers>,
+    upload: Option<Upload>,
 }
 
 /// Where it comes from.
@@ -136,7 +139,7 @@ impl std::fmt::Debug for BodyStream {
 impl BodyStream {
     /// The rest of an exchange on the long link, behind its head.
     pub(crate) fn long(stream: LongStream) -> Self {
-        Self { source: Source::Long(stream), trailers: None }
+        Self { source: Source::Long(stream), trailers: None, upload: None }
     }
 
     /// The next piece as soon as there is one; `None` at the end. Cancel safe. A piece must have been sent (or
@@ -171,6 +174,16 @@ impl BodyStream {
                 };
             },
         }
+    }
+
+    /// The app goes on reading its request while it answers.
+    pub(crate) fn attach(&mut self, upload: Upload) {
+        self.upload = Some(upload);
+    }
+
+    /// What the app still wants of its request, for the driver.
+    pub fn take_upload(&mut self) -> Option<Upload> {
+        self.upload.take()
     }
 
     /// Fields behind the body, once, after its end.

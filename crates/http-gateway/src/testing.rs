@@ -19,7 +19,8 @@ use crate::message::{
     AnsweredBy, Body, Connection, Exchange, FileBody, Headers, RequestBody, RequestHead, Response, Service,
     Trail,
 };
-use crate::spool::{Aborted, SpoolLimits, spool};
+use crate::spool::{Aborted, HoldLimits, SpoolLimits, spool};
+use crate::upload::{Rest, Waits, upload};
 use crate::websocket::frame::{Opcode, put_head, unmask};
 use crate::websocket::{self, Answer, FromApp, FromClient, MessageType};
 
@@ -68,6 +69,28 @@ pub(crate) fn with_trailers() -> Body {
     Body::Stream(reader)
 }
 
+/// An app that answers each piece of its request's body as it comes, in capitals.
+pub(crate) fn relay() -> Body {
+    let limits = SpoolLimits { memory_bytes: 1 << 20, disk_bytes: 0, dir: std::env::temp_dir() };
+    let (mut writer, mut reader) = spool(limits);
+    let hold = HoldLimits { held: Duration::from_secs(60), held_max: None };
+    let (upload, mut coming) = upload(Rest { left: 1000, waits: Waits::new(hold) });
+    reader.attach(upload);
+    tokio::spawn(async move {
+        let end = loop {
+            match coming.next("test").await {
+                Ok(Some(piece)) => {
+                    let _the_client_may_be_gone = writer.push(piece.to_ascii_uppercase().into(), || {}).await;
+                }
+                Ok(None) => break Ok(()),
+                Err(()) => break Err(Aborted),
+            }
+        };
+        writer.end(end);
+    });
+    Body::Stream(reader)
+}
+
 pub(crate) fn response(status: u16, body: Body) -> Response {
     let trail = Trail {
         started: Instant::now(),
@@ -103,6 +126,7 @@ impl Service for Answers {
                 let body = FileBody { file: Arc::new(file), offset: 1, len: FILE_BYTES as u64 };
                 return response(200, Body::File(body));
             }
+            b"/relay" => return response(200, relay()),
             b"/hints" => {
                 body.inform(103, &extra()).await;
                 return response(200, with_trailers());

@@ -10,13 +10,15 @@ use crate::link::{Head, Received};
 use crate::message::{AnsweredBy, Body, Response, Trail};
 use crate::queue::CheckedOut;
 use crate::spool::{self, Aborted, PumpLimits, pump};
+use crate::upload::{Rest, upload};
 
 impl Dispatcher {
-    /// Complete answers free their slot at once; for the others a task of its own empties the slot into a spool.
+    /// Complete answers free their slot at once (what is left of a request's body is broken off then); for the others a task of its own empties the slot into a spool.
     pub(super) fn answer(
         &self,
         checkout: CheckedOut,
         received: Received,
+        rest: Option<Rest>,
         trail: &mut Trail,
     ) -> Result<Response, Failure> {
         let worker = checkout.worker();
@@ -51,7 +53,7 @@ impl Dispatcher {
             drop(checkout);
             if body.is_empty() { Body::Empty } else { Body::Bytes(body) }
         } else {
-            Body::Stream(self.stream(checkout, body, flags, trail))
+            Body::Stream(self.stream(checkout, body, flags, rest, trail))
         };
         Ok(Response { status, reason, headers, body, close: false, trail: trail.clone() })
     }
@@ -61,16 +63,22 @@ impl Dispatcher {
         checkout: CheckedOut,
         first: bytes::Bytes,
         flags: Flags,
+        rest: Option<Rest>,
         trail: &Trail,
     ) -> spool::BodyStream {
-        let (mut writer, stream) = spool::spool(self.spool.clone());
+        let (mut writer, mut stream) = spool::spool(self.spool.clone());
         writer.start(first);
         if flags.is_abort() {
             drop(checkout);
             writer.end(Err(Aborted));
         } else {
             let limits = PumpLimits { app: checkout.app_timeout(), ..self.pump };
-            tokio::spawn(pump(checkout, writer, limits, trail.request_id.clone()));
+            let coming = rest.map(|rest| {
+                let (upload, coming) = upload(rest);
+                stream.attach(upload);
+                coming
+            });
+            tokio::spawn(pump(checkout, writer, coming, limits, trail.request_id.clone()));
         }
         stream
     }

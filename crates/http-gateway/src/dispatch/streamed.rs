@@ -1,22 +1,18 @@
 //! Request bodies that are streamed to the app as they arrive (`buffers.request_stream`).
 //!
-//! While we send we listen, so that two sides with full buffers never wait for each other. An app that answers
-//! before it has read all does not get the rest: that is how a refused upload ends at once.
+//! While we send we listen, so that two sides with full buffers never wait for each other. An app may begin its answer before
+//! it has read all, and read on; when the answer has ended the rest is broken off: that is how a refused upload ends at once.
 
 use std::time::Duration;
 
 use py_link::{Exchange, Flags};
 use tokio::time::{Instant, sleep_until, timeout};
-use tracing::warn;
 
 use super::{Dispatcher, Failure, Hints, Lost, Ready};
 use crate::link::{Received, RequestBodySource, Slot};
 use crate::message::{BodyError, RequestBody};
 use crate::queue::CheckedOut;
-use crate::spool::{Hold, HoldLimits};
-
-/// Waiting for the client in all, after which an upload counts as slow. A network's own pauses and a phone in a tunnel stay below.
-const SLOW_AFTER: Duration = Duration::from_secs(5);
+use crate::upload::{Rest, Waits};
 
 /// What one step of the upload brought.
 enum Step {
@@ -28,15 +24,14 @@ enum Step {
 }
 
 impl Dispatcher {
-    /// Streams the body; returns the first frame of the answer. When that comes before the end of the body the
-    /// rest is broken off (`ABORT`): an app that answers early, mostly to refuse, does not want it.
+    /// Streams the body; returns the first frame of the answer, and what is left of the body if the app may still want it.
     pub(super) async fn streamed<B: RequestBody>(
         &self,
         checkout: &mut CheckedOut,
         request: &Ready<'_>,
         len: Option<u64>,
         body: &mut B,
-    ) -> Result<Received, Lost> {
+    ) -> Result<(Received, Option<Rest>), Lost> {
         let app_timeout = checkout.app_timeout();
         let slot = checkout.slot();
         let start = py_link::Body::Stream { len };
@@ -47,56 +42,27 @@ impl Dispatcher {
             Ok(sent) => sent.map_err(|error| Self::lost(&error, request))?,
             Err(_) => return Err(Self::timed_out(checkout, request)),
         }
-        let mut left = self.body_bytes_max;
+        let mut rest = Rest { left: self.body_bytes_max, waits: Waits::new(self.pump.hold) };
         let mut hints = Hints::default();
-        let mut waits = Waits { limits: self.pump.hold, waited: Duration::ZERO, hold: Hold::default() };
         loop {
-            match step(slot, request, body, &mut left, &mut waits, app_timeout).await? {
+            match step(slot, request, body, &mut rest, app_timeout).await? {
                 Step::Sent => {}
                 Step::BodyEnded => break,
                 Step::Stalled => return Err(Self::timed_out(checkout, request)),
                 Step::Answered(Received::Hints(fields)) => hints.pass(&fields, body).await,
+                // Flushing may have been left in the middle: the pump goes on with it.
+                Step::Answered(Received::Head(head)) if head.flags == Flags::NONE && slot.owes_body() => {
+                    return Ok((Received::Head(head), Some(rest)));
+                }
                 Step::Answered(received) => {
-                    slot.queue_body(&[], Flags::ABORT);
-                    slot.try_flush();
-                    return Ok(received);
+                    slot.break_off_body();
+                    return Ok((received, None));
                 }
             }
         }
         // All is sent: from here on it is like any other request.
-        Self::first(checkout, request, body, Instant::now() + app_timeout).await
-    }
-}
-
-/// How long an upload has held its slot without need. A client that sends little at a time could hold it as long as it liked:
-/// each pause is short, and `timeouts.body` is for each.
-struct Waits {
-    limits: HoldLimits,
-    /// Without the current pause.
-    waited: Duration,
-    hold: Hold,
-}
-
-impl Waits {
-    /// How long the current pause may last before something happens.
-    fn left(&self) -> Duration {
-        let until = if self.hold.has_begun() { self.limits.held } else { SLOW_AFTER.min(self.limits.held) };
-        until.saturating_sub(self.waited)
-    }
-
-    /// The upload has become slow, or too slow.
-    fn grow(&self, request_id: &str) -> Result<(), Lost> {
-        let why = if self.hold.has_begun() {
-            "a slow upload held a slot for `buffers.streaming_timeout`"
-        } else {
-            self.hold.begin();
-            if !self.hold.is_one_too_many(&self.limits) {
-                return Ok(());
-            }
-            "too many slots are held by slow clients (`buffers.streaming_max`)"
-        };
-        warn!(request_id, "{why}: answered 408");
-        Err(Lost::Final(Failure::Body(BodyError::Timeout)))
+        let deadline = Instant::now() + app_timeout;
+        Self::first(checkout, request, body, deadline).await.map(|received| (received, None))
     }
 }
 
@@ -105,8 +71,7 @@ async fn step<B: RequestBody>(
     slot: &mut Slot,
     request: &Ready<'_>,
     body: &mut B,
-    left: &mut u64,
-    waits: &mut Waits,
+    rest: &mut Rest,
     patience: Duration,
 ) -> Result<Step, Lost> {
     let since = Instant::now();
@@ -117,13 +82,18 @@ async fn step<B: RequestBody>(
             received = slot.receive() => {
                 return received.map(Step::Answered).map_err(|error| Dispatcher::lost(&error, request));
             }
-            () = sleep_until(since + waits.left()) => waits.grow(request.origin.request_id)?,
+            () = sleep_until(since + rest.waits.left()) => {
+                if !rest.waits.grow(request.origin.request_id) {
+                    return Err(Lost::Final(Failure::Body(BodyError::Timeout)));
+                }
+            }
         }
     };
-    waits.waited += since.elapsed();
+    rest.waits.add(since.elapsed());
     let ended = match piece {
         Ok(Some(piece)) => {
-            *left = left
+            rest.left = rest
+                .left
                 .checked_sub(piece.len() as u64)
                 .ok_or(Lost::Final(Failure::Body(BodyError::TooLarge)))?;
             slot.queue_body(&piece, Flags::NONE);

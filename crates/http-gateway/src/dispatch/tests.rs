@@ -181,7 +181,14 @@ impl Site {
             };
             let request = Ready { head: &head, origin, payload: &payload };
             let mut trail = own_trail(Instant::now(), "id".into(), None);
-            dispatcher.dispatch(&request, &mut client, &mut trail).await
+            let mut answer = dispatcher.dispatch(&request, &mut client, &mut trail).await;
+            // As a protocol's driver does.
+            if let Ok(Response { body: Body::Stream(stream), .. }) = &mut answer
+                && let Some(mut upload) = stream.take_upload()
+            {
+                tokio::spawn(async move { upload.forward(&mut client).await });
+            }
+            answer
         })
     }
 }
@@ -451,6 +458,37 @@ async fn a_body_can_be_streamed() {
     }
     worker.answer(Flags::END, b"thanks").await;
     assert_eq!(text(answer.await.expect("ran")).await, "200 [X-App] thanks");
+}
+
+#[tokio::test]
+async fn an_app_can_answer_while_the_body_comes() {
+    let site = Site::new();
+    let mut worker = site.worker(1);
+    let client =
+        Client { pieces: vec![b"one", b"two", b"three"], leaves: false, pause: Duration::from_millis(20) };
+    let answer = site.send(b"POST", Payload::Stream(None), client);
+    worker.request().await;
+    assert_eq!(worker.frame().await, Some((Kind::RequestBody, Flags::NONE, b"one".to_vec())));
+    worker.answer(Flags::NONE, b"ONE").await;
+    for piece in ["two", "three"] {
+        assert_eq!(worker.frame().await, Some((Kind::RequestBody, Flags::NONE, piece.as_bytes().to_vec())));
+        worker.send(Kind::ResponseBody, Flags::NONE, piece.to_uppercase().as_bytes()).await;
+    }
+    assert_eq!(worker.frame().await, Some((Kind::RequestBody, Flags::END, Vec::new())));
+    worker.send(Kind::ResponseBody, Flags::END, b".").await;
+    assert_eq!(text(answer.await.expect("ran")).await, "200 [X-App] ~ONETWOTHREE.");
+    // An answer that ends before its request breaks the rest off, and frees the slot.
+    let client = Client { pieces: vec![b"x"; 1000], leaves: false, pause: Duration::from_millis(5) };
+    let answer = site.send(b"POST", Payload::Stream(None), client);
+    worker.request().await;
+    worker.answer(Flags::NONE, b"no").await;
+    worker.send(Kind::ResponseBody, Flags::END, b" thanks").await;
+    assert_eq!(text(answer.await.expect("ran")).await, "200 [X-App] ~no thanks");
+    while worker.frame().await.is_some_and(|frame| !frame.1.is_abort()) {}
+    let next = site.send(b"GET", Payload::Empty, STAYS);
+    worker.request().await;
+    worker.answer(Flags::END, b"next").await;
+    assert_eq!(text(next.await.expect("ran")).await, "200 [X-App] next");
 }
 
 #[tokio::test]

@@ -57,6 +57,11 @@ impl BodyState {
         matches!(self.state, State::Done)
     }
 
+    /// Was the client asked to send it, if it waits for that?
+    pub(super) fn was_asked_for(&self) -> bool {
+        self.continue_left.is_empty()
+    }
+
     /// Can the connection be kept after the response? Known before its head is written.
     pub(super) fn allows_keep_alive(&self) -> bool {
         match self.state {

@@ -26,7 +26,7 @@ use super::body::{Body, BodyState};
 use super::date;
 use super::encode::{Asked, Framing, encode_head};
 use super::parse::{HeadLimits, HeadParser, Parsed, Refusal};
-use super::respond::{self, Ended};
+use super::respond::{self, Ended, How, Uploading};
 use super::stream::{Stream, StreamError};
 use super::transport::Transport;
 use super::upgrade;
@@ -219,9 +219,14 @@ async fn exchange<T: Transport, S: Service>(
         // RFC 9110, 15.2: a 1.0 client knows no informational responses.
         informs: parsed.head.version != Version::Http10,
     };
-    let response = shared.service.call(&shared.connection, &parsed.head, &mut body).await;
+    let mut response = shared.service.call(&shared.connection, &parsed.head, &mut body).await;
     let keep_alive = parsed.keep_alive && state.allows_keep_alive();
-    let kept = respond(stream, shared, Some((&parsed, keep_alive)), response).await;
+    let upload = match &mut response.body {
+        crate::message::Body::Stream(stream) if state.was_asked_for() => stream.take_upload(),
+        _ => None,
+    };
+    let upload = upload.map(|upload| Uploading { upload, state: &mut state, timeout: timeouts.body });
+    let kept = respond_while(stream, shared, Some((&parsed, keep_alive)), response, upload).await;
     match kept {
         Kept::Yes if state.drop_rest(stream).await => None,
         Kept::Broken => Some(Next::Broken),
@@ -243,7 +248,18 @@ pub(super) async fn respond<T: Transport, S: Service>(
     stream: &mut Stream<T>,
     shared: &Shared<S>,
     asked: Option<(&Parsed, bool)>,
+    response: Response,
+) -> Kept {
+    respond_while(stream, shared, asked, response, None).await
+}
+
+/// The same while the rest of the request's body comes in.
+async fn respond_while<T: Transport, S: Service>(
+    stream: &mut Stream<T>,
+    shared: &Shared<S>,
+    asked: Option<(&Parsed, bool)>,
     mut response: Response,
+    upload: Option<Uploading<'_>>,
 ) -> Kept {
     let (head, keep_alive) = match asked {
         Some((parsed, keep_alive)) => (Some(&parsed.head), keep_alive),
@@ -269,8 +285,8 @@ pub(super) async fn respond<T: Transport, S: Service>(
     let mut body_bytes_sent = 0;
     let body = std::mem::replace(&mut response.body, crate::message::Body::Empty);
     let trailers = framing == Framing::Chunked && head.is_some_and(|head| wants_trailers(&head.headers));
-    let timeout = shared.config.timeouts.write;
-    let ended = respond::send(stream, body, framing, trailers, timeout, &mut body_bytes_sent).await;
+    let how = How { trailers, timeout: shared.config.timeouts.write, upload };
+    let ended = respond::send(stream, body, framing, how, &mut body_bytes_sent).await;
     shared.service.finished(&Exchange {
         connection: &shared.connection,
         head,

@@ -5,13 +5,14 @@ use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
 
-use super::body::AHEAD_BYTES_MAX;
+use super::body::{AHEAD_BYTES_MAX, Body, BodyState};
 use super::encode::{Framing, chunk_head, last_chunk};
 use super::file;
 use super::stream::{Stream, StreamError};
 use super::transport::Transport;
-use crate::message::{Body, FileBody};
+use crate::message::{self, FileBody};
 use crate::spool::{Aborted, BodyStream, Piece};
+use crate::upload::Upload;
 
 /// Bodies and pieces up to this are copied behind the head, so that one plain write (or one TLS record) takes both;
 /// above, a gathering write is cheaper.
@@ -31,21 +32,21 @@ pub(super) enum Ended {
     Broken,
 }
 
-/// Writes the head that lies in `stream.output`, and `body` behind it as `framing` says; with the app's trailers if the client
-/// wants them.
+/// Writes the head that lies in `stream.output`, and `body` behind it as `framing` says; `how` is for
+/// streams only.
 pub(super) async fn send<T: Transport>(
     stream: &mut Stream<T>,
-    body: Body,
+    body: message::Body,
     framing: Framing,
-    trailers: bool,
-    timeout: Duration,
+    how: How<'_>,
     sent: &mut u64,
 ) -> Ended {
+    let timeout = how.timeout;
     let result = match (framing, body) {
-        (Framing::Nothing, _) | (_, Body::Empty) => {
+        (Framing::Nothing, _) | (_, message::Body::Empty) => {
             stream.write(&[], timeout, sent).await.map(|()| Ended::Whole)
         }
-        (_, Body::Bytes(bytes)) if bytes.len() <= COPY_BYTES_MAX => {
+        (_, message::Body::Bytes(bytes)) if bytes.len() <= COPY_BYTES_MAX => {
             stream.output.extend_from_slice(&bytes);
             let mut all = 0;
             let result = stream.write(&[], timeout, &mut all).await;
@@ -54,9 +55,11 @@ pub(super) async fn send<T: Transport>(
             }
             result.map(|()| Ended::Whole)
         }
-        (_, Body::Bytes(bytes)) => stream.write(&bytes, timeout, sent).await.map(|()| Ended::Whole),
-        (_, Body::File(body)) => file::send(stream, &body, timeout, sent).await.map(|()| Ended::Whole),
-        (_, Body::Stream(body)) => Sending { stream, framing, trailers, timeout, sent }.stream(body).await,
+        (_, message::Body::Bytes(bytes)) => stream.write(&bytes, timeout, sent).await.map(|()| Ended::Whole),
+        (_, message::Body::File(body)) => {
+            file::send(stream, &body, timeout, sent).await.map(|()| Ended::Whole)
+        }
+        (_, message::Body::Stream(body)) => Sending { stream, framing, how, sent }.stream(body).await,
     };
     result.unwrap_or_else(|_| {
         if framing == Framing::UntilClose {
@@ -66,12 +69,29 @@ pub(super) async fn send<T: Transport>(
     })
 }
 
+/// What else belongs to a response.
+pub(super) struct How<'a> {
+    /// The client wants the app's trailers.
+    pub(super) trailers: bool,
+    /// `timeouts.write`.
+    pub(super) timeout: Duration,
+    /// The app still reads its request.
+    pub(super) upload: Option<Uploading<'a>>,
+}
+
+/// A request body that goes on while the response does.
+pub(super) struct Uploading<'a> {
+    pub(super) upload: Upload,
+    pub(super) state: &'a mut BodyState,
+    /// `timeouts.body`.
+    pub(super) timeout: Duration,
+}
+
 /// A streamed body on its way.
 struct Sending<'a, T> {
     stream: &'a mut Stream<T>,
     framing: Framing,
-    trailers: bool,
-    timeout: Duration,
+    how: How<'a>,
     sent: &'a mut u64,
 }
 
@@ -100,7 +120,7 @@ impl<T: Transport> Sending<'_, T> {
             }
         }
         if self.framing == Framing::Chunked {
-            let trailers = body.take_trailers().filter(|_| self.trailers);
+            let trailers = body.take_trailers().filter(|_| self.how.trailers);
             last_chunk(&mut self.stream.output, trailers.as_ref());
         }
         self.flush().await?;
@@ -113,11 +133,27 @@ impl<T: Transport> Sending<'_, T> {
 
     async fn flush(&mut self) -> Result<(), StreamError> {
         // Pieces in the output buffer were counted when they were put there.
-        self.stream.write(&[], self.timeout, &mut 0).await
+        self.stream.write(&[], self.how.timeout, &mut 0).await
     }
 
-    /// The next piece, unless the client goes away before.
+    /// The next piece, unless the client goes away before. Meanwhile what it still sends of its body is taken. (Not while we
+    /// write: a client that does not read until it has sent everything is held up when our buffers and its are full.)
     async fn wait(&mut self, body: &mut BodyStream) -> Result<Option<Result<Piece, Aborted>>, StreamError> {
+        if let Some(Uploading { upload, state, timeout }) = &mut self.how.upload {
+            let mut request = Body {
+                stream: self.stream,
+                state,
+                timeout: *timeout,
+                write_timeout: *timeout,
+                informs: false,
+            };
+            tokio::select! {
+                biased;
+                piece = body.next() => return Ok(piece),
+                () = upload.forward(&mut request) => {}
+            }
+            self.how.upload = None;
+        }
         let mut next = pin!(body.next());
         poll_fn(|context| {
             if let Poll::Ready(piece) = next.as_mut().poll(context) {
@@ -154,8 +190,8 @@ impl<T: Transport> Sending<'_, T> {
                 self.stream.output.extend_from_slice(&bytes);
                 *self.sent += bytes.len() as u64;
             }
-            Piece::Bytes(bytes) => self.stream.write(&bytes, self.timeout, self.sent).await?,
-            Piece::File(body) => file::send(self.stream, &body, self.timeout, self.sent).await?,
+            Piece::Bytes(bytes) => self.stream.write(&bytes, self.how.timeout, self.sent).await?,
+            Piece::File(body) => file::send(self.stream, &body, self.how.timeout, self.sent).await?,
         }
         if self.framing == Framing::Chunked {
             self.stream.output.extend_from_slice(b"\r\n");

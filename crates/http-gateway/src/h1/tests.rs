@@ -101,6 +101,7 @@ impl Service for Fake {
             b"/stream" | b"/stream-excess" | b"/stream-short" | b"/stream-abort" | b"/stream-endless" => {
                 stream(head)
             }
+            b"/relay" => Response { body: testing::relay(), ..response(200, "") },
             b"/hints" => {
                 body.inform(103, &testing::extra()).await;
                 body.inform(103, &testing::extra()).await;

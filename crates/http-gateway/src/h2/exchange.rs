@@ -1,11 +1,13 @@
 //! One stream: its request body in, the service, its response out.
 
 use std::future::poll_fn;
+use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
 use ctl_config::Config;
+use futures_util::future::{Either, select};
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
 use http::request::Parts;
@@ -70,12 +72,26 @@ impl<S: Service> Exchanges<'_, S> {
             continue_due: expects_continue,
         };
         drop(parts);
-        let response = self.service.call(&self.connection, &head, &mut body).await;
-        // What the client still sends of its body is nobody's business any more: dropping it lets the window go, and
-        // after the response resets the stream with NO_ERROR (RFC 9113, 8.1).
-        let StreamBody { respond, incoming, .. } = body;
-        self.answer(respond, Some(&head), head_only, response).await;
-        drop(incoming);
+        let mut response = self.service.call(&self.connection, &head, &mut body).await;
+        let upload = match &mut response.body {
+            Body::Stream(stream) if !body.continue_due => stream.take_upload(),
+            _ => None,
+        };
+        // What the client still sends of its body is nobody's business any more, unless the app reads on: dropping it lets the
+        // window go, and after the response resets the stream with NO_ERROR (RFC 9113, 8.1).
+        let StreamBody { respond, incoming, patience, .. } = body;
+        let mut rest = RestOfBody { incoming, patience };
+        let answering = self.answer(respond, Some(&head), head_only, response);
+        if let Some(mut upload) = upload {
+            let answering = pin!(answering);
+            let uploading = pin!(upload.forward(&mut rest));
+            if let Either::Right(((), answering)) = select(answering, uploading).await {
+                answering.await;
+            }
+        } else {
+            answering.await;
+        }
+        drop(rest);
     }
 
     pub(super) async fn answer(
@@ -283,17 +299,7 @@ impl RequestBody for StreamBody {
             *head.status_mut() = http::StatusCode::CONTINUE;
             self.respond.send_informational(head).map_err(|_| BodyError::Gone)?;
         }
-        match timeout(self.patience, self.incoming.data()).await {
-            Ok(Some(Ok(bytes))) => {
-                // The window opens again as the service takes: how much it keeps is its own bound.
-                let _fails_when_reset = self.incoming.flow_control().release_capacity(bytes.len());
-                Ok(Some(bytes))
-            }
-            // Trailers, if any, are ignored.
-            Ok(None) => Ok(None),
-            Ok(Some(Err(_))) => Err(BodyError::Gone),
-            Err(_) => Err(BodyError::Timeout),
-        }
+        pull(&mut self.incoming, self.patience).await
     }
 
     async fn inform(&mut self, status: u16, headers: &Headers) {
@@ -309,5 +315,40 @@ impl RequestBody for StreamBody {
             Poll::Pending => Poll::Pending,
         })
         .await;
+    }
+}
+
+/// What comes of a request's body while it is answered.
+struct RestOfBody {
+    incoming: RecvStream,
+    patience: Duration,
+}
+
+impl RequestBody for RestOfBody {
+    fn length(&self) -> BodyLength {
+        BodyLength::Unknown
+    }
+
+    async fn chunk(&mut self) -> Result<Option<Bytes>, BodyError> {
+        pull(&mut self.incoming, self.patience).await
+    }
+
+    async fn closed(&mut self) {
+        // The answer notices.
+        std::future::pending::<()>().await;
+    }
+}
+
+async fn pull(incoming: &mut RecvStream, patience: Duration) -> Result<Option<Bytes>, BodyError> {
+    match timeout(patience, incoming.data()).await {
+        Ok(Some(Ok(bytes))) => {
+            // The window opens again as the service takes: how much it keeps is its own bound.
+            let _fails_when_reset = incoming.flow_control().release_capacity(bytes.len());
+            Ok(Some(bytes))
+        }
+        // Trailers, if any, are ignored.
+        Ok(None) => Ok(None),
+        Ok(Some(Err(_))) => Err(BodyError::Gone),
+        Err(_) => Err(BodyError::Timeout),
     }
 }

@@ -173,6 +173,23 @@ async fn hints_come_first_and_trailers_last() {
 }
 
 #[tokio::test]
+async fn an_answer_can_go_out_while_its_request_comes_in() {
+    let (send, _server, _client) = connect(|_| {}).await;
+    let mut send = send.ready().await.unwrap();
+    let (response, mut up) = send.send_request(request("POST", "/relay"), false).unwrap();
+    let mut down = timeout(SOON, response).await.expect("no head").unwrap().into_body();
+    for piece in ["one", "two"] {
+        up.send_data(Bytes::from_static(piece.as_bytes()), false).unwrap();
+        let answered = timeout(SOON, down.data()).await.expect("no piece").unwrap().unwrap();
+        assert_eq!(answered, piece.to_uppercase());
+    }
+    up.send_data(Bytes::new(), true).unwrap();
+    // An empty frame is the end.
+    assert_eq!(timeout(SOON, down.data()).await.expect("no end").unwrap().unwrap(), "");
+    assert!(down.is_end_stream());
+}
+
+#[tokio::test]
 async fn head_has_the_length_and_no_body() {
     let (send, _server, _client) = connect(|_| {}).await;
     let (status, headers, body) = ask(&send, request("HEAD", "/"), b"").await.unwrap();

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use ctl_telemetry::metrics::{APP_TIMEOUT_TOTAL, WORKER_LOST_TOTAL};
+use py_link::Flags;
+use tokio::time::{error::Elapsed, timeout};
 use tracing::warn;
 
 use super::hold::{Hold, HoldLimits};
@@ -10,6 +13,7 @@ use super::{Aborted, Writer};
 use crate::link::{Received, SlotError};
 use crate::queue::CheckedOut;
 use crate::request_id::RequestId;
+use crate::upload::Coming;
 
 /// Bounds of an answer that streams.
 #[derive(Debug, Clone, Copy)]
@@ -29,10 +33,18 @@ enum Ended {
     ClientGone,
 }
 
-/// Runs until the worker has said everything or the client is gone; then gives the slot back.
-pub async fn pump(mut checkout: CheckedOut, mut writer: Writer, limits: PumpLimits, request_id: RequestId) {
-    match forward(&mut checkout, &mut writer, limits, &request_id).await {
+/// Runs until the worker has said everything or the client is gone; then gives the slot back. `coming` is what the app still reads
+/// of its request.
+pub(crate) async fn pump(
+    mut checkout: CheckedOut,
+    mut writer: Writer,
+    coming: Option<Coming>,
+    limits: PumpLimits,
+    request_id: RequestId,
+) {
+    match forward(&mut checkout, &mut writer, coming, limits, &request_id).await {
         Ended::Complete => {
+            checkout.slot().break_off_body();
             // First the slot, then the client's end: whoever saw the whole answer finds the slot free.
             drop(checkout);
             writer.end(Ok(()));
@@ -53,16 +65,65 @@ pub async fn pump(mut checkout: CheckedOut, mut writer: Writer, limits: PumpLimi
     }
 }
 
+/// What moved.
+enum Moved {
+    Received(Result<Result<Option<Received>, SlotError>, Elapsed>),
+    /// From the client.
+    Uploaded(Result<Option<Bytes>, ()>),
+    ClientGone,
+}
+
+async fn next(
+    checkout: &mut CheckedOut,
+    writer: &Writer,
+    coming: &mut Option<Coming>,
+    patience: Duration,
+    request_id: &str,
+) -> Moved {
+    let slot = checkout.slot();
+    // A piece at a time: that is the back pressure. While the app may be waiting for its client it has all the time it
+    // needs; the client's time is measured where the body comes from.
+    let clients_turn = coming.is_some() && !slot.is_sending();
+    let receiving = async {
+        if clients_turn {
+            Ok(slot.receive_and_send().await)
+        } else {
+            timeout(patience, slot.receive_and_send()).await
+        }
+    };
+    let uploading = async {
+        match coming {
+            Some(coming) if clients_turn => coming.next(request_id).await,
+            _ => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        received = receiving => Moved::Received(received),
+        uploaded = uploading => Moved::Uploaded(uploaded),
+        () = writer.reader_gone() => Moved::ClientGone,
+    }
+}
+
 async fn forward(
     checkout: &mut CheckedOut,
     writer: &mut Writer,
+    mut coming: Option<Coming>,
     limits: PumpLimits,
     request_id: &str,
 ) -> Ended {
     loop {
-        let received = tokio::select! {
-            received = tokio::time::timeout(limits.app, checkout.slot().receive()) => received,
-            () = writer.reader_gone() => return Ended::ClientGone,
+        let received = match next(checkout, writer, &mut coming, limits.app, request_id).await {
+            Moved::ClientGone => return Ended::ClientGone,
+            Moved::Received(received) => received,
+            Moved::Uploaded(Ok(Some(piece))) => {
+                checkout.slot().queue_body(&piece, Flags::NONE);
+                continue;
+            }
+            Moved::Uploaded(ended) => {
+                coming = None;
+                checkout.slot().queue_body(&[], if ended.is_ok() { Flags::END } else { Flags::ABORT });
+                continue;
+            }
         };
         let (flags, alive) = match received {
             Err(_) => {
@@ -80,22 +141,23 @@ async fn forward(
                 warn!(request_id, worker = checkout.worker(), "{error}");
                 return Ended::Broken;
             }
-            Ok(Ok(Received::Head(head))) => {
+            Ok(Ok(Some(Received::Head(head)))) => {
                 warn!(request_id, status = head.status, "a second response head: response cut");
                 return Ended::Broken;
             }
-            // Behind the head hints are of no use.
-            Ok(Ok(Received::Hints(_))) => continue,
-            Ok(Ok(Received::Detached(_))) => {
+            // All is sent; or hints, which are of no use behind the head.
+            Ok(Ok(None | Some(Received::Hints(_)))) => continue,
+            Ok(Ok(Some(Received::Detached(_)))) => {
                 warn!(request_id, "a response that was detached behind its head: response cut");
                 return Ended::Broken;
             }
-            Ok(Ok(Received::Trailers(fields, flags))) => {
+            Ok(Ok(Some(Received::Trailers(fields, flags)))) => {
                 writer.trailers(fields);
                 (flags, true)
             }
-            Ok(Ok(Received::File(file, flags))) => (flags, writer.push_file(file)),
-            Ok(Ok(Received::Body(bytes, flags))) => match push(writer, bytes, limits, request_id).await {
+            Ok(Ok(Some(Received::File(file, flags)))) => (flags, writer.push_file(file)),
+            Ok(Ok(Some(Received::Body(bytes, flags)))) => match push(writer, bytes, limits, request_id).await
+            {
                 Some(alive) => (flags, alive),
                 None => return Ended::Short,
             },

@@ -218,3 +218,33 @@ async fn hints_come_first_and_trailers_last_for_clients_that_know_them() {
     )
     .await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_can_go_out_while_its_request_comes_in() {
+    let mut client = Client::new();
+    client.send("POST /relay HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n").await;
+    client.read_to("\r\n\r\n").await;
+    for piece in ["one", "two"] {
+        client.send(&format!("3\r\n{piece}\r\n")).await;
+        assert_eq!(
+            client.read_to(&format!("{}\r\n", piece.to_uppercase())).await,
+            format!("3\r\n{}\r\n", piece.to_uppercase())
+        );
+    }
+    client.send("0\r\n\r\n").await;
+    assert_eq!(client.read_to("0\r\n\r\n").await, "0\r\n\r\n");
+    // The connection is of use again.
+    client.send(&format!("GET /b HTTP/1.1\r\n{CLOSE}")).await;
+    assert!(client.read_rest().await.ends_with("||/b"));
+    assert_eq!(client.finished().await, ["/relay 200 6", "/b 200 2"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_upload_that_breaks_off_breaks_its_answer() {
+    let mut client = Client::new();
+    client.send("POST /relay HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\none\r\n").await;
+    client.read_to("3\r\nONE\r\n").await;
+    client.send("nonsense\r\n").await;
+    assert_eq!(client.read_rest().await, "", "no last chunk");
+    assert_eq!(client.finished().await, ["/relay 200 3 cut"]);
+}
