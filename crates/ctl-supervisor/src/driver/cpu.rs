@@ -87,12 +87,13 @@ fn group(dir: &Path) -> Option<(Duration, f64)> {
 /// proc_stat(5): `cpuN user nice system idle iowait irq softirq steal guest guest_nice`, in ticks; guests are in `user` already.
 fn machine(root: &Path) -> Option<(u64, u64)> {
     let stat = fs::read_to_string(root.join("proc/stat")).ok()?;
+    let ours = our_cores();
     let (mut busy, mut all) = (0, 0);
     for line in stat.lines() {
         let mut words = line.split_ascii_whitespace();
         let name = words.next().unwrap_or_default();
         let Some(core) = name.strip_prefix("cpu").and_then(|core| core.parse().ok()) else { continue };
-        if !may_use(core) {
+        if !is_ours(&ours, core) {
             continue;
         }
         let ticks: Vec<u64> = words.take(8).map_while(|word| word.parse().ok()).collect();
@@ -105,13 +106,24 @@ fn machine(root: &Path) -> Option<(u64, u64)> {
 }
 
 #[cfg(target_os = "linux")]
-fn may_use(core: usize) -> bool {
-    core < rustix::thread::CpuSet::MAX_CPU
-        && rustix::thread::sched_getaffinity(None).map_or(true, |set| set.is_set(core))
+type Cores = Option<rustix::thread::CpuSet>;
+
+/// Where we may run; unknown: everywhere.
+#[cfg(target_os = "linux")]
+fn our_cores() -> Cores {
+    rustix::thread::sched_getaffinity(None).ok()
+}
+
+#[cfg(target_os = "linux")]
+fn is_ours(cores: &Cores, core: usize) -> bool {
+    core < rustix::thread::CpuSet::MAX_CPU && cores.as_ref().is_none_or(|set| set.is_set(core))
 }
 
 #[cfg(not(target_os = "linux"))]
-fn may_use(_: usize) -> bool {
+fn our_cores() {}
+
+#[cfg(not(target_os = "linux"))]
+fn is_ours(_: &(), _: usize) -> bool {
     true
 }
 
@@ -144,10 +156,9 @@ mod tests {
 
     #[test]
     fn waiting_for_a_disk_is_not_busy() {
-        // Core 0 is one that every process may run on here, or the test would not run.
         let stat = "cpu  9 9 9 9 9 9 9 9 9 9\ncpu0 10 0 5 70 10 1 2 2 99 0\nintr 1\n";
         let found = machine(root(&[("proc/stat", stat)]).path());
-        if may_use(0) {
+        if is_ours(&our_cores(), 0) {
             assert_eq!(found, Some((20, 100)));
         }
         assert_eq!(machine(root(&[("proc/stat", "cpu0 1 2\ncpux\n")]).path()), None);

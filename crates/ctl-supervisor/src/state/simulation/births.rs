@@ -57,7 +57,7 @@ impl World {
     }
 
     pub(super) fn spawn_template(&mut self, number: u32) {
-        assert!(self.settings.preload, "nobody wants a template");
+        assert!(self.state.settings.preload, "nobody wants a template");
         self.births.count += 1;
         let who = Who::Template(number);
         if self.dice.chance(self.misfortune.bad_start / 4) {

@@ -314,6 +314,7 @@ impl World {
                     Err("quintet.toml: line 1".to_owned())
                 } else {
                     let workers = 1 + (self.dice.next() % 6) as u32;
+                    self.settings.preload ^= self.dice.chance(20);
                     self.settings.pools[0].min = workers;
                     self.settings.pools[0].max = workers + (self.dice.next() % 4) as u32;
                     Ok(self.settings.clone())
@@ -492,9 +493,9 @@ impl World {
         }
     }
 
-    /// Ten seconds in which somebody asks, or nobody, and everybody is told how it looks.
+    /// Two seconds in which somebody asks, or nobody, and everybody is told how it looks.
     fn crowd(&mut self) {
-        for _ in 0..100 {
+        for _ in 0..20 {
             let mut report = LoadReport::default();
             for _ in 0..self.settings.pools.len() {
                 self.busy_us += self.dice.next() % 400_000;
