@@ -96,7 +96,7 @@ impl State {
         worker.report = Some(app);
         self.ever_ready = true;
         let after = now.saturating_duration_since(worker.started);
-        self.log(Level::Debug, format!("worker {number} is ready after {:.1} s", after.as_secs_f64()));
+        self.log(Level::Debug, format!("worker {number} is ready after {:.3} s", after.as_secs_f64()));
     }
 
     pub(super) fn worker_online(&mut self, number: u32) {
