@@ -36,7 +36,7 @@ TASKS_MAX = 100
 
 _MESSAGE = "a request is beyond its time limit: the stacks of its worker's threads"
 # What is below the app in every thread.
-_OURS = (threading.__file__, str(Path(__file__).with_name("worker.py")))
+_OURS = (threading.__file__, *(str(Path(__file__).with_name(name)) for name in ("worker.py", "_asgi.py")))
 
 
 # Of this process; mostly none (WSGI) or one.
@@ -74,7 +74,7 @@ def _register() -> tuple[int, int] | None:
 
 def report(log: Log, request_id: str, ident: int) -> None:
     """Write the entry. `ident` is the thread that has the request, 0 when that is not known."""
-    parts = [*_threads(ident), *_tasks()]
+    parts = [*_threads(ident), *_tasks(request_id)]
     log.write("WARN", _MESSAGE, {"request_id": request_id}, stacks="".join(parts))
 
 
@@ -102,15 +102,19 @@ def _stack(frames: Iterator[tuple[FrameType, int]]) -> str:
     return "".join(extracted.format())
 
 
-def _tasks() -> Iterator[str]:
+def _tasks(request_id: str) -> Iterator[str]:
     """What the tasks of the event loop wait for."""
     if not _loops:
         return
     import asyncio
 
     for task in [task for loop in _loops for task in asyncio.all_tasks(loop)][:TASKS_MAX]:
-        yield f"task {task.get_name()}:\n"
-        yield _stack(iter(list(_awaits(task.get_coro()))[::-1])) or "  has no Python frame\n"
+        frames = list(_awaits(task.get_coro()))
+        exchange = frames[0][0].f_locals.get("exchange") if frames else None
+        theirs = getattr(exchange, "request_id", b"") == request_id.encode()
+        yield f"task {task.get_name()}{', which has the request' if theirs else ''}:\n"
+        shown = [frame for frame in frames if not frame[0].f_code.co_filename.startswith(_OURS)]
+        yield _stack(reversed(shown)) or "  has no frame of the app\n"
 
 
 def _awaits(coroutine: Any) -> Iterator[tuple[FrameType, int]]:

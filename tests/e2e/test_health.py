@@ -59,6 +59,25 @@ def test_the_stacks_of_a_stuck_worker_are_logged_with_the_request_id(plain: Star
     wait_until(lambda: site.workers() and site.workers() != before, 20, "another worker")
 
 
+def test_what_tasks_wait_for_is_logged_too(start: Start) -> None:
+    site = start(
+        "plain_asgi",
+        workers=1,
+        flags=("--app", "plain_asgi:application"),
+        env={"QUINTET_TIMEOUTS_APP": "1s"},
+    )
+    site.allow_log(STUCK)
+    response = site.get("/slow?seconds=20")
+    assert response.status_code == 504
+    entry = stacks(site)
+    assert f'request_id="{request_id(response.headers)}"' in entry
+    marked = re.search(r"^task \S+, which has the request:\n((?: .*\n)+)", entry, re.MULTILINE).group(1)
+    assert "in page_slow\n    await asyncio.sleep(float(" in marked
+    # The most recent call last, and nothing of ours.
+    assert marked.index("in application") < marked.index("in page_slow")
+    assert "quintet/_asgi.py" not in marked
+
+
 @pytest.mark.short
 def test_a_worker_that_hangs_in_c_is_a_504_with_stacks_and_is_killed(plain: Start) -> None:
     site = plain(workers=2, threads=2, env={"QUINTET_TIMEOUTS_APP": "2s"})
@@ -178,3 +197,17 @@ def test_workers_are_recycled_after_their_lifetime(plain: Start) -> None:
     assert load.failures == []
     assert set(load.statuses) == {200}
     assert "workers.lifetime" in site.log
+
+
+def test_workers_are_recycled_after_their_requests(plain: Start) -> None:
+    site = plain(workers=2, env={"QUINTET_WORKERS_REQUESTS_MAX": "200"})
+    before = set(site.workers())
+    with Load(site, "/hello", "/sleep?seconds=0.02", clients=4) as load:
+        wait_until(lambda: not before & set(site.workers()), 40, "both workers are replaced")
+        load.wait_for(50)
+    assert load.failures == []
+    assert set(load.statuses) == {200}
+    # A tenth more or less, and what was under way meanwhile.
+    counts = re.findall(r"it has answered (\d+) requests", str(site.log))
+    assert counts
+    assert 180 <= int(counts[0]) <= 600

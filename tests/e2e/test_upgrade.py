@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
 
 from harness import places
 from harness.load import Load
@@ -178,7 +180,9 @@ def test_an_app_that_does_not_import_any_more_leaves_the_old_one_alone(site: Sit
     source = project / "plain.py"
     text = source.read_text()
     before = set(site.workers())
-    source.write_text(text.replace("from __future__ import annotations", "raise ValueError('deliberately broken')"))
+    source.write_text(
+        text.replace("from __future__ import annotations", "raise ValueError('deliberately broken')")
+    )
     shutil.rmtree(project / "__pycache__", ignore_errors=True)
     with Load(site, "/version", clients=4) as load:
         load.wait_for(50)
@@ -338,3 +342,32 @@ def test_systemd_is_told_of_the_new_main_process(
     assert site.get("/hello").text == "hello"
     os.kill(new, signal.SIGTERM)
     wait_until(lambda: not marked(site.mark), 20, "it stops")
+
+
+def test_websockets_and_event_streams_have_a_grace_and_then_1012(start: Start) -> None:
+    site = start(
+        "sockets",
+        workers=1,
+        flags=("--app", "sockets:application"),
+        env={"QUINTET_WORKERS_LONG_LIVED_GRACE": "2s"},
+    )
+    old = site.workers()
+    plain = socket.create_connection(("127.0.0.1", site.port), 5)
+    with connect(f"ws://localhost:{site.port}/echo", sock=plain, proxy=None) as client:
+        client.send("before")
+        assert client.recv(timeout=10) == "before"
+        assert upgrade(site).returncode == 0
+        began = time.monotonic()
+        client.send("still the old one")
+        assert client.recv(timeout=10) == "still the old one"
+        again = socket.create_connection(("127.0.0.1", site.port), 5)
+        with connect(f"ws://localhost:{site.port}/echo", sock=again, proxy=None) as new:
+            with pytest.raises(ConnectionClosed) as closed:
+                client.recv(timeout=20)
+            assert closed.value.rcvd.code == 1012
+            assert 0.5 < time.monotonic() - began < 8
+            new.send("stays")
+            assert new.recv(timeout=10) == "stays"
+            wait_until(lambda: not any(alive(pid) for pid in old), 20, "the old worker goes")
+            new.send("and stays")
+            assert new.recv(timeout=10) == "and stays"

@@ -13,7 +13,7 @@ use py_link::Flags;
 use pyo3::exceptions::{PyConnectionResetError, PyRuntimeError};
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
+use pyo3::types::{PyBytes, PyDict};
 
 use crate::asgi::http::{After, Http, Stage};
 use crate::asgi::hub::Hub;
@@ -347,6 +347,12 @@ impl Exchange {
 impl Exchange {
     fn receive(slf: Bound<'_, Self>) -> Wait {
         Wait::of_receive(slf.unbind())
+    }
+
+    /// As the gateway names it.
+    #[getter]
+    fn request_id(&self, py: Python<'_>) -> Py<PyBytes> {
+        self.about.id.clone_ref(py)
     }
 
     #[pyo3(signature = (message, /))]
