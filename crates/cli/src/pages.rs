@@ -44,7 +44,8 @@ Signals of `quintet run`
               server.drain_timeout, exit 0. A second one stops at once.
   HUP         Reload, like `quintet reload`: new workers import the code, then the old ones go.
 
-  Send them to the supervisor, whose process id `quintet status` shows. Its children end with it.
+  Send them to the supervisor, whose process id `quintet status` shows. Its children end with it. After `quintet upgrade`
+  the process that was started first hands them on.
 ";
 
 /// `quintet version`.
