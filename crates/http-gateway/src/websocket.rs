@@ -10,7 +10,7 @@
 //! | `frame.rs`, `close.rs` | frame heads, masks, close codes (pure) |
 //! | `decode.rs`, `encode.rs` | frames to whole messages and back (pure) |
 //! | `deflate.rs` | permessage-deflate: what is agreed, and the machines (pure) |
-//! | `driver.rs` | a conversation: both directions, pings, closing, drain; over whatever carries its bytes |
+//! | `driver.rs`, `driver/` | a conversation: both directions, pings, closing, drain; over whatever carries its bytes |
 
 pub mod close;
 pub mod decode;
