@@ -86,10 +86,25 @@ async def _life(
 
 def _runner(app: Callable[..., Any]) -> Callable[[dict[str, Any], _core.Exchange], Awaitable[None]]:
     async def run(scope: dict[str, Any], exchange: _core.Exchange) -> None:
+        # True coroutine functions: some apps and libraries look. They end without a turn of the loop when they can.
+        async def receive() -> dict[str, Any]:
+            while True:
+                message = exchange.receive()
+                if type(message) is dict:
+                    return message
+                await message  # type: ignore[misc]  # a future
+
+        async def send(message: dict[str, Any]) -> None:
+            waiting = exchange.send(message)
+            if waiting is not None:
+                await waiting
+
         try:
-            await app(scope, exchange.receive, exchange.send)
+            await app(scope, receive, send)
         except BaseException as error:  # noqa: BLE001 (whatever it is: it ends this exchange only)
-            exchange.end(error)
+            # Our own frame says nothing about the app.
+            traceback = error.__traceback__
+            exchange.end(error.with_traceback(traceback and traceback.tb_next))
         else:
             exchange.end(None)
 

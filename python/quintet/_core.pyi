@@ -1,7 +1,7 @@
 """The compiled half of the package. Private: its shape follows what `worker.py` needs."""
 
 from asyncio import AbstractEventLoop, Future
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from os import PathLike
 from typing import Any
 
@@ -50,12 +50,12 @@ class Worker:
     def forked(self) -> list[int]: ...
 
 class Exchange:
-    """One request or WebSocket of ASGI: its two callables, and its end."""
+    """One request or WebSocket of ASGI: what its two callables do, and its end."""
 
     @property
     def request_id(self) -> bytes: ...
-    def receive(self) -> Coroutine[Any, None, dict[str, Any]]: ...
-    def send(self, message: dict[str, Any], /) -> Coroutine[Any, None, None]: ...
+    def receive(self) -> dict[str, Any] | Future[None]: ...
+    def send(self, message: dict[str, Any], /) -> Future[None] | None: ...
     def end(self, error: BaseException | None, /) -> None: ...
 
 class Asgi:

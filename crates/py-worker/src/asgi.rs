@@ -5,7 +5,7 @@
 //! wire       its socket, which never blocks; inbox (of the crate): what was received
 //! hub        what all streams share: the loop's methods, counts, bounds
 //! scope      a copy of a template dict, filled
-//! exchange   what receive and send do; wait: the awaitables they give
+//! exchange   what receive and send do; the coroutines that the app gets are in python/quintet/_asgi.py
 //! http       http.request, http.response.*; body: the request's body; files: a file as a descriptor
 //! socket     websocket.*
 //! message    reading the app's messages
@@ -26,7 +26,6 @@ mod outbound;
 mod scope;
 mod socket;
 mod stream;
-mod wait;
 mod wire;
 
 use std::io::Read as _;

@@ -6,7 +6,6 @@
 //! Its lock is held while messages are read and written, never while a future is woken. Order of locks: exchange, then stream.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
-use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use py_link::Flags;
@@ -22,7 +21,6 @@ use crate::asgi::outbound::{Data, Lead, Outbound};
 use crate::asgi::scope::About;
 use crate::asgi::socket::{Arrived, CREDIT_BYTES_MIN, Socket};
 use crate::asgi::stream::Stream;
-use crate::asgi::wait::Wait;
 
 /// An app does not know at once that its client is gone: for this long, and for so many messages, what it sends is dropped
 /// without a word. A consumer of Channels that answers the last message of its client must live to see the disconnect, and
@@ -30,6 +28,10 @@ use crate::asgi::wait::Wait;
 const DISCONNECT_GRACE: Duration = Duration::from_secs(1);
 /// See [`DISCONNECT_GRACE`].
 const DROPPED_MESSAGES_MAX: u32 = 32;
+
+/// Futures of `receive()` from which those that nobody waits for are sorted out: an app that gives up waiting every second
+/// (a heartbeat) must not pile them up.
+const RECEIVERS_KEPT: usize = 4;
 
 /// What a log line takes from the request.
 const LOGGED_CHARS_MAX: usize = 1024;
@@ -132,10 +134,11 @@ impl Exchange {
         }
     }
 
-    /// The result of `receive()`, if it need not be waited for.
-    pub(crate) fn poll_receive(slf: &Bound<'_, Self>) -> PyResult<Poll<Py<PyAny>>> {
+    /// `receive()`: a message, or a future to wait for before asking again.
+    fn next_for_app(slf: &Bound<'_, Self>) -> PyResult<Py<PyAny>> {
         let py = slf.py();
-        let mut state = slf.get().try_lock()?;
+        let this = slf.get();
+        let mut state = this.try_lock()?;
         let (message, resume) = state.next_message(py)?;
         let credit = state.take_credit();
         let stream = state.stream.as_ref().map(|stream| stream.clone_ref(py));
@@ -150,18 +153,21 @@ impl Exchange {
                 Stream::send_credit(stream, number, credit)?;
             }
         }
-        Ok(message.map_or(Poll::Pending, Poll::Ready))
-    }
-
-    /// A future that is woken when `receive()` may have a result.
-    pub(crate) fn receiving<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
-        let future = slf.get().hub.future(slf.py())?;
-        slf.get().try_lock()?.receivers.push(future.clone().unbind());
+        if let Some(message) = message {
+            return Ok(message);
+        }
+        let future = this.hub.future(py)?.unbind();
+        let mut receivers = std::mem::take(&mut this.try_lock()?.receivers);
+        if receivers.len() >= RECEIVERS_KEPT {
+            receivers.retain(|receiver| !is_done(receiver.bind(py)));
+        }
+        receivers.push(future.clone_ref(py));
+        this.try_lock()?.receivers.append(&mut receivers);
         Ok(future)
     }
 
-    /// Takes a message of the app. `Some`: it has to wait until [`Self::has_sent`] that.
-    pub(crate) fn send_message(slf: &Bound<'_, Self>, message: &Bound<'_, PyAny>) -> PyResult<Option<u64>> {
+    /// `send()`: takes a message of the app. `Some`: a future that is done when the message has gone.
+    fn take_message(slf: &Bound<'_, Self>, message: &Bound<'_, PyAny>) -> PyResult<Option<Py<PyAny>>> {
         let py = slf.py();
         let this = slf.get();
         let message = Message::read(message)?;
@@ -184,27 +190,23 @@ impl Exchange {
         }
         let mut chores = state.progress(py, this);
         chores.detached_from = detached_from;
-        let ticket = state.out.last_ticket();
+        let waits = !state.out.is_empty();
         drop(state);
         chores.run(py)?;
-        Ok(ticket.filter(|&ticket| !this.has_sent(ticket)))
-    }
-
-    /// Has the message with this ticket gone, as far as it ever will?
-    pub(crate) fn has_sent(&self, ticket: u64) -> bool {
-        self.lock().out.has_sent(ticket)
-    }
-
-    /// A future that is woken when it has.
-    pub(crate) fn sending<'py>(slf: &Bound<'py, Self>, ticket: u64) -> PyResult<Bound<'py, PyAny>> {
-        let future = slf.get().hub.future(slf.py())?;
-        slf.get().try_lock()?.out.wait(ticket, future.clone().unbind());
-        Ok(future)
+        if !waits {
+            return Ok(None);
+        }
+        let future = this.hub.future(py)?.unbind();
+        let is_waiting = this.try_lock()?.out.wait(future.clone_ref(py));
+        Ok(is_waiting.then_some(future))
     }
 
     /// The socket can take more.
     pub(crate) fn go_on_sending(&self, py: Python<'_>) -> PyResult<()> {
-        let chores = self.lock().progress(py, self);
+        let mut state = self.lock();
+        state.out.is_blocked = false;
+        let chores = state.progress(py, self);
+        drop(state);
         chores.run(py)
     }
 
@@ -345,8 +347,9 @@ impl Exchange {
 
 #[pymethods]
 impl Exchange {
-    fn receive(slf: Bound<'_, Self>) -> Wait {
-        Wait::of_receive(slf.unbind())
+    /// The next message for the app; or a future of the loop to wait for before asking again.
+    fn receive(slf: &Bound<'_, Self>) -> PyResult<Py<PyAny>> {
+        Self::next_for_app(slf)
     }
 
     /// As the gateway names it.
@@ -355,9 +358,10 @@ impl Exchange {
         self.about.id.clone_ref(py)
     }
 
+    /// Takes a message of the app. What is given is `None`, or a future to wait for: it has not all gone yet.
     #[pyo3(signature = (message, /))]
-    fn send(slf: Bound<'_, Self>, message: Bound<'_, PyAny>) -> Wait {
-        Wait::of_send(slf.unbind(), message.unbind())
+    fn send(slf: &Bound<'_, Self>, message: &Bound<'_, PyAny>) -> PyResult<Option<Py<PyAny>>> {
+        Self::take_message(slf, message)
     }
 
     /// The app has returned, or raised.
@@ -541,11 +545,16 @@ impl Chores {
     }
 }
 
+/// Is nobody waiting for this future any more? (An error of `done()` is none of a future.)
+fn is_done(future: &Bound<'_, PyAny>) -> bool {
+    future.call_method0(intern!(future.py(), "done")).and_then(|done| done.is_truthy()).unwrap_or(true)
+}
+
 /// Wakes tasks; those that were cancelled meanwhile need it no more.
 fn wake_all(py: Python<'_>, futures: Vec<Py<PyAny>>) -> PyResult<()> {
     for future in futures {
         let future = future.bind(py);
-        if !future.call_method0(intern!(py, "done"))?.is_truthy()? {
+        if !is_done(future) {
             future.call_method1(intern!(py, "set_result"), (py.None(),))?;
         }
     }

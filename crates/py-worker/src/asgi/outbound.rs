@@ -73,7 +73,6 @@ pub(crate) struct Item {
     /// Flags of its last frame.
     last: Flags,
     is_message: bool,
-    ticket: u64,
     waiter: Option<Py<PyAny>>,
 }
 
@@ -103,9 +102,8 @@ pub(crate) struct Outbound {
     /// 0 on a slot.
     stream: u16,
     window: Option<Window>,
-    next_ticket: u64,
-    /// Items with a smaller ticket have gone.
-    gone_before: u64,
+    /// Waits for its turn to write.
+    pub(crate) is_blocked: bool,
 }
 
 impl Outbound {
@@ -132,23 +130,10 @@ impl Outbound {
         }
     }
 
-    /// Appends something to say. Gives the ticket to ask for it with.
-    pub(crate) fn push(&mut self, lead: Lead, data: Data, last: Flags) -> u64 {
-        let ticket = self.next_ticket;
-        self.next_ticket += 1;
+    /// Appends something to say.
+    pub(crate) fn push(&mut self, lead: Lead, data: Data, last: Flags) {
         let is_message = matches!(lead, Lead::Message(_));
-        self.items.push_back(Item { lead: Some(lead), data, at: 0, last, is_message, ticket, waiter: None });
-        ticket
-    }
-
-    /// The ticket of what was said last.
-    pub(crate) fn last_ticket(&self) -> Option<u64> {
-        self.next_ticket.checked_sub(1)
-    }
-
-    /// Has all up to this ticket gone (or never will)?
-    pub(crate) fn has_sent(&self, ticket: u64) -> bool {
-        ticket < self.gone_before
+        self.items.push_back(Item { lead: Some(lead), data, at: 0, last, is_message, waiter: None });
     }
 
     /// Everything has gone.
@@ -156,16 +141,15 @@ impl Outbound {
         self.items.is_empty()
     }
 
-    /// This future is woken when the item has gone.
-    pub(crate) fn wait(&mut self, ticket: u64, future: Py<PyAny>) {
-        if let Some(item) = self.items.iter_mut().find(|item| item.ticket == ticket) {
-            item.waiter = Some(future);
-        }
+    /// This future is woken when everything that has been said by now has gone. False: it has.
+    pub(crate) fn wait(&mut self, future: Py<PyAny>) -> bool {
+        let Some(item) = self.items.back_mut() else { return false };
+        item.waiter = Some(future);
+        true
     }
 
     /// Nothing can be sent any more; gives the futures to wake.
     pub(crate) fn give_up(&mut self) -> Vec<Py<PyAny>> {
-        self.gone_before = self.next_ticket;
         self.items.drain(..).filter_map(|item| item.waiter).collect()
     }
 
@@ -175,7 +159,6 @@ impl Outbound {
         while let Some(item) = self.items.front_mut() {
             match item.send(py, wire, self.stream, self.window.as_mut()) {
                 Ok(()) => {
-                    self.gone_before = item.ticket + 1;
                     pumped.wake.extend(item.waiter.take());
                     self.items.pop_front();
                 }

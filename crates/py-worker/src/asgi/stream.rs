@@ -192,7 +192,8 @@ impl Stream {
         let State { wire, blocked, is_watching_writes, .. } = &mut *state;
         let Some(wire) = wire else { return (out.give_up(), false) };
         let pumped = out.pump(py, wire);
-        if pumped.socket_full && !blocked.contains(&out.stream()) {
+        if pumped.socket_full && !out.is_blocked {
+            out.is_blocked = true;
             blocked.push_back(out.stream());
         }
         (pumped.wake, !wire.is_clear() && !*is_watching_writes)
@@ -243,7 +244,6 @@ impl Stream {
         let (exchange, resume) = {
             let mut state = this.lock();
             let exchange = if this.is_long { state.many.remove(&number) } else { state.one.take() };
-            state.blocked.retain(|&blocked| blocked != number);
             if !this.is_long
                 && this.hub.core.is_stopping()
                 && let Some(wire) = &state.wire
@@ -401,7 +401,15 @@ impl Stream {
         let Some((mut inbox, socket)) = this.begin_reading() else { return Ok(()) };
         let ended = Self::read(slf, &mut inbox, &socket);
         this.keep(inbox);
-        match ended? {
+        let ended = match ended {
+            Ok(ended) => ended,
+            Err(error) => {
+                // Out of memory, most likely. What was being read cannot be read again.
+                Self::close(slf, false)?;
+                return Err(error);
+            }
+        };
+        match ended {
             Ended::Empty => Ok(()),
             Ended::Paused => {
                 this.lock().is_paused = true;
