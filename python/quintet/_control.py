@@ -49,7 +49,9 @@ class Control:
         self._set_flags(fcntl.fcntl(self._socket, fcntl.F_GETFL) & ~os.O_ASYNC)
 
     def tell(self, message: dict[str, Any]) -> None:
-        """One line to the supervisor."""
+        """One line to the supervisor, who may answer from now on."""
+        # Also because a long line that waits for room in the socket would bring a SIGIO of its own.
+        self.expect_words()
         try:
             self._socket.sendall(json.dumps(message).encode() + b"\n")
         except OSError:

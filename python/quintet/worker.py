@@ -58,7 +58,6 @@ def main() -> int:
     gc.collect()
     gc.freeze()
     if start.get("template"):
-        control.expect_words()
         control.tell({"type": "ready", "app": report, "unfit": unfit})
         # From here on this is a worker, in a process of its own or in this one.
         start, control = _template.wait(control)

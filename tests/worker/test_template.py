@@ -228,3 +228,15 @@ def test_many_forks_in_a_row(start_worker: Serve) -> None:
     print(f"8 workers are ready after {time.monotonic() - began:.3f} s")
     for worker in workers:
         worker.close()
+
+
+def test_a_very_long_traceback_arrives_whole(start_worker: Serve) -> None:
+    # More than a socket holds, told by a process that the kernel ends when something happens on it.
+    source = "raise LookupError('far too long\\n' + 'x' * 600_000)"
+    for template in (True, False):
+        worker = start_worker(source, template=template)
+        time.sleep(0.3)
+        word = worker.word()
+        assert word["message"] == "the app could not be imported: LookupError: far too long"
+        assert "x" * 600_000 in word["traceback"]
+        assert worker.wait() == 78

@@ -159,3 +159,65 @@ impl AsFd for Peer {
 fn is_later(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::IoSliceMut;
+
+    use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
+
+    use super::*;
+
+    /// Up to so many bytes, and the descriptors that came with them.
+    fn receive(stream: &UnixStream, most: usize) -> (Vec<u8>, Vec<OwnedFd>) {
+        let mut bytes = vec![0; most];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4))];
+        let mut beside = RecvAncillaryBuffer::new(&mut space);
+        let count = recvmsg(stream, &mut [IoSliceMut::new(&mut bytes)], &mut beside, RecvFlags::empty())
+            .unwrap()
+            .bytes;
+        bytes.truncate(count);
+        let mut fds = Vec::new();
+        for message in beside.drain() {
+            if let RecvAncillaryMessage::ScmRights(rights) = message {
+                fds.extend(rights);
+            }
+        }
+        (bytes, fds)
+    }
+
+    #[test]
+    fn descriptors_arrive_with_their_messages_however_full_the_socket_is() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let mut peer = Peer::new(ours).unwrap();
+        // What the socket does not hold waits in `out`, with descriptors at several places.
+        let filler = "x".repeat(50_000);
+        let mut written = Vec::new();
+        for number in 0..12_u8 {
+            peer.send(&filler, "a test");
+            let (read, write) = rustix::pipe::pipe().unwrap();
+            rustix::io::write(&write, &[number]).unwrap();
+            peer.send_with(&format!("order {number}"), read, "a test");
+            written.push(write);
+        }
+        assert!(peer.wants_write(), "it was too little to fill the socket");
+        let (mut lines, mut numbers, mut fds) = (Vec::new(), Vec::new(), Vec::new());
+        while numbers.len() < 12 {
+            peer.flush();
+            let (bytes, came) = receive(&theirs, 7_000);
+            lines.extend(bytes);
+            fds.extend(came);
+            // An order is whole only behind its descriptor.
+            let orders = String::from_utf8_lossy(&lines).matches("order ").count();
+            assert!(orders <= fds.len(), "{orders} orders, {} descriptors", fds.len());
+            for fd in &fds[numbers.len()..] {
+                let mut byte = [0];
+                rustix::io::read(fd, &mut byte).unwrap();
+                numbers.push(byte[0]);
+            }
+        }
+        assert_eq!(numbers, (0..12).collect::<Vec<u8>>());
+        peer.flush();
+        assert!(!peer.wants_write());
+    }
+}
