@@ -109,3 +109,48 @@ def test_over_tls_the_browser_speaks_http_2(
     WebDriverWait(browser, PAGE_SECONDS_MAX).until(lambda b: len(b.execute_script(script)) > 10)
     assert set(browser.execute_script(script)) == {"h2"}
     assert complaints(browser) == []
+
+
+# Opens a WebSocket, sends text, bytes and much of both, and tells what came back and how it ended.
+CONVERSATION = """
+const done = arguments[arguments.length - 1];
+const socket = new WebSocket(location.origin.replace("http", "ws") + "/greet");
+socket.binaryType = "arraybuffer";
+const sent = ["adi\\u00f3s", "x".repeat(200000), new Uint8Array([0, 255]).buffer, new Uint8Array(100000).buffer];
+const sizes = [];
+let greeting;
+socket.onmessage = event => {
+    if (!greeting) {
+        greeting = JSON.parse(event.data);
+    } else {
+        sizes.push(event.data.length ?? event.data.byteLength);
+    }
+    if (sizes.length === sent.length) {
+        socket.close(4000, "thank you");
+    } else {
+        socket.send(sent[sizes.length]);
+    }
+};
+socket.onclose = event => done({
+    greeting, sizes, extensions: socket.extensions, code: event.code, reason: event.reason, clean: event.wasClean
+});
+"""
+
+
+@pytest.mark.parametrize("version", ["1.1", "2"])
+def test_a_websocket_in_a_browser(
+    start: Start, browser: webdriver.Chrome, certificate: Certificate, version: str
+) -> None:
+    flags = ("--app", "sockets:application")
+    if version == "2":
+        site = start("sockets", flags=(*flags, *certificate.flags), tls=certificate.trust)
+    else:
+        site = start("sockets", flags=flags)
+    browser.get(f"{site.url}/pid")
+    told = browser.execute_async_script(CONVERSATION)
+    # Over TLS the browser uses the connection that it has already (RFC 8441).
+    assert told["greeting"]["scope"]["http_version"] == version
+    assert told["sizes"] == [5, 200_000, 2, 100_000]
+    assert told["extensions"].startswith("permessage-deflate")
+    assert (told["code"], told["reason"], told["clean"]) == (4000, "", True)
+    site.log.wait_for("/greet heard 4000")
