@@ -52,6 +52,11 @@ def load(start: dict[str, Any]) -> tuple[Callable[..., Any], dict[str, Any]]:
         report.update(_django.facts())
         if start["debug_static"]:
             app = _django.with_static_files(app, interface)
+    if start.get("dev"):
+        from quintet import _dev
+
+        app = _dev.attend(app, interface)
+        report["watch"] = _dev.foreign_code(start["dir"])
     return app, report
 
 

@@ -34,7 +34,9 @@ def start(request: pytest.FixtureRequest) -> Iterator[Start]:
             project = places.SHOP
         elif isinstance(project, str):
             project = places.APPS / project
-        flags = ("--workers", str(workers), *(("--threads", str(threads)) if threads else ()))
+        # `quintet dev` has one, whatever is said.
+        counted = ("--workers", str(workers)) if options.get("command", "run") == "run" else ()
+        flags = (*counted, *(("--threads", str(threads)) if threads else ()))
         wait = options.pop("wait", True)
         site = Site(Path(project), flags=flags + tuple(options.pop("flags", ())), env=env, **options)
         sites.append(site)

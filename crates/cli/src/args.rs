@@ -22,6 +22,7 @@ const ABOUT: &str = "Runs a Django project: TLS, HTTP, static files, workers, in
 const AFTER: &str = "\
 Start here:
   quintet run                     serve this directory on http://127.0.0.1:8000
+  quintet dev                     the same while you write it: restarts, tracebacks, queries
   quintet check                   would this project run here, and run well?
   quintet config show             every setting, its value, and where it came from
 
@@ -39,6 +40,7 @@ pub(crate) fn command() -> Command {
         .arg_required_else_help(true)
         .disable_help_subcommand(true)
         .subcommand(run())
+        .subcommand(dev())
         .subcommand(check())
         .subcommand(config())
         .subcommand(import())
@@ -83,6 +85,24 @@ fn run() -> Command {
   quintet run --set timeouts.app=2m                any other setting
 
 Signals: TERM and INT stop in order, HUP reloads. See `quintet help signals`.",
+    )
+}
+
+fn dev() -> Command {
+    with_settings(Command::new("dev").about("Serve a project to the one who writes it").long_about(
+        "Serve a project to the one who writes it.\n\n\
+         As `quintet run`, with one worker that is restarted whenever a file of the project changes. Requests wait for the new \
+         code; code that does not import is shown in the browser until the next change. Each request is a line with its time, \
+         its database queries and theirs. DEBUG is as the settings say. Pools and limits of workers do not count here.",
+    ))
+    .after_help(
+        "Examples:
+  quintet dev                          the Django project in this directory
+  quintet dev --settings shop.settings.local --bind 0.0.0.0:8000
+  quintet dev --set timeouts.app=30s   as in production; else a breakpoint may take its time
+
+Watched: *.py, quintet.toml, pyproject.toml and .env in the project, and imported packages elsewhere that are not installed.
+Templates need no restart. Ctrl-C ends it at once.",
     )
 }
 

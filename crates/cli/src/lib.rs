@@ -6,6 +6,7 @@
 
 mod args;
 mod check;
+mod dev;
 mod exit;
 mod failure;
 mod gateway;
@@ -49,6 +50,7 @@ pub fn main() -> ExitCode {
 fn dispatch(matches: &ArgMatches) -> Result<Exit> {
     match matches.subcommand() {
         Some(("run", matches)) => run::run(matches),
+        Some(("dev", matches)) => dev::run(matches),
         Some(("check", matches)) => check::run(matches),
         Some(("import", matches)) => import::run(matches),
         Some(("config", matches)) => settings::run(matches),

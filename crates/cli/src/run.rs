@@ -15,7 +15,7 @@ use crate::project::{self, Project};
 use crate::python::{self, Python, Surroundings};
 use crate::setup::Request;
 use crate::sizing::{self, Asked, Sizing};
-use crate::{machine, place};
+use crate::{dev, machine, place};
 
 /// What will be run, and with what. Shared by `run` and `check`.
 #[derive(Debug)]
@@ -32,10 +32,23 @@ pub(crate) struct Decided {
     pub(crate) runtime_dir: PathBuf,
 }
 
+/// For whom it is served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// Visitors.
+    Serve,
+    /// Whoever writes the app.
+    Develop,
+}
+
 /// The command.
 pub(crate) fn run(matches: &ArgMatches) -> Result<Exit> {
-    let request = Request::from_matches(matches)?;
-    let loaded = request.load()?;
+    start(Request::from_matches(matches)?, Mode::Serve)
+}
+
+/// `run` and `dev`.
+pub(crate) fn start(request: Request, mode: Mode) -> Result<Exit> {
+    let loaded = load(&request, mode)?;
     start_log(&loaded.config);
     let decided = decide(loaded)?;
     for text in notes(&decided) {
@@ -59,14 +72,22 @@ pub(crate) fn run(matches: &ArgMatches) -> Result<Exit> {
         threads: decided.sizing.threads,
         runtime_dir: decided.runtime_dir,
         worker_env: Vec::new(),
-        dev: false,
+        dev: mode == Mode::Develop,
         banner,
         gateway_command: None,
         worker_command: None,
-        reload_config: Some(reload_config(request)),
+        reload_config: Some(reload_config(request, mode)),
         config,
     });
     end(outcome)
+}
+
+fn load(request: &Request, mode: Mode) -> Result<Loaded> {
+    let mut loaded = request.load()?;
+    if mode == Mode::Develop {
+        dev::fit(&mut loaded);
+    }
+    Ok(loaded)
 }
 
 /// Everything from the configuration to the plan, without starting anything that stays.
@@ -129,10 +150,10 @@ fn fitting_connections(config: &Config, sizing: &Sizing) -> Option<u32> {
 }
 
 /// The configuration as it is at a reload, decided like at the start.
-fn reload_config(request: Request) -> ReloadConfig {
+fn reload_config(request: Request, mode: Mode) -> ReloadConfig {
     Box::new(move || {
         let again = || {
-            let mut config = request.load()?.config;
+            let mut config = load(&request, mode)?.config;
             readable_tls(&config)?;
             let project = discover(&config)?;
             let sizing = size(&config);

@@ -172,6 +172,17 @@ pub enum ToGateway {
     /// Another instance accepts on the same sockets now: accept nothing more at once; end each connection with its next
     /// answer, idle ones after a while; finish what is in flight; exit 0. Readiness is not touched.
     HandOver,
+    /// `quintet dev`: the code has changed; requests wait for the next `Activate` or `Broken`.
+    Hold,
+    /// `quintet dev`: the code does not start. Requests for the app are answered with this, until the next `Hold` or `Activate`.
+    Broken {
+        /// One line.
+        message: String,
+        /// Of Python, cleaned; may be empty.
+        traceback: String,
+        /// What to do about it; may be empty.
+        hint: String,
+    },
     /// Send a [`FromGateway::Status`].
     Status,
     /// Counts for the metrics of the whole instance.
@@ -462,7 +473,8 @@ pub struct WorkerStart {
     pub debug_static: bool,
 }
 
-/// The response field by which a worker of `quintet dev` tells the gateway its database queries: `COUNT;MICROSECONDS`. It never leaves
+/// The response field by which a worker of `quintet dev` tells the gateway its database queries:
+/// `COUNT;MICROSECONDS;REPEATED`, the last being how often the most frequent one was made. It never leaves
 /// the gateway.
 pub const QUERIES_FIELD: &str = "x-quintet-queries";
 
@@ -498,4 +510,6 @@ pub struct AppReport {
     pub media_root: Option<PathBuf>,
     /// With DEBUG: the URLconf has a `django.views.static.serve` pattern at `MEDIA_URL`.
     pub media_in_urlconf: bool,
+    /// `quintet dev`: directories of imported code outside of the project that is not installed either.
+    pub watch: Vec<PathBuf>,
 }

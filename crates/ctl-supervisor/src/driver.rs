@@ -23,6 +23,7 @@ use rustix::process::{Pid, Signal};
 
 use crate::event::{Action, ClientId, Event, Exit, Level, Who};
 use crate::house::House;
+use crate::inotify::Watcher;
 use crate::peer::Peer;
 use crate::plan::{Outcome, Problem};
 use crate::state::State;
@@ -52,6 +53,7 @@ enum Source {
     Worker(u32),
     Heir,
     Elder,
+    Code,
 }
 
 pub(crate) struct Driver {
@@ -73,6 +75,8 @@ pub(crate) struct Driver {
     /// Children that this process had before it became a supervisor (a script that started something, then
     /// `exec quintet run`): none of our business.
     inherited: BTreeSet<u32>,
+    /// `quintet dev`.
+    watcher: Option<Watcher>,
     notifier: Notifier,
     scales: Scales,
     cpu: Cpu,
@@ -113,6 +117,7 @@ impl Driver {
             strangers: BTreeMap::new(),
             inherited: proc::children_of(std::process::id()).into_iter().collect(),
             next_alive: notifier.watchdog().map(|every| now + every),
+            watcher: watch(&house),
             notifier,
             scales: Scales::new(now),
             cpu: Cpu::default(),
@@ -140,6 +145,7 @@ impl Driver {
                 }
             }
             self.weigh();
+            self.look_at_code();
             self.feed(Event::Tick);
             self.clients.tidy(Instant::now());
         }
@@ -169,6 +175,14 @@ impl Driver {
         }
     }
 
+    fn look_at_code(&mut self) {
+        let Some(path) = self.watcher.as_mut().and_then(|watcher| watcher.take(Instant::now())) else {
+            return;
+        };
+        let name = path.strip_prefix(self.house.dir()).unwrap_or(&path).display().to_string();
+        self.feed(Event::CodeChanged(name));
+    }
+
     fn wait(&mut self) -> io::Result<Vec<(Source, PollFlags)>> {
         let now = Instant::now();
         if let (Some(at), Some(every)) = (self.next_alive, self.notifier.watchdog())
@@ -178,7 +192,8 @@ impl Driver {
             self.next_alive = Some(now + every);
         }
         let weighs = Some(self.scales.deadline());
-        let due = [self.state.next_deadline(now), self.clients.deadline(), self.next_alive, weighs];
+        let code = self.watcher.as_ref().and_then(Watcher::deadline);
+        let due = [self.state.next_deadline(now), self.clients.deadline(), self.next_alive, weighs, code];
         let sleep = due.into_iter().flatten().min().map_or(SLEEP_MAX, |at| at.saturating_duration_since(now));
         // A timer that fires a hair too early would make us turn round for nothing.
         let sleep = sleep.min(SLEEP_MAX) + Duration::from_millis(1);
@@ -209,6 +224,10 @@ impl Driver {
             sources.push(source);
             fds.push(PollFd::from_borrowed_fd(peer.as_fd(), PollFlags::IN | write));
         }
+        if let Some(watcher) = &self.watcher {
+            sources.push(Source::Code);
+            fds.push(PollFd::new(watcher, PollFlags::IN));
+        }
         let timeout = Timespec { tv_sec: sleep.as_secs() as i64, tv_nsec: i64::from(sleep.subsec_nanos()) };
         match poll(&mut fds, Some(&timeout)) {
             Ok(_) => {}
@@ -238,6 +257,11 @@ impl Driver {
             },
             Source::Heir => self.heir_speaks(writable),
             Source::Elder => self.elder_speaks(writable),
+            Source::Code => {
+                if let Some(watcher) = &mut self.watcher {
+                    watcher.read(Instant::now());
+                }
+            }
             Source::Listener => self.clients.accept(Instant::now()),
             Source::Client(id) => {
                 if writable {
@@ -274,6 +298,11 @@ impl Driver {
                     child.peer.flush();
                 }
                 let said: Vec<FromWorker> = child.peer.read("a worker");
+                if let Some(watcher) = &mut self.watcher {
+                    for said in &said {
+                        watcher.heed(said);
+                    }
+                }
                 self.feed_all(said.into_iter().map(|said| Event::Worker { worker, said }));
             }
         }
@@ -400,6 +429,13 @@ impl Driver {
         self.inherited.extend(self.successor_number());
         kill_the_rest(&self.inherited);
     }
+}
+
+/// What `quintet dev` watches. Without it there is a server still.
+fn watch(house: &House) -> Option<Watcher> {
+    house.develops().then(|| Watcher::new(house.dir()))?.inspect_err(|error| {
+        tracing::warn!(%error, hint = "`quintet reload` restarts by hand", "changes of files will not be noticed");
+    }).ok()
 }
 
 /// A last line "hint: …" becomes a field of its own.

@@ -119,6 +119,8 @@ pub(crate) enum Event {
     StopSignal,
     /// SIGHUP.
     ReloadSignal,
+    /// `quintet dev`: this file, and maybe others.
+    CodeChanged(String),
     /// The answer to [`Action::ReadConfig`].
     ConfigRead(Result<Settings, String>),
 }
@@ -286,6 +288,8 @@ impl Pool {
 pub(crate) struct Settings {
     /// The default pool and those of `[[worker_pool]]`, in order. A reload does not change how many there are.
     pub(crate) pools: Vec<Pool>,
+    /// `quintet dev`: see `state/dev.rs`.
+    pub(crate) dev: bool,
     /// Fork workers from a template that has imported the app.
     pub(crate) preload: bool,
     /// Workers that may import the app at a time: it is CPU work, so more than there are cores only makes the

@@ -119,6 +119,11 @@ impl House {
         &self.plan.version
     }
 
+    /// `quintet dev`.
+    pub(crate) fn develops(&self) -> bool {
+        self.plan.dev
+    }
+
     pub(crate) fn dir(&self) -> &Path {
         &self.plan.dir
     }
@@ -234,6 +239,7 @@ impl House {
         let others: Vec<Pool> = others.collect();
         Settings {
             pools: std::iter::once(default).chain(others).collect(),
+            dev: self.plan.dev,
             preload: config.workers.preload && self.adopts,
             starting_max: cores,
             start_timeout: config.workers.start_timeout,

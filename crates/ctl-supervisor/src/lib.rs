@@ -15,6 +15,7 @@ mod driver;
 mod event;
 mod house;
 pub mod inherit;
+mod inotify;
 mod limits;
 mod listen;
 mod peer;

@@ -12,6 +12,7 @@
 //! - A worker that could not start is tried again only after a back-off.
 //! - Whoever was told to go is killed within a bound; after a stop, `Action::Exit` comes within a bound.
 
+mod dev;
 mod gateway;
 mod recycle;
 mod reload;
@@ -36,6 +37,7 @@ use crate::backoff::Backoff;
 use crate::event::{Action, ClientId, Event, Failure, Level, Notify, Settings, Who};
 use crate::plan::Outcome;
 
+use dev::Dev;
 use gateway::Gateway;
 use recycle::Recycling;
 use reload::Reload;
@@ -95,6 +97,7 @@ pub(crate) struct State {
     /// Share of the CPU in use, as it was last seen.
     cpu: f32,
     reload: Option<Reload>,
+    dev: Dev,
     /// A reload asked for while another one runs (or before the start is over), and who waits for it.
     queued_reload: Option<Vec<ClientId>>,
     heir: Option<Heir>,
@@ -141,6 +144,7 @@ impl State {
             crashes: Backoff::new(WORKER_BACKOFF.0, WORKER_BACKOFF.1, seed),
             recycling: Recycling::new(seed),
             reload: None,
+            dev: Dev::default(),
             queued_reload: None,
             heir: None,
             upgraded: None,
@@ -217,7 +221,12 @@ impl State {
             Event::Asked { client, command } => self.asked(Some(client), &command, now),
             Event::StopSignal => self.asked(None, &Command::Stop, now),
             Event::ReloadSignal => self.asked(None, &Command::Reload, now),
-            Event::ConfigRead(read) => self.config_read(read, now),
+            Event::CodeChanged(what) => self.code_changed(&what, now),
+            Event::ConfigRead(read) => {
+                if !self.dev_config_read(&read) {
+                    self.config_read(read, now);
+                }
+            }
         }
         self.settle(now);
         mem::take(&mut self.out)
@@ -297,6 +306,7 @@ impl State {
             }
         }
         self.active = Some((generation, app));
+        self.code_serves(now);
     }
 
     fn status_asked(&mut self, client: Option<ClientId>, now: Instant) {

@@ -4,6 +4,7 @@
 //! wait; a thread of its own writes them in large pieces. When whoever reads the log is too slow, lines are dropped
 //! and counted: a log never holds up a request.
 
+mod dev;
 mod format;
 
 use std::cell::RefCell;
@@ -29,6 +30,7 @@ const GATHER: Duration = Duration::from_millis(20);
 #[derive(Debug)]
 pub struct AccessLog {
     format: Format,
+    colours: dev::Colours,
     shared: Arc<Shared>,
     writer: Option<JoinHandle<()>>,
 }
@@ -69,7 +71,9 @@ impl AccessLog {
             let shared = Arc::clone(&shared);
             move || write_all(&shared, output)
         })?;
-        Ok(Some(Self { format, shared, writer: Some(writer) }))
+        let colours =
+            if format == Format::Dev { dev::Colours::of_standard_output() } else { dev::Colours::default() };
+        Ok(Some(Self { format, colours, shared, writer: Some(writer) }))
     }
 
     /// A response is over: its line.
@@ -79,7 +83,8 @@ impl AccessLog {
             let (took, date) = (exchange.trail.started.elapsed(), crate::h1::date::now());
             match self.format {
                 Format::Json => format::json(line, exchange, took, &date),
-                Format::Text | Format::Dev | Format::Off => format::text(line, exchange, took, &date),
+                Format::Dev => dev::line(line, exchange, took, self.colours),
+                Format::Text | Format::Off => format::text(line, exchange, took, &date),
             }
             self.append(line);
         });

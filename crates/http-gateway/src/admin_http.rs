@@ -226,6 +226,7 @@ fn typed(status: u16, content_type: &str, body: impl Into<Bytes>) -> Response {
         client: None,
         by: AnsweredBy::Gateway,
         queue_wait: Duration::ZERO,
+        queries: None,
     };
     Response { status, reason: Box::default(), headers, body: Body::Bytes(body.into()), close: false, trail }
 }

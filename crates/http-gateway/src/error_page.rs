@@ -96,7 +96,14 @@ pub fn plain(status: u16, text: &'static str, trail: Trail) -> Response {
 
 /// The trail of a request that nobody but us has seen.
 pub fn own_trail(started: Instant, request_id: RequestId, client: Option<IpAddr>) -> Trail {
-    Trail { started, request_id, client, by: AnsweredBy::Gateway, queue_wait: std::time::Duration::ZERO }
+    Trail {
+        started,
+        request_id,
+        client,
+        by: AnsweredBy::Gateway,
+        queue_wait: std::time::Duration::ZERO,
+        queries: None,
+    }
 }
 
 #[cfg(test)]

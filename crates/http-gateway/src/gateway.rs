@@ -22,6 +22,7 @@ use tracing::{error, info, warn};
 
 use crate::access_log::AccessLog;
 use crate::admin_http::{self, Admin};
+use crate::broken::Why;
 use crate::client::TrustedProxies;
 use crate::drain::{Drain, Phase};
 use crate::link::accept::{Credentials, accept};
@@ -275,6 +276,12 @@ impl Running {
                     self.links.retire(worker);
                     self.pools.retire(worker);
                 }
+            }
+            ToGateway::Hold => self.gateway.set_broken(None),
+            ToGateway::Broken { message, traceback, hint } => {
+                self.gateway.set_broken(Some(Why { message, traceback, hint }));
+                // There may never have been a generation that serves.
+                self.gate.send_replace(true);
             }
             ToGateway::ReloadTls => self.reload_tls(),
             ToGateway::Status => control.send(&FromGateway::Status(self.status())).await,

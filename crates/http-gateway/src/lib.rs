@@ -13,8 +13,9 @@
 //!
 //! Called by `cli` only. Knows no other player.
 
-pub mod access_log;
+mod access_log;
 pub mod admin_http;
+pub mod broken;
 pub mod client;
 pub mod dispatch;
 pub mod drain;

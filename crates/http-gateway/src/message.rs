@@ -323,6 +323,31 @@ pub struct Trail {
     pub by: AnsweredBy,
     /// Time in the queue.
     pub queue_wait: Duration,
+    /// `quintet dev`: what the worker told of its database.
+    pub queries: Option<Queries>,
+}
+
+/// A request's database queries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Queries {
+    /// How many.
+    pub count: u32,
+    /// How long they took together.
+    pub time: Duration,
+    /// How often the most frequent one was made, whatever its parameters.
+    pub repeated: u32,
+}
+
+impl Queries {
+    /// From the value of [`ctl_admin::words::QUERIES_FIELD`].
+    pub fn parse(value: &[u8]) -> Option<Self> {
+        let mut numbers = std::str::from_utf8(value).ok()?.split(';').map(str::parse::<u64>);
+        let mut next = || numbers.next()?.ok();
+        let (count, micros) = (next()?, next()?);
+        let repeated = next().unwrap_or_default();
+        let small = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
+        Some(Self { count: small(count), time: Duration::from_micros(micros), repeated: small(repeated) })
+    }
 }
 
 /// Who answered a request.

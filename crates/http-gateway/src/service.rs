@@ -12,6 +12,7 @@ use ctl_telemetry::metrics as m;
 use tracing::error;
 
 use crate::access_log::AccessLog;
+use crate::broken::{self, Broken, Why};
 use crate::client::{self, Identity, TrustedProxies};
 use crate::dispatch::{Dispatcher, Failure, Handshake, Origin, Ready};
 use crate::error_page;
@@ -39,6 +40,7 @@ pub struct Gateway {
     ready: AtomicBool,
     files: RwLock<Option<Files>>,
     access: Option<AccessLog>,
+    broken: Broken,
 }
 
 impl Gateway {
@@ -78,7 +80,13 @@ impl Gateway {
             ready: AtomicBool::new(false),
             files: RwLock::new(None),
             access,
+            broken: Broken::default(),
         }
+    }
+
+    /// `quintet dev`: the code does not start, or may start again.
+    pub fn set_broken(&self, why: Option<Why>) {
+        self.broken.set(why);
     }
 
     /// A generation serves from now on: its files, and requests to its workers.
@@ -143,14 +151,10 @@ impl Gateway {
         let origin = origin(connection, identity, &request_id, &client);
         let request = Ready { head, origin, payload: &payload };
         let broken_off = matches!(payload, Payload::Stream(_));
-        let events = if body.length() == BodyLength::None && asks_for_events(head) {
-            self.dispatcher.events(&request, body, trail).await
-        } else {
-            None
-        };
-        let answered = match events {
-            Some(answered) => answered,
-            None => self.dispatcher.dispatch(&request, body, trail).await,
+        let answered = tokio::select! {
+            biased;
+            why = self.broken.known() => return broken::page(&why, head, trail),
+            answered = self.ask_worker(&request, body, trail) => answered,
         };
         let mut response = match answered {
             Ok(response) => response,
@@ -169,6 +173,21 @@ impl Gateway {
             response.headers.push(b"X-Request-ID", request_id.as_bytes());
         }
         response
+    }
+
+    async fn ask_worker<B: RequestBody>(
+        &self,
+        request: &Ready<'_>,
+        body: &mut B,
+        trail: &mut Trail,
+    ) -> Result<Response, Failure> {
+        if body.length() == BodyLength::None
+            && asks_for_events(request.head)
+            && let Some(answered) = self.dispatcher.events(request, body, trail).await
+        {
+            return answered;
+        }
+        self.dispatcher.dispatch(request, body, trail).await
     }
 
     async fn payload<B: RequestBody>(
@@ -333,7 +352,13 @@ impl Service for Gateway {
         let client = trail.client.map_or_else(String::new, |client| client.to_string());
         let origin = origin(connection, &identity, &request_id, &client);
         let request = Ready { head, origin, payload: &Payload::Empty };
-        match self.dispatcher.websocket(&request, &mut NoBody, &mut trail).await {
+        let mut nothing = NoBody;
+        let answered = tokio::select! {
+            biased;
+            why = self.broken.known() => return Answer::Refused(broken::page(&why, head, &trail)),
+            answered = self.dispatcher.websocket(&request, &mut nothing, &mut trail) => answered,
+        };
+        match answered {
             Some(Ok(Handshake::Accepted(Response { headers, trail, .. }, session))) => {
                 Answer::Accepted { headers, session, trail }
             }

@@ -98,6 +98,7 @@ pub(crate) fn response(status: u16, body: Body) -> Response {
         client: None,
         by: AnsweredBy::Gateway,
         queue_wait: Duration::ZERO,
+        queries: None,
     };
     Response { status, reason: Box::default(), headers: Headers::default(), body, close: false, trail }
 }

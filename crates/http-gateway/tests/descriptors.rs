@@ -27,6 +27,7 @@ fn hello(status: u16) -> Response {
         client: None,
         by: AnsweredBy::Gateway,
         queue_wait: Duration::ZERO,
+        queries: None,
     };
     let body = Body::Bytes(Bytes::from_static(b"hello"));
     Response { status, reason: Box::default(), headers: Headers::default(), body, close: false, trail }

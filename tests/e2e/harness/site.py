@@ -54,6 +54,7 @@ class Site:
         tls: ssl.SSLContext | None = None,
         program: Path | None = None,
         prefix: tuple[str, ...] = (),
+        command: str = "run",
     ) -> None:
         self.project = project
         self.program = program or places.quintet()
@@ -67,7 +68,7 @@ class Site:
         self.env = kept | {MARK: self.mark, "QUINTET_SERVER_RUNTIME_DIR": str(self.runtime_dir)} | (env or {})
         binds = (f"127.0.0.1:{self.port}",) if bind is None else bind
         # A program that starts the program, as systemd would.
-        self.command = [*prefix, str(self.program), "run", str(project), *flags]
+        self.command = [*prefix, str(self.program), command, str(project), *flags]
         for address in binds:
             self.command += ["--bind", address]
         self.process: subprocess.Popen[bytes] | None = None

@@ -119,6 +119,7 @@ impl State {
                     self.gateway.life = Life::Running { since: now };
                     self.gateway.ever_ready = true;
                     self.gateway.failed_starts = 0;
+                    self.tell_broken();
                 }
             }
             FromGateway::Failed { text } => self.gateway.failed = Some(text),

@@ -106,7 +106,10 @@ impl State {
 
     /// The place of a worker that should be started now.
     pub(super) fn missing(&self) -> Option<Place> {
-        if self.stop.is_some() || self.reload.as_ref().is_some_and(Reload::waits_for_config) {
+        if self.stop.is_some()
+            || self.dev.holds()
+            || self.reload.as_ref().is_some_and(Reload::waits_for_config)
+        {
             return None;
         }
         let leaving = self.workers.values().filter(|worker| worker.leaving.is_some()).count();

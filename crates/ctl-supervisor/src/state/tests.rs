@@ -11,6 +11,7 @@ use crate::upgrade::FromHeir;
 use super::State;
 
 mod births;
+mod dev;
 mod scaling;
 mod upgrade;
 
@@ -29,6 +30,7 @@ impl Table {
     fn new(workers: u32) -> Self {
         let settings = Settings {
             pools: vec![Pool::of("default", workers, workers)],
+            dev: false,
             preload: false,
             starting_max: 2,
             start_timeout: START_TIMEOUT,
@@ -127,6 +129,8 @@ fn words(actions: &[Action]) -> String {
             Action::TellGateway(ToGateway::Retire { workers }) => format!("retire{workers:?}"),
             Action::TellGateway(ToGateway::Drain) => "drain".to_owned(),
             Action::TellGateway(ToGateway::ReloadTls) => "tls".to_owned(),
+            Action::TellGateway(ToGateway::Hold) => "hold".to_owned(),
+            Action::TellGateway(ToGateway::Broken { message, .. }) => format!("broken:{message}"),
             Action::TellWorkerExit { worker } => format!("exit{worker}"),
             Action::TellWorkerDump { worker, request_id } => format!("dump{worker}:{request_id}"),
             Action::Terminate(Who::Gateway) => "term-gateway".to_owned(),

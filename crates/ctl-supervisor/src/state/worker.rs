@@ -148,7 +148,9 @@ impl State {
         if self.stop.is_some() {
             return;
         }
-        if !self.ever_ready {
+        if self.settings.dev {
+            self.code_broken(failure);
+        } else if !self.ever_ready {
             self.out.push(Action::ShowFailure(failure));
             self.give_up(Outcome::AppFailed, now);
         } else if self.reload.is_some() && generation == self.target {

@@ -130,7 +130,11 @@ impl Gateway {
                 say(&self.control, &FromGateway::Drained);
                 exit(0);
             }
-            ToGateway::Start(_) | ToGateway::ReloadTls | ToGateway::WorkerEvent { .. } => {}
+            ToGateway::Start(_)
+            | ToGateway::ReloadTls
+            | ToGateway::Hold
+            | ToGateway::Broken { .. }
+            | ToGateway::WorkerEvent { .. } => {}
         }
     }
 }

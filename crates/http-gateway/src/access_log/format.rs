@@ -156,7 +156,7 @@ fn or_dash(line: &mut Vec<u8>, bytes: &[u8]) {
 }
 
 /// As nginx does: everything but visible ASCII and space as `\xHH`, and so the quote and the backslash.
-fn escape_text(line: &mut Vec<u8>, bytes: &[u8]) {
+pub(super) fn escape_text(line: &mut Vec<u8>, bytes: &[u8]) {
     for &byte in bytes {
         match byte {
             b'"' | b'\\' | 0..0x20 | 0x7f.. => {

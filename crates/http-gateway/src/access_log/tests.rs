@@ -20,6 +20,7 @@ fn with_exchange(head: Option<&RequestHead>, complete: bool, look: impl FnOnce(&
         client: "192.0.2.7".parse().ok(),
         by: AnsweredBy::Worker(3),
         queue_wait: Duration::from_micros(1_002_003),
+        queries: None,
     };
     look(&Exchange {
         connection: &connection,
@@ -160,4 +161,44 @@ fn a_reader_that_is_stuck_costs_lines_and_no_time() {
 #[test]
 fn off_is_off() {
     assert!(AccessLog::open(Format::Off, io::sink()).unwrap().is_none());
+}
+
+#[test]
+fn lines_for_developers() {
+    let dev = |repeated, target: &[u8], complete| {
+        let mut line = Vec::new();
+        with_exchange(Some(&head(target, b"curl/8")), complete, |exchange| {
+            let mut trail = exchange.trail.clone();
+            trail.queries =
+                Some(crate::message::Queries { count: 22, time: Duration::from_micros(8_200), repeated });
+            dev::line(&mut line, &Exchange { trail: &trail, ..*exchange }, TOOK, dev::Colours::default());
+        });
+        String::from_utf8(line).unwrap()
+    };
+    assert_eq!(
+        dev(21, b"/products/?page=2", true),
+        "GET  /products/?page=2                            200    12 s   22 queries  8.2 ms       5 B  ×21 the same query\n"
+    );
+    assert_eq!(
+        dev(2, b"/a\x1b[31m\n", false),
+        "GET  /a\\x1B[31m\\x0A                               200    12 s   22 queries  8.2 ms       5 B  cut\n"
+    );
+}
+
+#[test]
+fn what_workers_tell_of_queries() {
+    use crate::message::Queries;
+    let queries =
+        |count, micros, repeated| Some(Queries { count, time: Duration::from_micros(micros), repeated });
+    for (value, means) in [
+        ("3;1500;2", queries(3, 1_500, 2)),
+        ("3;1500", queries(3, 1_500, 0)),
+        ("99999999999;1;1", queries(u32::MAX, 1, 1)),
+        ("", None),
+        ("3", None),
+        ("-1;2;3", None),
+        ("a;b;c", None),
+    ] {
+        assert_eq!(Queries::parse(value.as_bytes()), means, "{value}");
+    }
 }

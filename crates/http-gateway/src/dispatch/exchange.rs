@@ -48,7 +48,8 @@ impl Dispatcher {
             }
         };
         trail.by = AnsweredBy::Worker(worker);
-        let Head { status, reason, headers, body, flags } = *head;
+        let Head { status, reason, headers, body, flags, queries } = *head;
+        trail.queries = queries;
         let body = if flags.is_end() {
             drop(checkout);
             if body.is_empty() { Body::Empty } else { Body::Bytes(body) }

@@ -266,6 +266,7 @@ mod tests {
             client: None,
             by: AnsweredBy::Gateway,
             queue_wait: Duration::ZERO,
+            queries: None,
         };
         Response { status, reason: Box::default(), headers, body, close: false, trail }
     }

@@ -44,6 +44,7 @@ fn response(status: u16, body: impl Into<Bytes>) -> Response {
         client: None,
         by: AnsweredBy::Gateway,
         queue_wait: Duration::ZERO,
+        queries: None,
     };
     let mut headers = Headers::default();
     // Keeps the expected bytes below free of the clock.

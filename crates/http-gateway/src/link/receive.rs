@@ -9,6 +9,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use ctl_admin::words::QUERIES_FIELD;
 use py_link::long::{self, Close};
 use py_link::{Flags, FrameHeader, HEADER_BYTES, Kind, LinkError, ResponseFile, ResponseHead};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
@@ -16,7 +17,7 @@ use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg}
 use super::SlotError;
 use super::long::Detached;
 use super::stream::SlotStream;
-use crate::message::{FileBody, Headers};
+use crate::message::{FileBody, Headers, Queries};
 
 /// A slot's buffer while nothing large passes; most answers of Django fit.
 const BUFFER_BYTES: usize = 16 << 10;
@@ -38,6 +39,8 @@ pub struct Head {
     pub body: Bytes,
     /// END, ABORT.
     pub flags: Flags,
+    /// `quintet dev`; see [`QUERIES_FIELD`].
+    pub queries: Option<Queries>,
 }
 
 /// What a worker says about an exchange.
@@ -244,9 +247,9 @@ impl ReceiveBuffer {
         let head = ResponseHead::decode(self.buffer.get(payload.clone()).unwrap_or_default())?;
         let (status, reason) = (head.status, Box::from(head.reason));
         let mut headers = Headers::with_capacity(head.header_count() + 4, 512);
-        keep_end_to_end_in(&mut headers, head.headers())?;
+        let queries = keep_end_to_end_in(&mut headers, head.headers())?;
         let body = payload.end - head.body.len()..payload.end;
-        Ok(Box::new(Head { status, reason, headers, body: self.hand_over(body), flags }))
+        Ok(Box::new(Head { status, reason, headers, body: self.hand_over(body), flags, queries }))
     }
 
     /// The bytes at the end of the first frame, as a body piece: small ones are copied, large ones leave with the buffer.
@@ -272,23 +275,27 @@ fn keep_end_to_end<'a>(fields: impl Iterator<Item = long::Field<'a>>) -> Result<
     Ok(headers)
 }
 
-/// The fields without those that belong to one connection (RFC 9110, 7.6.1). A worker that sends control characters is
+/// The fields without those that belong to one connection (RFC 9110, 7.6.1), and without [`QUERIES_FIELD`], which is for us
+/// alone. A worker that sends control characters is
 /// broken: they would let an app's input split our response.
 fn keep_end_to_end_in<'a>(
     headers: &mut Headers,
     fields: impl Iterator<Item = long::Field<'a>>,
-) -> Result<(), LinkError> {
+) -> Result<Option<Queries>, LinkError> {
+    let mut queries = None;
     for (name, value) in fields {
         let bad = |&b: &u8| b == b'\r' || b == b'\n' || b == 0;
         if name.is_empty() || name.iter().any(|b| bad(b) || *b == b':' || *b == b' ') || value.iter().any(bad)
         {
             return Err(LinkError::Malformed("response header"));
         }
-        if !is_hop_by_hop(name) {
+        if name.len() == QUERIES_FIELD.len() && name.eq_ignore_ascii_case(QUERIES_FIELD.as_bytes()) {
+            queries = Queries::parse(value);
+        } else if !is_hop_by_hop(name) {
             headers.push(name, value);
         }
     }
-    Ok(())
+    Ok(queries)
 }
 
 fn is_hop_by_hop(name: &[u8]) -> bool {

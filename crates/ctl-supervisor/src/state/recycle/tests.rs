@@ -39,6 +39,7 @@ impl World {
     fn new(workers: u32, recycle: RecycleLimits) -> Self {
         let settings = Settings {
             pools: vec![Pool::of("default", workers, workers)],
+            dev: false,
             preload: false,
             starting_max: 2,
             start_timeout: Duration::from_secs(60),

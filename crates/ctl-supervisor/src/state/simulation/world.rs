@@ -103,6 +103,7 @@ impl World {
     pub(super) fn new(seed: u64) -> Self {
         let mut dice = Dice(seed);
         let settings = Settings {
+            dev: false,
             pools: pools(&mut dice),
             preload: dice.chance(75),
             starting_max: 1 + (dice.next() % 4) as u32,
@@ -452,6 +453,8 @@ impl World {
             ToGateway::Start(_)
             | ToGateway::Activate { .. }
             | ToGateway::ReloadTls
+            | ToGateway::Hold
+            | ToGateway::Broken { .. }
             | ToGateway::WorkerEvent { .. } => {}
         }
     }

@@ -295,7 +295,7 @@ fn detached(site: &Site, worker: u32, number: u16, body: &'static [u8]) -> Detac
     let mut headers = Headers::default();
     headers.push(b"content-type", b"text/event-stream");
     let body = Bytes::from_static(body);
-    let head = Head { status: 200, reason: Box::default(), headers, body, flags: Flags::NONE };
+    let head = Head { status: 200, reason: Box::default(), headers, body, flags: Flags::NONE, queries: None };
     Detached::new(Arc::clone(&site.links), worker, number, Box::new(head))
 }
 
