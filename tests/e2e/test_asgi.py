@@ -165,6 +165,7 @@ def test_a_hundred_listeners_beside_one_slot(site: Site) -> None:
         Listener(site, "/events?pause=0.5", "*/*" if n % 2 else "text/event-stream") for n in range(100)
     ]
     wait_until(lambda: site.status()["gateway"]["long_lived"] == 100, 5, "all are open")
+    wait_until(lambda: site.status()["workers"][0]["long_lived"] == 100, 5, "its worker holds them")
     started = time.monotonic()
     assert all(site.get("/hello").text == "hello" for _ in range(20))
     assert time.monotonic() - started < 5
@@ -296,6 +297,24 @@ def test_a_killed_worker_breaks_its_streams_so_that_clients_can_tell(asgi: Start
     Listener(site, "/events?to=1").rest()
 
 
+def test_a_new_gateway_finds_the_long_links_again(asgi: Start) -> None:
+    site = asgi(workers=2)
+    site.allow_log("gateway|link")
+    listeners = [Listener(site) for _ in range(4)]
+    site.kill_gateway()
+    for listener in listeners:
+        with pytest.raises(Closed):
+            listener.rest()
+    site.wait_ready()
+    again = [Listener(site, accept=accept) for accept in ("text/event-stream", "*/*") for _ in range(2)]
+    assert all(listener.event() for listener in again)
+
+    def held() -> int:
+        return sum(worker["long_lived"] for worker in site.status()["workers"])
+
+    wait_until(lambda: held() == 4, 5, "their workers hold them")
+
+
 def test_a_reload_gives_listeners_their_grace_and_loses_nobody(asgi: Start) -> None:
     site = asgi(workers=1, env={"QUINTET_WORKERS_LONG_LIVED_GRACE": "1s"})
     listener = Listener(site, "/events?pause=0.05")
@@ -303,7 +322,7 @@ def test_a_reload_gives_listeners_their_grace_and_loses_nobody(asgi: Start) -> N
     old = site.get("/pid").text
     began = time.monotonic()
     assert site.reload().returncode == 0
-    assert site.get("/pid").text != old
+    wait_until(lambda: site.get("/pid").text != old, 5, "the new worker answers")
     # It ends in order, so that EventSource comes back by itself.
     assert listener.rest() > 5
     assert 0.5 < time.monotonic() - began < 15
