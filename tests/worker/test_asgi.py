@@ -430,7 +430,7 @@ def test_early_hints_and_trailers(serve_asgi: Serve) -> None:
 def test_awaitables_are_coroutines(serve_asgi: Serve) -> None:
     worker = serve_asgi(
         """
-        import asyncio, inspect, collections.abc
+        import asyncio, collections.abc, gc, inspect
         async def app(scope, receive, send):
             waiting = receive()
             assert asyncio.iscoroutine(waiting) and isinstance(waiting, collections.abc.Awaitable)
@@ -451,6 +451,20 @@ def test_awaitables_are_coroutines(serve_asgi: Serve) -> None:
             except asyncio.CancelledError: pass
             unused = send({"type": "nonsense"})
             unused.close()
+            assert inspect.iscoroutinefunction(receive) and inspect.iscoroutinefunction(send)
+            # A heartbeat: waits that were given up do not pile up.
+            def futures():
+                return sum(isinstance(one, asyncio.Future) for one in gc.get_objects())
+            before = futures()
+            for _ in range(100):
+                task = asyncio.ensure_future(receive())
+                await asyncio.sleep(0)
+                task.cancel()
+                try: await task
+                except asyncio.CancelledError: pass
+            del task
+            gc.collect()
+            assert futures() < before + 20, (before, futures())
             tasks = [asyncio.ensure_future(receive()) for _ in range(3)]
             await asyncio.sleep(0)
             await send({"type": "http.response.start", "status": 200})

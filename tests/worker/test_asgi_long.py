@@ -443,6 +443,21 @@ def test_a_worker_that_stops_closes_its_websockets(serve_asgi: Serve, tmp_path: 
     assert worker.stderr() == ""
 
 
+def test_a_worker_that_stops_ends_its_event_streams(serve_asgi: Serve, tmp_path: Path) -> None:
+    worker = serve_asgi(EVENTS, concurrency=2, long_lived_max=1)
+    response, stream = detached(worker, "/endless")
+    worker.slots[1].send(target="/endless")
+    assert worker.slots[1].frame().kind == RESPONSE_HEAD
+    worker.tell({"type": "exit"})
+    assert stream.response(response).aborted
+    frame = worker.slots[1].frame()
+    while not frame.flags:
+        frame = worker.slots[1].frame()
+    assert worker.wait() == 0
+    assert noted(tmp_path) == "ConnectionResetError\n" * 2
+    assert worker.stderr() == ""
+
+
 def test_a_gateway_that_dies_takes_its_websockets_along(serve_asgi: Serve, tmp_path: Path) -> None:
     worker = serve_asgi(CHAT)
     accepted(worker)

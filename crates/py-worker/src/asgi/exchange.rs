@@ -306,6 +306,11 @@ impl Exchange {
         self.disconnect(py, 1012, "")
     }
 
+    /// Events, which may have no end.
+    pub(crate) fn is_event_stream(&self) -> bool {
+        matches!(&self.lock().talk, Talk::Http(http) if http.is_event_stream())
+    }
+
     /// The stream is lost: nothing can be sent any more.
     pub(crate) fn lost(&self, py: Python<'_>) -> PyResult<()> {
         let mut state = self.lock();

@@ -75,6 +75,11 @@ impl Http {
         self.stage
     }
 
+    /// The answer is `text/event-stream`.
+    pub(crate) fn is_event_stream(&self) -> bool {
+        self.is_event_stream
+    }
+
     /// All is said; only the end may be held back.
     pub(crate) fn is_complete(&self) -> bool {
         matches!(self.stage, Stage::Held | Stage::Over)

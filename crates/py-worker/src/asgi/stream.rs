@@ -275,7 +275,7 @@ impl Stream {
     pub(crate) fn stop(slf: &Bound<'_, Self>) -> PyResult<()> {
         let py = slf.py();
         let this = slf.get();
-        let (phase, exchanges) = {
+        let (phase, one, exchanges) = {
             let state = this.lock();
             if !this.is_long
                 && state.one.is_none()
@@ -285,8 +285,12 @@ impl Stream {
                 wire.stop_receiving();
             }
             let many: Vec<_> = state.many.values().map(|exchange| exchange.clone_ref(py)).collect();
-            (state.phase, many)
+            (state.phase, state.one.as_ref().map(|exchange| exchange.clone_ref(py)), many)
         };
+        // An event stream that found no room on the long link has no end of its own either.
+        if let Some(exchange) = one.filter(|exchange| exchange.get().is_event_stream()) {
+            exchange.get().disconnect(py, 1012, "")?;
+        }
         match phase {
             // The timer that runs ends it.
             Phase::Over | Phase::Off => {}
