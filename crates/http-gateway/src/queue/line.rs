@@ -182,7 +182,7 @@ impl<W> Line<W> {
         let line = &self.classes[ticket.class.rank()];
         let Some(waiting) = line.get(&ticket.number) else { return Review::Called };
         let Some(interval) = pace.interval else { return Review::Stay(now + LOOK_EVERY) };
-        let late = waiting.since + pace.target;
+        let late = waiting.since + ticket.class.allowance(pace.target, interval);
         if overloaded && now > late {
             self.leave(ticket, now);
             self.relieved = Some(now);

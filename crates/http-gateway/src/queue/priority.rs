@@ -1,5 +1,7 @@
 //! How important a request is: classes, and levels within them. Pure.
 
+use std::time::Duration;
+
 /// How many classes there are.
 pub(crate) const CLASSES: usize = 5;
 /// Users of a class are spread over so many levels: refusing one of them is refusing less than a hundredth of the class.
@@ -22,6 +24,17 @@ pub enum Class {
 }
 
 impl Class {
+    /// How long somebody may wait in an overload before he is refused. Important ones are served first, so most of them never
+    /// wait so long; but when the overload is noticed some have waited for long already, and are next.
+    pub(crate) fn allowance(self, target: Duration, interval: Duration) -> Duration {
+        match self {
+            Self::Critical => target.max(interval * 2),
+            Self::High => target.max(interval),
+            Self::Normal => target.max(interval / 2),
+            Self::Low | Self::Lowest => target,
+        }
+    }
+
     /// 0 is the most important.
     pub(crate) fn rank(self) -> usize {
         self as usize

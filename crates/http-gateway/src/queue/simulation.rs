@@ -150,6 +150,12 @@ struct Stage<'a> {
 }
 
 impl Play {
+    /// For so long as it takes about forty thousand requests at this load.
+    fn at(self, load: f64) -> Self {
+        let rate = load * f64::from(self.slots) / self.mean_ms() * 1000.0;
+        Self { load: Box::new(move |_| load), seconds: (40_000.0 / rate).clamp(20.0, 400.0) as u64, ..self }
+    }
+
     fn run(&self) -> Outcome {
         let start = Instant::now();
         let limits = QueueLimits {
@@ -310,7 +316,7 @@ fn shapes() -> impl Iterator<Item = (String, Play)> {
 #[test]
 fn at_four_fifths_nobody_is_ever_refused() {
     for (name, play) in shapes() {
-        let outcome = Play { seconds: 400, ..play }.run();
+        let outcome = play.at(0.8).run();
         assert_eq!(outcome.refused(), 0, "{name}\n{outcome}");
         assert!(outcome.wait(0.99) < Duration::from_millis(500), "{name}\n{outcome}");
     }
@@ -318,19 +324,19 @@ fn at_four_fifths_nobody_is_ever_refused() {
 
 #[test]
 fn under_overload_the_slots_stay_busy_waits_are_bounded_and_the_important_are_served() {
-    for (load, high_min, refused_after) in [(1.2, 0.99, 1100), (2.0, 0.99, 1100), (5.0, 0.98, 1100)] {
+    for (load, high_min) in [(1.2, 0.99), (2.0, 0.99), (5.0, 0.98)] {
         for (name, play) in shapes() {
-            let outcome = Play { load: Box::new(move |_| load), seconds: 60, ..play }.run();
+            let outcome = play.at(load).run();
             let name = format!("{name}, {load} of capacity");
             assert!(outcome.goodput() > 0.95, "{name}\n{outcome}");
             // The first overload shows itself after a second or the time of 128 requests; until then the line is first in,
             // first out.
-            assert!(outcome.wait(0.99) < Duration::from_millis(1100), "{name}\n{outcome}");
+            assert!(outcome.wait(0.99) < Duration::from_millis(1500), "{name}\n{outcome}");
             assert!(outcome.wait(0.5) < Duration::from_millis(200), "{name}\n{outcome}");
-            assert!(outcome.kept(Class::High) >= high_min, "{name}\n{outcome}");
+            assert!(outcome.kept(Class::High) > high_min, "{name}\n{outcome}");
             assert!(outcome.kept(Class::Lowest) < 0.6, "bots go first: {name}\n{outcome}");
             let after = Outcome::quantile(&outcome.refused_after, 0.9);
-            assert!(after < Duration::from_millis(refused_after), "told early: {after:?} {name}\n{outcome}");
+            assert!(after < Duration::from_millis(1100), "told early: {after:?} {name}\n{outcome}");
         }
     }
 }
@@ -349,16 +355,13 @@ fn a_burst_is_what_the_line_is_for() {
 #[test]
 fn after_an_overload_the_gate_opens() {
     for (name, play) in shapes() {
-        let load = |t: f64| if t < 30.0 { 2.0 } else { 0.6 };
-        let outcome = Play { load: Box::new(load), seconds: 300, ..play }.run();
-        let before = Play {
-            load: Box::new(load),
-            seconds: 40,
-            ..Play { slots: play.slots, service_ms: play.service_ms, times: play.times, ..Play::default() }
-        }
-        .run();
-        let late = outcome.refused() - before.refused();
-        assert_eq!(late, 0, "refused ten seconds after it and later\n{name}\n{outcome}");
+        // The same story twice: what the longer one refuses more was refused ten seconds after the overload or later.
+        let load = |t: f64| if t < 20.0 { 2.0 } else { 0.6 };
+        let short = Play { load: Box::new(load), seconds: 30, ..play };
+        let outcome = short.run();
+        let longer = Play { seconds: 60, ..short }.run();
+        assert_eq!(longer.refused(), outcome.refused(), "{name}\n{longer}");
+        assert!(outcome.refused() > 100, "{name}\n{outcome}");
     }
 }
 
