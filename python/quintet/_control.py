@@ -50,7 +50,6 @@ class Control:
 
     def tell(self, message: dict[str, Any]) -> None:
         """One line to the supervisor, who may answer from now on."""
-        # Also because a long line that waits for room in the socket would bring a SIGIO of its own.
         self.expect_words()
         try:
             self._socket.sendall(json.dumps(message).encode() + b"\n")
