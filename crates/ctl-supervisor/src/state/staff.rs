@@ -67,8 +67,12 @@ impl State {
             old.retain(|(_, serves)| *serves);
             old.truncate(all.saturating_sub(wanted));
         }
-        // More than wanted, because scaling or a reload has lowered the number: the newest go.
-        let surplus = self.of(pool).rev().filter(|(_, worker)| worker.serves() && self.is_fresh(worker));
+        // More than wanted, because scaling has lowered the number: the newest go, but none that holds WebSockets or event
+        // streams. Their clients would have to come back for no better reason than our thrift.
+        let surplus = self
+            .of(pool)
+            .rev()
+            .filter(|(_, worker)| worker.serves() && self.is_fresh(worker) && worker.wear.long_lived == 0);
         let surplus = surplus.map(|(number, _)| number).take(fresh.saturating_sub(wanted));
         old.into_iter().map(|(number, _)| number).chain(surplus).collect()
     }

@@ -1,7 +1,7 @@
 //! Pools and scaling, step by step. What the scaler wants is tested where it is at home, in `ctl-autoscaler`.
 
 use super::*;
-use ctl_admin::words::{LoadReport, PoolLoad};
+use ctl_admin::words::{LoadReport, PoolLoad, WorkerLoad};
 
 impl Table {
     /// The default pool of 1 to 4, and one of 0 to 2.
@@ -82,6 +82,36 @@ fn a_pool_with_nobody_in_it_is_woken() {
     assert_eq!(told, "retire[2]");
     // Somebody asks while it goes: another one.
     assert_eq!(table.wanted(1), "worker3:generation1:pool1");
+}
+
+#[test]
+fn a_worker_that_holds_websockets_stays_until_they_are_over() {
+    let mut table = Table::pools();
+    table.crowded(4);
+    table.up(2);
+    let quiet = |table: &mut Table, long_lived: u32| {
+        let mut told = String::new();
+        for _ in 0..60 {
+            table.now += Duration::from_secs(1);
+            let workers = vec![WorkerLoad { worker: 2, requests_total: 9, long_lived }];
+            let pools = vec![PoolLoad::default(), PoolLoad::default()];
+            let report = FromGateway::Load(Box::new(LoadReport { pools, workers }));
+            let retires = table.does(Event::Gateway(report));
+            for worker in [1, 2].into_iter().filter(|worker| retires == format!("retire[{worker}]")) {
+                table.exits(Who::Worker(worker), Exit::Code(0));
+            }
+            told += &retires;
+        }
+        told
+    };
+    assert_eq!(quiet(&mut table, 1), "retire[1]", "the other one holds a WebSocket");
+    assert_eq!(table.state.pools_status()[0].wanted, 1);
+    assert_eq!(quiet(&mut table, 1), "");
+
+    let mut table = Table::pools();
+    table.crowded(4);
+    table.up(2);
+    assert_eq!(quiet(&mut table, 0), "retire[2]", "else the newest one goes");
 }
 
 #[test]
