@@ -3,7 +3,7 @@
 //! There is one for the newest generation. While a reload runs there is that of the generation that serves as well, so
 //! that nothing is lost when the new code does not import. Workers do not depend on the template that they came from.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use ctl_admin::words::{AppReport, FromTemplate};
@@ -49,8 +49,8 @@ pub(super) enum Way {
 pub(super) struct Templates {
     all: BTreeMap<u32, Template>,
     last: u32,
-    /// Generations whose workers import by themselves: their app cannot be forked, or the template does not stay.
-    alone: BTreeSet<u32>,
+    /// Generations whose workers import by themselves, and why: their app cannot be forked, or the template does not stay.
+    alone: BTreeMap<u32, String>,
     /// Templates of the newest generation in a row that did not stay.
     lost: u32,
     backoff: Backoff,
@@ -63,7 +63,7 @@ impl Templates {
         Self {
             all: BTreeMap::new(),
             last: 0,
-            alone: BTreeSet::new(),
+            alone: BTreeMap::new(),
             lost: 0,
             backoff: Backoff::new(WORKER_BACKOFF.0, WORKER_BACKOFF.1, seed),
             told: String::new(),
@@ -91,9 +91,14 @@ impl Templates {
 }
 
 impl State {
+    /// For status: why there is no template.
+    pub(crate) fn template_notes(&self) -> Vec<String> {
+        self.templates.alone.get(&self.target).cloned().into_iter().collect()
+    }
+
     /// How a worker of the newest generation comes to be now.
     pub(super) fn way(&self) -> Way {
-        if !self.settings.preload || self.templates.alone.contains(&self.target) {
+        if !self.settings.preload || self.templates.alone.contains_key(&self.target) {
             return Way::Alone;
         }
         match self.templates.of(self.target) {
@@ -106,7 +111,7 @@ impl State {
         self.settings.preload
             && self.stop.is_none()
             && !self.reload.as_ref().is_some_and(super::reload::Reload::waits_for_config)
-            && !self.templates.alone.contains(&self.target)
+            && !self.templates.alone.contains_key(&self.target)
             && self.templates.of(self.target).is_none()
     }
 
@@ -130,7 +135,7 @@ impl State {
             !serves_on && template.leaving.is_none()
         };
         self.send_off_templates_if(useless, Step::Term, TERM_GRACE, now);
-        self.templates.alone.retain(|generation| *generation >= serving);
+        self.templates.alone.retain(|generation, _| *generation >= serving);
     }
 
     /// A reload begins: what failed before was other code.
@@ -171,11 +176,12 @@ impl State {
         if unfit.is_empty() {
             return;
         }
-        if self.templates.told != unfit {
-            self.log(Level::Info, format!("the app {unfit}, so each worker imports it by itself"));
-            self.templates.told = unfit;
+        let text = format!("the app {unfit}, so each worker imports it by itself");
+        self.templates.alone.insert(generation, text.clone());
+        if self.templates.told != text {
+            self.templates.told.clone_from(&text);
+            self.log(Level::Info, text);
         }
-        self.templates.alone.insert(generation);
         let place = self.missing().filter(|place| place.generation == generation);
         let Some(place) = place.filter(|_| self.crashes.waits_until(now).is_none()) else {
             self.send_off_template(number, Step::Term, TERM_GRACE, now);

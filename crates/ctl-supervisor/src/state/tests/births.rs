@@ -88,6 +88,7 @@ fn an_app_that_cannot_be_forked_becomes_the_first_worker_and_the_others_import()
     );
     let said = "the app starts threads when it is imported (poller), so each worker imports it by itself";
     assert_eq!(table.logged(Level::Info), said);
+    assert_eq!(table.state.template_notes(), [said]);
     for worker in 1..=3 {
         table.up(worker);
     }
