@@ -287,10 +287,9 @@ impl State {
             why.split_once('\n').map_or((why, String::new()), |(why, rest)| (why, format!("\n{rest}")));
         self.templates.lost += 1;
         if self.templates.lost > LOST_MAX {
-            self.templates.alone.insert(generation);
-            let text =
-                format!("{why}; from now on, until a reload, each worker imports the app by itself{hint}");
-            self.log(Level::Error, text);
+            let text = format!("{why}; from now on, until a reload, each worker imports the app by itself");
+            self.log(Level::Error, format!("{text}{hint}"));
+            self.templates.alone.insert(generation, text);
             return;
         }
         let delay = self.templates.backoff.failed(now).as_secs_f64();
