@@ -148,7 +148,7 @@ impl State {
 
     pub(super) fn template_said(&mut self, number: u32, said: FromTemplate, now: Instant) {
         match said {
-            FromTemplate::Ready { app, unfit } => self.template_ready(number, &app, unfit, now),
+            FromTemplate::Ready { app, unfit } => self.template_ready(number, &app, &unfit, now),
             FromTemplate::Failed { message, traceback, hint } => {
                 // It exits by itself.
                 self.template_failed(
@@ -163,7 +163,7 @@ impl State {
         }
     }
 
-    fn template_ready(&mut self, number: u32, app: &AppReport, unfit: String, now: Instant) {
+    fn template_ready(&mut self, number: u32, app: &AppReport, unfit: &str, now: Instant) {
         let Some(template) = self.templates.all.get_mut(&number) else { return };
         if template.leaving.is_some() || template.ready.is_some() {
             return;
