@@ -23,7 +23,7 @@ HERE = Path(__file__).resolve().parent
 CACHE = ROOT / ".cache" / "contract"
 
 # For one test of theirs: an exchange or two on the loopback. The whole of a suite is bounded by the outer test.
-TEST_SECONDS_MAX = 30
+TEST_SECONDS_MAX = 15
 SUITE_SECONDS_MAX = 300
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from pathlib import Path
 from typing import Any
 
@@ -32,3 +33,10 @@ def stop_all() -> None:
     left = [line for one in _sites.values() for line in one.close() if line.startswith("left behind")]
     _sites.clear()
     assert not left, left
+
+
+def unverified() -> ssl.SSLContext:
+    """For sites whose certificate the suite made for itself."""
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context
