@@ -73,8 +73,11 @@ async def _frame(reader: asyncio.StreamReader) -> Any:
 
 
 @contextlib.asynccontextmanager
-async def serving(app: Any, gone: Callable[[str], Exception] = OSError) -> AsyncIterator[None]:
-    """Exchanges call `app` in the running loop. `gone` makes the exception of a send to a client that has left."""
+async def serving(app: Any, gone: Callable[[str], Exception] = OSError) -> AsyncIterator[set[Any]]:
+    """Exchanges call `app` in the running loop; gives those under way.
+
+    `gone` makes the exception of a send to a client that has left.
+    """
 
     under_way: set[asyncio.Task[Any] | None] = set()
 
@@ -102,14 +105,19 @@ async def serving(app: Any, gone: Callable[[str], Exception] = OSError) -> Async
     SOCKET.unlink(missing_ok=True)
     server = await asyncio.start_unix_server(exchange, SOCKET)
     try:
-        yield
+        yield under_way
     finally:
         server.close()
-        # A server's shutdown waits for its apps, and the tests look at what these have seen.
-        deadline = asyncio.get_running_loop().time() + END_SECONDS_MAX
-        while under_way and asyncio.get_running_loop().time() < deadline:
-            await asyncio.sleep(0.005)
+        await ended(under_way, END_SECONDS_MAX)
         SOCKET.unlink(missing_ok=True)
+
+
+async def ended(under_way: set[Any], seconds: float) -> bool:
+    """Waits for the exchanges: the tests look at what the apps have seen."""
+    deadline = asyncio.get_running_loop().time() + seconds
+    while under_way and asyncio.get_running_loop().time() < deadline:
+        await asyncio.sleep(0.005)
+    return not under_way
 
 
 async def _call(app: Any, scope: dict[str, Any], channel: _Channel) -> None:

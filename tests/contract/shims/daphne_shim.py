@@ -11,6 +11,9 @@ from harness import places
 
 from shims import bridging, serving
 
+# The least that quintet takes for the length of a message.
+_MESSAGE_LEAST = 125
+
 
 def _settings(instance: Any) -> dict[str, str]:
     """Daphne's settings in quintet's words."""
@@ -20,7 +23,7 @@ def _settings(instance: Any) -> dict[str, str]:
     if instance.http_timeout:
         env["QUINTET_TIMEOUTS_APP"] = f"{instance.http_timeout}s"
     if instance.websocket_max_message_size is not None:
-        env["QUINTET_WEBSOCKET_MESSAGE_MAX"] = str(instance.websocket_max_message_size)
+        env["QUINTET_WEBSOCKET_MESSAGE_MAX"] = str(max(instance.websocket_max_message_size, _MESSAGE_LEAST))
     return env
 
 

@@ -21,13 +21,18 @@ from shims import bridging, serving
 
 PORT = free_port()
 _KEPT = {"ws_protocol_cls": "WebSocketsSansIOProtocol", "http_protocol_cls": "H11Protocol"}
+# How long the end of a connection takes to reach its app.
+_LEAVE_SECONDS_MAX = 0.5
+# The least that quintet takes for the length of a message.
+_MESSAGE_LEAST = 125
 _current: list[tuple[dict[str, str], Site]] = []
 
 
 def _settings(config: Any) -> dict[str, str]:
     """uvicorn's settings in quintet's words."""
     env = {
-        "QUINTET_WEBSOCKET_MESSAGE_MAX": str(config.ws_max_size),
+        "QUINTET_WORKERS_LONG_LIVED_GRACE": "0s",
+        "QUINTET_WEBSOCKET_MESSAGE_MAX": str(max(config.ws_max_size, _MESSAGE_LEAST)),
         "QUINTET_WEBSOCKET_COMPRESS": str(config.ws_per_message_deflate).lower(),
     }
     if config.ws_ping_interval is not None:
@@ -56,7 +61,7 @@ class _Server:
 @contextlib.asynccontextmanager
 async def _run_server(config: Any, sockets: Any = None) -> AsyncIterator[_Server]:
     assert sockets is None
-    async with bridging.serving(config.app, gone=ClientDisconnected):
+    async with bridging.serving(config.app, gone=ClientDisconnected) as under_way:
         env = _settings(config)
         # An app whose lifespan is looked at needs a start of its own.
         if _current and (_current[0][0] != env or config.lifespan == "on"):
@@ -64,7 +69,8 @@ async def _run_server(config: Any, sockets: Any = None) -> AsyncIterator[_Server
         if not _current:
             await asyncio.to_thread(_start, env)
         yield _Server(_current[0][1])
-        if config.lifespan == "on":
+        # A site lives on for the next test, unless an app waits for its end.
+        if config.lifespan == "on" or not await bridging.ended(under_way, _LEAVE_SECONDS_MAX):
             await asyncio.to_thread(_stop)
 
 
