@@ -73,6 +73,8 @@ class Suite:
             text, count = re.subn(pattern, replacement, source.read_text())
             assert count, f"{file}: {pattern!r} is not found any more"
             source.write_text(text)
+        base = root / self.directory
+        files = [str(path.relative_to(base)) for known in self.files for path in sorted(base.glob(known))]
         report = CACHE / f"{self.name}-{self.shim}.jsonl"
         report.unlink(missing_ok=True)
         paths = [str(root / path) for path in self.paths]
@@ -93,8 +95,8 @@ class Suite:
             ".",
         ]
         done = subprocess.run(
-            [*command, *self.options, *self.files],
-            cwd=root / self.directory,
+            [*command, *self.options, *files],
+            cwd=base,
             env=kept | {"PYTHONPATH": os.pathsep.join(paths), "SUITE_REPORT": str(report)},
             capture_output=True,
             text=True,

@@ -94,13 +94,14 @@ async def serving(app: Any, gone: Callable[[str], Exception] = OSError) -> Async
         channel = _Channel(writer, gone)
         call = asyncio.ensure_future(_call(app, scope, channel))
         replies = asyncio.ensure_future(channel.replies(reader))
-        await asyncio.wait({call, replies}, return_when=asyncio.FIRST_COMPLETED)
-        # A worker that hangs up has cancelled the exchange.
-        call.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await call
-        replies.cancel()
-        writer.close()
+        try:
+            await asyncio.wait({call, replies}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            # A worker that hangs up has cancelled the exchange.
+            call.cancel()
+            replies.cancel()
+            await asyncio.gather(call, replies, return_exceptions=True)
+            writer.close()
 
     SOCKET.unlink(missing_ok=True)
     server = await asyncio.start_unix_server(exchange, SOCKET)
@@ -109,6 +110,10 @@ async def serving(app: Any, gone: Callable[[str], Exception] = OSError) -> Async
     finally:
         server.close()
         await ended(under_way, END_SECONDS_MAX)
+        left = list(under_way)
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
         SOCKET.unlink(missing_ok=True)
 
 
@@ -123,9 +128,7 @@ async def ended(under_way: set[Any], seconds: float) -> bool:
 async def _call(app: Any, scope: dict[str, Any], channel: _Channel) -> None:
     try:
         await app(scope, channel.receive, channel.send)
-    except asyncio.CancelledError:
-        raise
-    except BaseException:
+    except Exception:
         channel.write("raised", 0, traceback.format_exc())
     else:
         channel.write("returned", 0, None)

@@ -185,12 +185,12 @@ impl Socket {
                 self.credit_partial();
             }
             message.set_item(kind, intern!(py, "websocket.receive"))?;
-            let (text, bytes) = match waiting.key {
-                MessageType::Text => (waiting.value, py.None()),
-                MessageType::Binary => (py.None(), waiting.value),
+            // Only the one that is meant: apps ask with `in`, and with defaults for what is absent.
+            let key = match waiting.key {
+                MessageType::Text => intern!(py, "text"),
+                MessageType::Binary => intern!(py, "bytes"),
             };
-            message.set_item(intern!(py, "text"), text)?;
-            message.set_item(intern!(py, "bytes"), bytes)?;
+            message.set_item(key, waiting.value)?;
             return Ok(Some(message));
         }
         if let Some((code, reason)) = &self.ended {
