@@ -91,7 +91,7 @@ $(STAMPS)/installed: $(STAMPS)/wheel
 	@$(PIP) install --no-deps --force-reinstall $(WHEELS)/quintet-*.whl
 	@touch $@
 
-$(STAMPS)/tools: $(STAMPS)/venv requirements/test.txt
+$(STAMPS)/tools: $(STAMPS)/venv requirements/test.txt requirements/contract.txt
 	@echo '==> tools for checks and tests'
-	@$(PIP) install -r requirements/test.txt
+	@$(PIP) install -r requirements/contract.txt
 	@touch $@

@@ -75,7 +75,7 @@ class Suite:
             source.write_text(text)
         base = root / self.directory
         files = [str(path.relative_to(base)) for known in self.files for path in sorted(base.glob(known))]
-        report = CACHE / f"{self.name}-{self.shim}.jsonl"
+        report = CACHE / f"{self.name}-{Path(self.directory).name or self.shim}.jsonl"
         report.unlink(missing_ok=True)
         paths = [str(root / path) for path in self.paths]
         # The suite's own modules first, then the shims and the harness of our stories.
@@ -122,13 +122,18 @@ class Suite:
         assert not unknown, f"named, but not in {self.name} {self.version}: {unknown}"
 
 
-def judge(outcomes: dict[str, str], deviations: dict[str, str], count: int) -> None:
-    """Every test passes, or stands in `deviations` (patterns of test ids) with the reason; `count` tests ran."""
+def judge(
+    outcomes: dict[str, str], deviations: dict[str, str], count: int, unsteady: dict[str, str] | None = None
+) -> None:
+    """Every test passes, or stands in `deviations` (patterns of test ids) with the reason; `count` tests ran.
+
+    `unsteady` ones may pass or not: what they want is a matter of moments between processes.
+    """
     wrong = {test: outcome for test, outcome in outcomes.items() if outcome != "passed"}
     unexpected = {
         test: outcome
         for test, outcome in wrong.items()
-        if not any(fnmatch.fnmatchcase(test, pattern) for pattern in deviations)
+        if not any(fnmatch.fnmatchcase(test, pattern) for pattern in (*deviations, *(unsteady or {})))
     }
     told = "\n\n".join(f"{test}\n{outcome}" for test, outcome in unexpected.items())
     assert not unexpected, f"{len(unexpected)} of {len(outcomes)} tests do not pass:\n\n{told}"

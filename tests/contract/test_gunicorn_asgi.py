@@ -8,6 +8,7 @@ processes and protocols.
 from __future__ import annotations
 
 import pytest
+
 from suites import Suite, judge
 
 GUNICORN = "27.0.1"
@@ -28,15 +29,19 @@ FRAMEWORKS = Suite(
     files=["tests/test_*.py"],
     options=("-o", "asyncio_mode=auto", "--skip-docker-check"),
 )
-COMPLIANCE_DEVIATIONS: dict[str, str] = {}
-FRAMEWORKS_DEVIATIONS: dict[str, str] = {}
+COMPLIANCE_DEVIATIONS = {
+    "*TestProxyRequests::test_proxy_headers_forwarded": "the X-Forwarded-For of their nginx; no proxy stands before quintet here",
+}
+FRAMEWORKS_DEVIATIONS = {
+    "*::test_status_100_continue*": "their suite skips it itself: 100 is no final answer",
+}
 
 
 @pytest.mark.timeout(300)
 def test_compliance() -> None:
-    judge(COMPLIANCE.run(), COMPLIANCE_DEVIATIONS, count=0)
+    judge(COMPLIANCE.run(), COMPLIANCE_DEVIATIONS, count=273)
 
 
 @pytest.mark.timeout(300)
 def test_frameworks() -> None:
-    judge(FRAMEWORKS.run(), FRAMEWORKS_DEVIATIONS, count=0)
+    judge(FRAMEWORKS.run(), FRAMEWORKS_DEVIATIONS, count=446)

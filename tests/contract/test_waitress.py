@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from suites import Suite, judge
 
 INSIDE = "calls waitress' classes in process; no server is asked"

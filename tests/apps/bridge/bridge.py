@@ -18,7 +18,9 @@ Message = dict[str, Any]
 
 
 async def application(
-    scope: dict[str, Any], receive: Callable[[], Awaitable[Message]], send: Callable[[Message], Awaitable[None]]
+    scope: dict[str, Any],
+    receive: Callable[[], Awaitable[Message]],
+    send: Callable[[Message], Awaitable[None]],
 ) -> None:
     """One exchange: as long as the app at the other end wants."""
     if scope["type"] == "lifespan" and "BRIDGE_LIFESPAN" not in os.environ:
@@ -33,7 +35,7 @@ async def application(
     async def carry_out(kind: str, number: int, payload: Any) -> None:
         try:
             result = await receive() if kind == "receive" else await send(payload)
-        except Exception as error:
+        except (OSError, RuntimeError, TypeError, ValueError, KeyError) as error:
             write("error", number, ("os" if isinstance(error, OSError) else "other", repr(error)))
         else:
             write("result", number, result)
@@ -68,7 +70,7 @@ def _portable(scope: dict[str, Any]) -> dict[str, Any]:
     for key, value in scope.items():
         try:
             pickle.dumps(value)
-        except Exception:
+        except (pickle.PicklingError, TypeError, AttributeError):
             continue
         kept[key] = value
     return kept

@@ -7,8 +7,8 @@ import contextlib
 from typing import Any
 
 import daphne.testing
-from harness import places
 
+from harness import places
 from shims import bridging, serving
 
 # The least that quintet takes for the length of a message.

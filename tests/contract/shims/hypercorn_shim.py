@@ -6,9 +6,9 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import hypercorn.trio
+
 from harness import places
 from harness.site import Site
-
 from shims import bridging
 
 

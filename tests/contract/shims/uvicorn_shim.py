@@ -13,10 +13,10 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from harness import places
-from harness.site import Site, free_port
 from uvicorn.protocols.utils import ClientDisconnected
 
+from harness import places
+from harness.site import Site, free_port
 from shims import bridging, serving
 
 PORT = free_port()
