@@ -331,6 +331,20 @@ def test_a_reload_gives_listeners_their_grace_and_loses_nobody(asgi: Start) -> N
     wait_until(lambda: len(site.status()["workers"]) == 1, 15, "the old worker has gone")
 
 
+def test_apps_that_do_not_listen_for_the_end_keep_no_worker(asgi: Start) -> None:
+    env = {"QUINTET_WORKERS_LONG_LIVED_GRACE": "200ms", "QUINTET_SERVER_DRAIN_TIMEOUT": "60s"}
+    site = asgi(workers=1, env=env)
+    # The app is still asleep when its worker should go.
+    site.allow_log("is not done in time|does not go")
+    listener, gone = Listener(site, "/stubborn"), Listener(site, "/stubborn", "*/*")
+    assert listener.event()
+    assert gone.event()
+    gone.raw.close()
+    assert site.reload().returncode == 0
+    assert listener.rest() == 0, "it ends in order"
+    wait_until(lambda: len(site.status()["workers"]) == 1, 20, "the old worker has gone")
+
+
 def test_a_stop_ends_what_lasts_after_its_grace(asgi: Start) -> None:
     site = asgi(workers=1, env={"QUINTET_WORKERS_LONG_LIVED_GRACE": "500ms"})
     listener = Listener(site, "/events?pause=0.05")

@@ -323,7 +323,6 @@ fn told_of_long(news: LongNews) -> FromGateway {
     match news {
         LongNews::Over(worker) => FromGateway::WorkerRetired { worker },
         LongNews::Wanted(pool) => FromGateway::PoolWanted { pool },
-        LongNews::Stuck(worker) => FromGateway::WorkerStuck { worker, request_id: String::new() },
     }
 }
 

@@ -157,6 +157,13 @@ async def wait_disconnect(receive: Receive) -> None:
         pass
 
 
+async def page_stubborn(_scope: Scope, _receive: Receive, send: Send, _query: dict[str, str]) -> None:
+    """One event, and then none for an hour, whatever its client does."""
+    await start(send, fields=(EVENTS,))
+    await piece(send, "id: 1\n\n")
+    await asyncio.sleep(3600)
+
+
 async def page_flood(_scope: Scope, _receive: Receive, send: Send, query: dict[str, str]) -> None:
     """An event stream faster than its client; how far it came is noted."""
     await start(send, fields=(EVENTS,))

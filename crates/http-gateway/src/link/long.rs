@@ -7,7 +7,7 @@
 //! - One task a link reads and sends on what the kernel did not take. It never waits for a consumer: what comes waits in its stream,
 //!   bounded by the stream's window. A client that does not read stops its own app only.
 //! - Dropping a [`LongStream`] tells the worker (Cancel) and frees what waits; the number is free when the worker has ended the
-//!   stream. A worker that does not end it within `timeouts.app` is reported as stuck.
+//!   stream. Apps that take longer than `timeouts.app` for that are named in the log.
 //! - When the worker dies every stream ends with [`End::Lost`]. A frame that breaks the protocol counts as its death.
 //! - A stream that was detached from a slot may be heard of here before its slot's Detached frame is: its frames wait, bounded
 //!   in number, bytes and time, until they are claimed.
@@ -287,8 +287,14 @@ impl Link {
     /// Tells the worker that nobody listens, and sees to it that it ends the stream.
     fn cancel(&self, number: u16) {
         self.control(number, Kind::Cancel, &[]);
+        self.abandoned(number);
+    }
+
+    /// The worker has been told that the client is gone.
+    fn abandoned(&self, number: u16) {
         self.table().cancelled(number, Instant::now());
         self.to_watch.notify_one();
+        self.to_retire.notify_one();
     }
 
     /// Tells the worker that a WebSocket is closed, and sees to it that it ends the stream.
@@ -314,9 +320,7 @@ impl Link {
 
     fn forgotten(&self, table: &Table) {
         self.count(table);
-        if table.len() == 0 && self.retiring.load(Relaxed) {
-            self.to_retire.notify_one();
-        }
+        self.to_retire.notify_one();
     }
 
     /// The link is gone: so are its streams. `why` is empty when the worker just went.

@@ -26,8 +26,6 @@ pub enum LongNews {
     Over(u32),
     /// An exchange waits in a pool that has no worker.
     Wanted(u16),
-    /// The worker does not end what it was told to end.
-    Stuck(u32),
 }
 
 /// Why there is no link for an exchange.
@@ -44,7 +42,7 @@ pub(crate) enum NoLink {
 pub struct LongLimits {
     /// How long exchanges may go on when their worker retires.
     pub grace: Duration,
-    /// How long a worker may take to end what it was told to end.
+    /// How long an app may take to end what it was told to end, before the log says so.
     pub app: Duration,
 }
 

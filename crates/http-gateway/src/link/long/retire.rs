@@ -10,13 +10,17 @@ use std::time::Duration;
 
 use py_link::{Flags, Kind, frame};
 use tokio::time::{Instant, sleep};
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::table::UNCLAIMED_PATIENCE;
-use super::{End, Link, LongLinks, LongNews, Shared};
+use super::{End, Link, LongLinks, Shared};
 
 /// The Retire frame is the last of a link: it is sent within this, or the worker will hear of it by the end of file.
 const FAREWELL: Duration = Duration::from_secs(1);
+
+/// How long apps may take to end exchanges that nobody takes part in any more, when all else of their worker is over. Some do
+/// not listen for the end of their client.
+const LINGER: Duration = Duration::from_secs(2);
 
 /// Why a WebSocket is closed by us (RFC 6455, 7.4.1, and IANA's registry for 1012).
 fn reason(code: u16) -> &'static str {
@@ -52,13 +56,10 @@ impl Link {
                     shared.state().finish(End::Aborted);
                     self.control(shared.number, Kind::Cancel, &[]);
                 }
-                if overdue.stuck > 0 {
-                    warn!(
-                        worker,
-                        streams = overdue.stuck,
-                        "the app does not end exchanges whose clients are gone"
-                    );
-                    links.tell(LongNews::Stuck(worker));
+                if overdue.lingering > 0 {
+                    // No reason to replace a worker: its other clients would pay for it.
+                    let exchanges = overdue.lingering;
+                    info!(worker, exchanges, "the app has not ended exchanges whose clients are long gone");
                 }
                 if !overdue.more {
                     break;
@@ -74,14 +75,24 @@ impl Link {
         }
         let grace = sleep(grace);
         tokio::pin!(grace);
+        let linger = sleep(Duration::MAX);
+        tokio::pin!(linger);
         loop {
+            let (open, attended) = {
+                let table = self.table();
+                (table.len(), table.attended())
+            };
             // A slot that still works may detach its exchange: the link waits for the slots.
-            if self.slots_gone.load(Relaxed) && self.open() == 0 {
+            if self.slots_gone.load(Relaxed) && (open == 0 || linger.is_elapsed()) && attended == 0 {
                 break;
             }
             tokio::select! {
                 () = self.to_retire.notified() => {}
-                () = &mut grace, if self.dismissed.load(Relaxed) == 0 => self.dismiss_all(1012),
+                () = &mut linger, if !linger.is_elapsed() => {}
+                () = &mut grace, if self.dismissed.load(Relaxed) == 0 => {
+                    self.dismiss_all(1012);
+                    linger.as_mut().reset(Instant::now() + LINGER);
+                }
             }
         }
         self.out.put(&self.socket, None, |out| out.extend_from_slice(&frame(Kind::Retire, Flags::NONE, &[])));

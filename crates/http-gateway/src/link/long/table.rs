@@ -26,6 +26,8 @@ enum Care {
     Unclaimed(Instant),
     /// The worker has been told that its client is gone, and owes the end.
     Cancelled(Instant),
+    /// The same, for long.
+    Lingering,
 }
 
 struct Entry {
@@ -48,8 +50,8 @@ pub(super) struct Table {
 pub(super) struct Overdue {
     /// Streams that no slot has told of.
     pub(super) unclaimed: Vec<Arc<Shared>>,
-    /// Streams that the worker does not end.
-    pub(super) stuck: usize,
+    /// Streams that the worker has not ended for long.
+    pub(super) lingering: usize,
     /// There are more to be watched.
     pub(super) more: bool,
 }
@@ -101,7 +103,7 @@ impl Table {
                     Ok(Arc::clone(&entry.shared))
                 }
                 // Too late: it has been given up, and its consumer will find that it has ended.
-                Care::Cancelled(_) => Ok(Arc::clone(&entry.shared)),
+                Care::Cancelled(_) | Care::Lingering => Ok(Arc::clone(&entry.shared)),
                 Care::Claimed => Err(LinkError::Malformed("number of a detached stream")),
             };
         }
@@ -146,18 +148,23 @@ impl Table {
                     }
                 }
                 Care::Cancelled(since) if now.duration_since(since) >= patience => {
-                    // Said once.
-                    entry.care = Care::Claimed;
-                    overdue.stuck += 1;
+                    entry.care = Care::Lingering;
+                    overdue.lingering += 1;
                 }
                 Care::Unclaimed(_) | Care::Cancelled(_) => overdue.more = true,
-                Care::Claimed => {}
+                Care::Claimed | Care::Lingering => {}
             }
         }
         for number in gone {
             self.streams.remove(&number);
         }
         overdue
+    }
+
+    /// Streams that somebody still takes part in.
+    pub(super) fn attended(&self) -> usize {
+        let abandoned = |entry: &&Entry| matches!(entry.care, Care::Cancelled(_) | Care::Lingering);
+        self.streams.len() - self.streams.values().filter(abandoned).count()
     }
 
     /// All streams.

@@ -201,14 +201,19 @@ async fn a_client_that_leaves_is_told_to_the_worker_who_ends_the_stream() {
 }
 
 #[tokio::test]
-async fn an_app_that_does_not_end_what_it_was_told_to_end_is_reported() {
+async fn an_app_that_never_ends_does_not_keep_its_worker_for_ever() {
     let mut site = Site::new();
     let mut worker = site.worker(7, 9);
     drop(site.begin(Exchange::Http).await.expect("a link"));
     worker.hears(Kind::Request).await;
     worker.hears(Kind::Cancel).await;
-    let news = timeout(SOON, site.news.recv()).await.expect("in time");
-    assert_eq!(news, Some(LongNews::Stuck(7)));
+    site.links.retire(7);
+    assert!(!site.links.slots_gone(7));
+    let began = Instant::now();
+    assert_eq!(worker.hears(Kind::Retire).await, 0);
+    assert!(began.elapsed() >= Duration::from_secs(2), "some apps need a moment");
+    assert_eq!(timeout(SOON, site.news.recv()).await, Ok(Some(LongNews::Over(7))));
+    assert_eq!(site.links.loads(), []);
 }
 
 #[tokio::test]
