@@ -208,6 +208,24 @@ def test_each_request_is_a_line_with_its_queries(start: Start, project: Project,
     site.log.wait_for(r"GET  / +200 .* 0 queries", 5)
 
 
+def test_imported_code_elsewhere_is_watched_too(
+    start: Start, project: Project, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """A checkout beside the project, on the path but not installed."""
+    beside = tmp_path_factory.mktemp("beside")
+    (beside / "helpers").mkdir()
+    (beside / "helpers" / "__init__.py").write_text('WORD = "first"\n')
+    project.write("project_settings.py", f"import sys\nsys.path.append({str(beside)!r})\n" + SETTINGS)
+    project.write(
+        "views.py",
+        VIEWS.replace('HttpResponse("first")', "HttpResponse(WORD)") + "\nfrom helpers import WORD\n",
+    )
+    site = start(project.directory, command="dev")
+    assert site.get("/").text == "first"
+    (beside / "helpers" / "__init__.py").write_text('WORD = "second"\n')
+    seen(site, "second")
+
+
 def test_ctrl_c_ends_it_at_once(site: Site) -> None:
     with site.client() as client:
         client.get("/")

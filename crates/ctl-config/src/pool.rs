@@ -6,7 +6,6 @@ use std::collections::HashSet;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::cross::check_prefix;
 use crate::define::record;
 use crate::file::{PoolTable, anywhere};
 use crate::load::{Origin, apply};
@@ -260,12 +259,15 @@ pub(crate) fn check_pattern(text: &str) -> Result<(), Fault> {
         return Err(Fault::new(format!("a pattern of {} bytes", text.len()))
             .hint(format!("at most {PATTERN_BYTES_MAX} bytes")));
     }
-    check_prefix(text).map_err(|_| {
-        let fault = Fault::new(format!("\"{text}\" is not a pattern for paths of this site"));
-        match text.strip_prefix('^') {
-            Some(_) => fault.hint("not a regular expression: /reports/* takes all below /reports/"),
-            None => fault.hint("it begins with a slash; for example /reports/*"),
-        }
+    // It is compared with the path as it reads after decoding, in which any letter may stand.
+    let possible = |c: char| !c.is_control() && !matches!(c, '?' | '#' | '\\');
+    if text.starts_with('/') && text.chars().all(possible) {
+        return Ok(());
+    }
+    let fault = Fault::new(format!("\"{text}\" is not a pattern for paths of this site"));
+    Err(match text.strip_prefix('^') {
+        Some(_) => fault.hint("not a regular expression: /reports/* takes all below /reports/"),
+        None => fault.hint("it begins with a slash, without a query; for example /reports/*"),
     })
 }
 

@@ -24,7 +24,8 @@ const DELAY_MAX: Duration = Duration::from_millis(80);
 /// A directory takes about a kilobyte in the kernel; a project with more of them has something in it that is no code.
 const DIRECTORIES_MAX: usize = 20_000;
 
-/// Directories that hold no code of the project, or code that does not change.
+/// Directories that hold no code of the project, or code that does not change, unless they are Python packages: an app
+/// may be called `media`.
 const IGNORED: [&str; 13] = [
     "__pycache__",
     "node_modules",
@@ -196,8 +197,9 @@ fn note(changed: &mut Option<(Instant, Instant, PathBuf)>, path: PathBuf, now: I
 
 fn is_of_interest(directory: &Path) -> bool {
     let name = directory.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let holds = |file: &str| directory.join(file).exists();
     // An environment by any name.
-    !name.starts_with('.') && !IGNORED.contains(&name) && !directory.join("pyvenv.cfg").exists()
+    !name.starts_with('.') && (!IGNORED.contains(&name) || holds("__init__.py")) && !holds("pyvenv.cfg")
 }
 
 fn is_code(name: &str) -> bool {
@@ -234,9 +236,14 @@ mod tests {
     #[test]
     fn code_is_told_and_nothing_else() {
         let root = tempfile::tempdir().unwrap();
-        for name in
-            ["shop/views.py", "venv/pyvenv.cfg", "conda/pyvenv.cfg", "node_modules/a/x.py", ".git/x.py"]
-        {
+        for name in [
+            "shop/views.py",
+            "media/__init__.py",
+            "venv/pyvenv.cfg",
+            "conda/pyvenv.cfg",
+            "node_modules/a/x.py",
+            ".git/x.py",
+        ] {
             write(root.path(), name);
         }
         let mut watcher = Watcher::new(root.path()).unwrap();
@@ -247,7 +254,14 @@ mod tests {
             write(root.path(), name);
             assert_eq!(told(&mut watcher), None, "{name}");
         }
-        for name in ["shop/views.py", "quintet.toml", ".env", "new/deep/app/models.py", "shop/__init__.py"] {
+        for name in [
+            "shop/views.py",
+            "media/views.py",
+            "quintet.toml",
+            ".env",
+            "new/deep/app/models.py",
+            "shop/__init__.py",
+        ] {
             write(root.path(), name);
             assert!(told(&mut watcher).is_some(), "{name}");
         }

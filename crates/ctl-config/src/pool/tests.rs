@@ -91,7 +91,7 @@ max = 2000
 idle_timeout = "soon"
 
 [[worker_pool]]
-match = ["/a", "^/b/", "/c d"]
+match = ["/a", "/ä b", "^/b/", "/c?d"]
 name = "a b"
 app_timeout = 0
 

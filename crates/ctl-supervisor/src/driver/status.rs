@@ -36,8 +36,13 @@ impl Driver {
             workers: workers.collect(),
             pools: self.state.pools_status(),
             template_pid: self.state.template_pid(),
-            notes: [self.state.scale_notes(now), self.state.recycle_notes(), self.state.template_notes()]
-                .concat(),
+            notes: [
+                self.state.scale_notes(now),
+                self.state.recycle_notes(),
+                self.state.template_notes(),
+                self.state.dev_notes(),
+            ]
+            .concat(),
             gateway,
         }
     }

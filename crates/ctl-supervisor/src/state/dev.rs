@@ -95,6 +95,14 @@ impl State {
         }
     }
 
+    /// For status.
+    pub(crate) fn dev_notes(&self) -> Vec<String> {
+        let broken = self.dev.broken.iter();
+        broken
+            .map(|failure| format!("the code does not start, so nothing is served: {}", failure.message))
+            .collect()
+    }
+
     /// A worker of new code serves.
     pub(super) fn code_serves(&mut self, now: Instant) {
         if let Some(changed) = self.dev.changed.take() {

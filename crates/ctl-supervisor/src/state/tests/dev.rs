@@ -50,6 +50,7 @@ fn code_that_does_not_import_is_told_to_the_gateway_until_the_next_change() {
     let mut table = developing();
     // Also at the very start, where `quintet run` would end.
     assert_eq!(table.fails(1), "show broken:no");
+    assert_eq!(table.state.dev_notes(), ["the code does not start, so nothing is served: no"]);
     table.exits(Who::Worker(1), Exit::Code(78));
     assert_eq!(table.after(Duration::from_secs(60)), "");
     assert_eq!(saved(&mut table), ["hold read-config", "worker2:generation2"]);
