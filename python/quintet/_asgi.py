@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from quintet import _core, _stacks
+from quintet import _collect, _core, _stacks
 from quintet._lifespan import Lifespan, LifespanError
 from quintet._log import Log
 
@@ -66,7 +66,7 @@ async def _life(
     server = _core.Asgi(
         worker,
         asyncio.get_running_loop(),
-        run=_runner(app),
+        run=_runner(app, _between(worker, start)),
         report=log.exchange,
         slots=slots,
         long_lived_max=start.get("long_lived_max") or 1,
@@ -84,7 +84,18 @@ async def _life(
     return 0
 
 
-def _runner(app: Callable[..., Any]) -> Callable[[dict[str, Any], _core.Exchange], Awaitable[None]]:
+def _between(worker: _core.Worker, start: dict[str, Any]) -> Callable[[], Any] | None:
+    """For `workers.gc = "between"`: asks for a look at the garbage when the tasks that are ready now have had their turn."""
+    if not start.get("gc_between"):
+        return None
+    collect = _collect.Between(worker.somebody_waits)
+    soon = asyncio.get_running_loop().call_soon
+    return lambda: soon(collect)
+
+
+def _runner(
+    app: Callable[..., Any], after: Callable[[], Any] | None
+) -> Callable[[dict[str, Any], _core.Exchange], Awaitable[None]]:
     async def run(scope: dict[str, Any], exchange: _core.Exchange) -> None:
         # True coroutine functions: some apps and libraries look. They end without a turn of the loop when they can.
         async def receive() -> dict[str, Any]:
@@ -107,6 +118,8 @@ def _runner(app: Callable[..., Any]) -> Callable[[dict[str, Any], _core.Exchange
             exchange.end(error.with_traceback(traceback and traceback.tb_next))
         else:
             exchange.end(None)
+        if after is not None:
+            after()
 
     return run
 

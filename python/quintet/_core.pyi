@@ -40,7 +40,9 @@ class Worker:
         index: int,
         app: Callable[..., Any],
         report: Callable[[str, str, str, str, BaseException | None], None],
+        after: Callable[[], None] | None = None,
     ) -> None: ...
+    def somebody_waits(self) -> bool: ...
     @staticmethod
     def signal_is_free(number: int) -> bool: ...
     def watch_stacks(

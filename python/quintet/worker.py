@@ -13,10 +13,11 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from quintet import _app, _core, _django, _hooks, _stacks, _template
+from quintet import _app, _collect, _core, _django, _hooks, _stacks, _template
 from quintet._control import Control
 from quintet._log import Log
 
@@ -91,7 +92,8 @@ def work(start: dict[str, Any], control: Control, app: Any, report: dict[str, An
 
         return _asgi.serve(worker, app, report, log, start)
     worker.tell(json.dumps({"type": "ready", "app": report}))
-    return serve(worker, app, log, start["threads"])
+    after = _collect.Between(worker.somebody_waits) if start.get("gc_between") else None
+    return serve(worker, app, log, start["threads"], after)
 
 
 def enter(directory: str) -> None:
@@ -105,13 +107,15 @@ def enter(directory: str) -> None:
         sys.path.insert(0, directory)
 
 
-def serve(worker: _core.Worker, app: Any, log: Log, slots: int) -> int:
+def serve(
+    worker: _core.Worker, app: Any, log: Log, slots: int, after: Callable[[], None] | None = None
+) -> int:
     """One thread a slot, until all are retired or told to stop."""
     failures = []
 
     def slot(index: int) -> None:
         try:
-            worker.slot(index, app, log.exchange)
+            worker.slot(index, app, log.exchange, after)
         except BaseException as error:  # noqa: BLE001 (it must not end without a word)
             log.write("ERROR", "a slot of the worker failed", {"slot": str(index)}, error)
             failures.append(index)

@@ -40,6 +40,8 @@ pub(crate) struct Slot<'a, 'py> {
     index: u16,
     app: &'a Bound<'py, PyAny>,
     report: &'a Bound<'py, PyAny>,
+    /// Called between two exchanges.
+    after: Option<Bound<'py, PyAny>>,
     environ: Builder,
     /// Of the exchange before on each stream, to use again.
     starts: Vec<Option<Py<StartResponse>>>,
@@ -55,10 +57,11 @@ impl<'a, 'py> Slot<'a, 'py> {
         index: u16,
         app: &'a Bound<'py, PyAny>,
         report: &'a Bound<'py, PyAny>,
+        after: Option<Bound<'py, PyAny>>,
     ) -> PyResult<Self> {
         let environ = Builder::new(app.py(), core.hello.slots > 1)?;
         let starts = (0..core.hello.slots).map(|_| None).collect();
-        Ok(Self { core, index, app, report, environ, starts, was_slow: false, hold_end: false })
+        Ok(Self { core, index, app, report, after, environ, starts, was_slow: false, hold_end: false })
     }
 
     /// Until it is retired, stopped or refused.
@@ -125,6 +128,10 @@ impl<'a, 'py> Slot<'a, 'py> {
             };
             self.exchange(py, &link)?;
             self.core.leave_if_forked();
+            if let Some(Err(error)) = self.after.as_ref().map(PyAnyMethods::call0) {
+                // A finalizer of the app, most likely; Python reports those so, too.
+                error.write_unraisable(py, None);
+            }
             if link.is_broken() {
                 link.close();
                 return Ok((link.slot(), Heard::Closed));

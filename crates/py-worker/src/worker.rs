@@ -12,6 +12,7 @@ use std::time::Duration;
 use py_link::Hello;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::control::{self, Told};
 use crate::link::Link;
@@ -66,6 +67,18 @@ impl Core {
     pub(crate) fn sleep(&self, time: Duration) {
         let guard = lock(&self.asleep);
         let _woken = self.wake.wait_timeout_while(guard, time, |()| !self.is_stopping());
+    }
+
+    /// Has something arrived on any stream that has not been read? One system call, which does not wait.
+    fn somebody_waits(&self) -> bool {
+        let links = lock(&self.links);
+        let mut fds: Vec<PollFd<'_>> = links
+            .iter()
+            .flatten()
+            .map(|link| PollFd::from_borrowed_fd(link.socket(), PollFlags::IN))
+            .collect();
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        matches!(poll(&mut fds, Some(&now)), Ok(1..))
     }
 
     pub(crate) fn remember_link(&self, slot: u16, link: &Arc<Link>) {
@@ -180,14 +193,22 @@ impl Worker {
     }
 
     /// Serves the app on one slot, in the calling thread, until the slot is retired or the worker stops.
+    /// `after` is called after each exchange.
+    #[pyo3(signature = (index, app, report, after=None))]
     fn slot<'py>(
         &self,
         py: Python<'py>,
         index: u16,
         app: &Bound<'py, PyAny>,
         report: &Bound<'py, PyAny>,
+        after: Option<Bound<'py, PyAny>>,
     ) -> PyResult<()> {
-        Slot::new(&self.core, index, app, report)?.run(py)
+        Slot::new(&self.core, index, app, report, after)?.run(py)
+    }
+
+    /// Has a request arrived that no thread has begun with?
+    fn somebody_waits(&self) -> bool {
+        self.core.somebody_waits()
     }
 
     /// Is this signal nobody's?
