@@ -211,3 +211,12 @@ def test_workers_are_recycled_after_their_requests(plain: Start) -> None:
     counts = re.findall(r"it has answered (\d+) requests", str(site.log))
     assert counts
     assert 180 <= int(counts[0]) <= 600
+
+
+@pytest.mark.parametrize("app", ["plain", "plain_asgi"])
+def test_garbage_between_requests_serves_as_ever(start: Start, app: str) -> None:
+    site = start(app, workers=1, flags=("--app", f"{app}:application"), env={"QUINTET_WORKERS_GC": "between"})
+    with Load(site, "/hello", clients=4) as load:
+        load.wait_for(300)
+    assert load.failures == []
+    assert set(load.statuses) == {200}

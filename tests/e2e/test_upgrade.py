@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -371,3 +372,67 @@ def test_websockets_and_event_streams_have_a_grace_and_then_1012(start: Start) -
             wait_until(lambda: not any(alive(pid) for pid in old), 20, "the old worker goes")
             new.send("and stays")
             assert new.recv(timeout=10) == "and stays"
+
+
+def test_process_1_of_a_container_stays_and_hands_signals_on(start: Start, project: Path) -> None:
+    in_a_namespace = (
+        "unshare",
+        "--user",
+        "--map-root-user",
+        "--pid",
+        "--fork",
+        "--kill-child",
+        "--mount-proc",
+    )
+    if subprocess.run([*in_a_namespace, "true"], capture_output=True, check=False).returncode != 0:
+        pytest.skip("this machine lets nobody make a process namespace")
+    # A manager that could be told: process 1 stays all the same.
+    site = start(
+        project,
+        workers=1,
+        flags=("--app", "plain:application"),
+        prefix=in_a_namespace,
+        env={"NOTIFY_SOCKET": str(project / "nobody")},
+        wait=False,
+    )
+    site.wait_ready()
+    first = next(
+        pid for pid, command in marked(site.mark).items() if is_process_1(pid) and " run " in command
+    )
+
+    def inside(*arguments: str) -> subprocess.CompletedProcess[str]:
+        # As `docker exec` would: the supervisor listens to nobody whose process id it cannot see.
+        enter = ("nsenter", "--target", str(first), "--user", "--pid", "--mount", str(site.program))
+        return subprocess.run(
+            [*enter, *arguments, "--runtime-dir", str(site.runtime_dir)],
+            env=site.env,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+
+    def pid() -> int:
+        done = inside("status", "--json")
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)["pid"]
+
+    seen = [pid()]
+    assert seen == [1]
+    for _ in range(2):
+        done = inside("upgrade")
+        assert done.returncode == 0, done.stderr
+        assert site.get("/hello").text == "hello"
+        seen.append(pid())
+    assert len(set(seen)) == 3
+    # A signal from outside; `unshare` itself hands none on.
+    os.kill(first, signal.SIGTERM)
+    assert site.wait_exit() == 0
+    assert not marked(site.mark)
+
+
+def is_process_1(pid: int) -> bool:
+    """In its own namespace."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    numbers = next(line for line in status.splitlines() if line.startswith("NSpid:")).split()[1:]
+    return len(numbers) > 1 and numbers[-1] == "1"
