@@ -104,7 +104,9 @@ impl Hub {
         let long = Py::new(py, Stream::long(Arc::clone(self)))?;
         let _once = self.slots.set(slots);
         let _once = self.long.set(long);
-        for stream in self.streams() {
+        // The long link first: the worker counts as online with its first slot, and WebSockets that find no link of its generation
+        // would go to the one before.
+        for stream in self.long.get().into_iter().chain(self.slots.get().into_iter().flatten()) {
             Stream::connect_now(stream.bind(py))?;
         }
         Ok(())
