@@ -232,8 +232,8 @@ CHAT = """
                 note(f"{message['code']} {message['reason']!r}")
                 if path == "/after": await send({"type": "websocket.send", "text": "dropped"})
                 return
-            assert set(message) == {"type", "text", "bytes"}
-            await send({"type": "websocket.send", "text": message["text"], "bytes": message["bytes"]})
+            assert set(message) in ({"type", "text"}, {"type", "bytes"})
+            await send({**message, "type": "websocket.send"})
 """
 
 
