@@ -411,3 +411,6 @@ fn is_event_stream(head: &Head) -> bool {
     let kind = head.headers.get("content-type").unwrap_or_default();
     kind.get(..EVENTS.len()).is_some_and(|kind| kind.eq_ignore_ascii_case(EVENTS))
 }
+
+#[cfg(test)]
+mod tests;
