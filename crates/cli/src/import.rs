@@ -11,6 +11,7 @@ mod granian;
 mod gunicorn;
 mod ini;
 mod nginx;
+mod page;
 mod procfile;
 mod python;
 mod row;
@@ -33,6 +34,7 @@ use crate::exit::Exit;
 use crate::failure::{Failure, Result};
 use crate::print;
 use draft::Draft;
+pub(crate) use page::markdown;
 
 /// The largest configuration that anybody has written by hand is a tenth of this.
 const BYTES_MAX: u64 = 1 << 20;

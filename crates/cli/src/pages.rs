@@ -97,6 +97,7 @@ pub(crate) fn reference() -> Vec<(&'static str, String)> {
         ("quintet.schema.json", format!("{:#}\n", ctl_config::schema::json_schema())),
         ("exit-codes.md", exit::markdown()),
         ("cli.md", cli_page()),
+        ("import.md", crate::import::markdown()),
     ]
 }
 

@@ -262,7 +262,7 @@ fn the_reference_is_fresh() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/reference");
     let place = Place::new(&[]);
     assert_eq!(place.run(&["internal-docs", "."]).code, 0);
-    for name in ["settings.md", "quintet.schema.json", "exit-codes.md", "cli.md"] {
+    for name in ["settings.md", "quintet.schema.json", "exit-codes.md", "cli.md", "import.md"] {
         let fresh = fs::read_to_string(place.path().join(name)).unwrap();
         if std::env::var_os("QUINTET_WRITE_DOCS").is_some() {
             fs::write(folder.join(name), &fresh).unwrap();

@@ -31,15 +31,15 @@ const ONE_PARSER: &str = "there is one parser, and it is quintet's";
 const ACCESS_FORM: &str = "the access log has two forms: log.access = \"text\" or \"json\"";
 
 const UVICORN_ROWS: &[Row] = &[
-    option(shell::APP, "", Together),
-    option("host", "--host", Together),
-    option("port", "--port", Together),
-    option("uds", "--uds", Together),
-    option("fd", "--fd", Together),
+    option(shell::APP, "", Together("`app.callable`")),
+    option("host", "--host", Together("`server.bind`")),
+    option("port", "--port", Together("`server.bind`")),
+    option("uds", "--uds", Together("`server.bind`")),
+    option("fd", "--fd", Together("`server.bind`")),
     switch("reload", "--reload", No(DEV)),
     option("reload_*", "--reload-dir --reload-include --reload-exclude --reload-delay", No(DEV)),
     option("workers", "--workers", Set("workers.count", value::count)),
-    option("loop", "--loop", By(event_loop)),
+    option("loop", "--loop", By(event_loop, "`workers.event_loop`")),
     option("http", "--http", Same(ONE_PARSER)),
     switch("http2", "--http2", Same("HTTP/2 is spoken")),
     option("ws", "--ws", Same("WebSockets are spoken by the gateway")),
@@ -49,7 +49,7 @@ const UVICORN_ROWS: &[Row] = &[
     option("ws_ping_timeout", "--ws-ping-timeout", Set("websocket.ping_timeout", value::seconds)),
     option("ws_per_message_deflate", "--ws-per-message-deflate", Set("websocket.compress", value::switch)),
     option("lifespan", "--lifespan", Same("lifespan is used by apps that know it")),
-    option("interface", "--interface", By(interface)),
+    option("interface", "--interface", By(interface, "`app.interface`")),
     option(
         "env_file",
         "--env-file",
@@ -59,12 +59,12 @@ const UVICORN_ROWS: &[Row] = &[
     option("log_level", "--log-level", Set("log.level", value::level)),
     switch("access_log", "--access-log", Set("log.access", value::access_switch)),
     switch("use_colors", "--use-colors", Same("colours are used on a terminal")),
-    switch("proxy_headers", "--proxy-headers", Together),
+    switch("proxy_headers", "--proxy-headers", Together("`proxy.trusted`")),
     switch("server_header", "--server-header", Same(SERVER_HEADER)),
     switch("date_header", "--date-header", Same("the Date header is always sent")),
-    option("forwarded_allow_ips", "--forwarded-allow-ips", Together),
+    option("forwarded_allow_ips", "--forwarded-allow-ips", Together("`proxy.trusted`")),
     option("root_path", "--root-path", Set("app.mount", value::text)),
-    option("limit_concurrency", "--limit-concurrency", By(limit_concurrency)),
+    option("limit_concurrency", "--limit-concurrency", By(limit_concurrency, "`workers.concurrency`")),
     option("backlog", "--backlog", Set("server.backlog", value::count)),
     option("limit_max_requests", "--limit-max-requests", Set("workers.requests_max", value::count_or_never)),
     option(
@@ -99,7 +99,7 @@ const UVICORN_ROWS: &[Row] = &[
         Set("limits.headers_max", value::bytes),
     ),
     switch("reset_contextvars", "--reset-contextvars", Same("each request has a context of its own")),
-    switch("factory", "--factory", Together),
+    switch("factory", "--factory", Together("`app.callable`")),
 ];
 
 const HYPERCORN_ROWS: &[Row] = &[
@@ -107,7 +107,7 @@ const HYPERCORN_ROWS: &[Row] = &[
     option("access_log", "--access-log --access-logfile", Set("log.access", value::access_log)),
     option("access_logformat", "--access-logformat", No(ACCESS_FORM)),
     option("backlog", "--backlog", Set("server.backlog", value::count)),
-    option("bind", "-b --bind", By(bind)),
+    option("bind", "-b --bind", By(bind, "`server.bind`")),
     option("ca_certs", "--ca-certs", No(CLIENT_CERTIFICATES)),
     option("certfile", "--certfile", Set("tls.certificate", value::text)),
     option("cert_reqs", "--cert-reqs --verify-mode", No(CLIENT_CERTIFICATES)),
@@ -129,7 +129,7 @@ const HYPERCORN_ROWS: &[Row] = &[
     option("max_requests", "--max-requests", Set("workers.requests_max", value::count_or_never)),
     option("max_requests_jitter", "--max-requests-jitter", Same("a tenth more or less is always taken")),
     option("group", "-g --group", Set("workers.group", value::text)),
-    option("worker_class", "-k --worker-class", By(event_loop)),
+    option("worker_class", "-k --worker-class", By(event_loop, "`workers.event_loop`")),
     option("keep_alive", "--keep-alive", Set("timeouts.keep_alive", value::seconds)),
     option("keyfile", "--keyfile", Set("tls.key", value::text)),
     option("keyfile_password", "--keyfile-password", No(KEY_PASSWORD)),
@@ -162,10 +162,10 @@ const HYPERCORN_ROWS: &[Row] = &[
 
 const DAPHNE_ROWS: &[Row] = &[
     option(shell::APP, "", Set("app.callable", asgi_callable)),
-    option("port", "-p --port", Together),
-    option("host", "-b --bind", Together),
-    option("uds", "-u --unix-socket", Together),
-    option("fd", "--fd", Together),
+    option("port", "-p --port", Together("`server.bind`")),
+    option("host", "-b --bind", Together("`server.bind`")),
+    option("uds", "-u --unix-socket", Together("`server.bind`")),
+    option("fd", "--fd", Together("`server.bind`")),
     option(
         "endpoint",
         "-e --endpoint",
@@ -181,7 +181,7 @@ const DAPHNE_ROWS: &[Row] = &[
         "--websocket_connect_timeout",
         Same("timeouts.app bounds the handshake"),
     ),
-    option("verbosity", "-v --verbosity", By(verbosity)),
+    option("verbosity", "-v --verbosity", By(verbosity, "`log.level`, `log.access`")),
     option("http_timeout", "-t --http-timeout", Set("timeouts.app", value::app_seconds)),
     option("access_log", "--access-log", Set("log.access", value::access_log)),
     option("log_fmt", "--log-fmt", No(LOGS)),

@@ -26,21 +26,25 @@ const DIRTY: &str = "dirty workers: use a task queue, or [[worker_pool]] for slo
 const STRICT: &str = "quintet's parser is strict and has no switch for it";
 
 const ROWS: &[Row] = &[
-    option("config", "-c --config", Together),
+    option("config", "-c --config", Together("read as well")),
     option(shell::APP, "", Set("app.callable", value::callable)),
     option("wsgi_app", "", Set("app.callable", value::callable)),
-    option("bind", "-b --bind", By(bind)),
+    option("bind", "-b --bind", By(bind, "`server.bind`")),
     option("backlog", "--backlog", Set("server.backlog", value::count)),
     option("workers", "-w --workers", Set("workers.count", value::count)),
-    option("worker_class", "-k --worker-class", Together),
-    option("threads", "--threads", Together),
-    option("worker_connections", "--worker-connections", By(connections)),
+    option("worker_class", "-k --worker-class", Together("`app.interface`, `workers.threads`")),
+    option("threads", "--threads", Together("`workers.threads`")),
+    option(
+        "worker_connections",
+        "--worker-connections",
+        By(connections, "nothing: connections cost no worker"),
+    ),
     option("max_requests", "--max-requests", Set("workers.requests_max", value::count_or_never)),
     option("max_requests_jitter", "--max-requests-jitter", Same("a tenth more or less is always taken")),
     option("timeout", "-t --timeout", Set("timeouts.app", value::app_seconds)),
     option("graceful_timeout", "--graceful-timeout", Set("server.drain_timeout", value::seconds)),
     option("keepalive", "--keep-alive", Set("timeouts.keep_alive", value::seconds)),
-    option("limit_request_line", "--limit-request-line", By(request_line)),
+    option("limit_request_line", "--limit-request-line", By(request_line, "`limits.line_max`")),
     option("limit_request_fields", "--limit-request-fields", Set("limits.header_count_max", value::count)),
     option(
         "limit_request_field_size",
@@ -62,7 +66,7 @@ const ROWS: &[Row] = &[
         "-D --daemon",
         No("quintet stays in the foreground: let systemd or the container start it"),
     ),
-    option("raw_env", "-e --env", By(raw_env)),
+    option("raw_env", "-e --env", By(raw_env, "`app.settings`; others are named")),
     option(
         "pidfile",
         "-p --pid",
@@ -80,7 +84,7 @@ const ROWS: &[Row] = &[
         Same("X-Forwarded-Proto and Forwarded of proxy.trusted are believed"),
     ),
     option("forwarded_allow_ips", "--forwarded-allow-ips", Set("proxy.trusted", value::networks)),
-    option("accesslog", "--access-logfile", By(access_log)),
+    option("accesslog", "--access-logfile", By(access_log, "`log.access`")),
     switch(
         "disable_redirect_access_to_syslog",
         "--disable-redirect-access-to-syslog",
@@ -91,7 +95,7 @@ const ROWS: &[Row] = &[
         "--access-logformat",
         No("the access log has two forms: log.access = \"text\" or \"json\""),
     ),
-    option("errorlog", "--error-logfile --log-file", By(error_log)),
+    option("errorlog", "--error-logfile --log-file", By(error_log, "nothing: standard error")),
     option("loglevel", "--log-level", Set("log.level", value::level)),
     switch(
         "capture_output",
@@ -148,7 +152,7 @@ const ROWS: &[Row] = &[
     option("ssl_context", "", No("TLS has one configuration, a modern one: tls.certificate and tls.key")),
     option("proxy_protocol", "--proxy-protocol", Set("proxy.protocol", value::switch)),
     option("proxy_allow_ips", "--proxy-allow-from", Set("proxy.trusted", value::networks)),
-    option("protocol", "--protocol", By(protocol)),
+    option("protocol", "--protocol", By(protocol, "nothing for HTTP; others are not spoken")),
     option(
         "uwsgi_allow_ips",
         "--uwsgi-allow-from",

@@ -13,6 +13,7 @@ use super::value::{self, Means, plain};
 use crate::exit::Exit;
 use crate::failure::{Failure, Result};
 use file::Directive;
+pub(super) use table::ROWS;
 
 const PASSES: [&str; 6] =
     ["proxy_pass", "uwsgi_pass", "fastcgi_pass", "scgi_pass", "grpc_pass", "memcached_pass"];

@@ -45,9 +45,9 @@ pub(super) fn import(name: &str, text: &str, context: &Context) -> Result<Draft>
 }
 
 const UNIT_ROWS: &[Row] = &[
-    option("ExecStart", "", Together),
+    option("ExecStart", "", Together("read as a command line")),
     option("WorkingDirectory", "", Set("app.dir", value::text)),
-    option("Environment", "", Together),
+    option("Environment", "", Together("`app.settings`; others are named")),
     option("User", "", Same("keep it in the unit, with ExecStart=quintet run")),
     option("Group", "", Same("keep it in the unit, with ExecStart=quintet run")),
     option("ExecReload", "", No("ExecReload=quintet reload")),

@@ -41,10 +41,10 @@ fn shortened(text: &str) -> String {
 pub(super) enum Becomes {
     /// This setting.
     Set(&'static str, As),
-    /// Something that a function knows.
-    By(fn(&mut Draft, &Given)),
-    /// It is looked at together with others, when all are known.
-    Together,
+    /// Something that a function knows; in words for the reference.
+    By(fn(&mut Draft, &Given), &'static str),
+    /// It is looked at together with others, when all are known; in words for the reference.
+    Together(&'static str),
     /// Nothing has to be said; why.
     Same(&'static str),
     /// Not carried when it is on; why, and what instead.
@@ -125,8 +125,8 @@ pub(super) fn apply(draft: &mut Draft, rows: &'static [Row], options: &Options, 
         match row.becomes {
             Becomes::Set(..) if overridden => {}
             Becomes::Set(key, convert) => set(draft, key, convert, given),
-            Becomes::By(function) => function(draft, given),
-            Becomes::Together => {}
+            Becomes::By(function, _) => function(draft, given),
+            Becomes::Together(_) => {}
             Becomes::Same(why) => draft.not_needed(given.shown(), why),
             Becomes::No(why) if is_on(&given.value) => draft.not_carried(given.shown(), why),
             Becomes::No(_) => draft.not_needed(given.shown(), "it is off"),

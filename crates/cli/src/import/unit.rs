@@ -12,18 +12,18 @@ use crate::failure::{Failure, Result};
 const LOGS: &str = "the log goes to standard error and the access log to standard output: redirect them";
 const MATCH: &str = "pools are chosen by path alone: the app, or a proxy before it, decides by anything else";
 
-const APPLICATION: &[Row] = &[
-    option("type", "", By(python_type)),
-    option("path", "", By(path)),
+pub(super) const APPLICATION: &[Row] = &[
+    option("type", "", By(python_type, "nothing for Python")),
+    option("path", "", By(path, "`app.dir`")),
     option("working_directory", "", Set("app.dir", value::text)),
     option("home", "", Set("app.python", value::environment_python)),
-    option("module", "", Together),
-    option("callable", "", Together),
-    option("factory", "", Together),
+    option("module", "", Together("`app.callable`")),
+    option("callable", "", Together("`app.callable`")),
+    option("factory", "", Together("`app.callable`")),
     option("protocol", "", Set("app.interface", value::text)),
     option("prefix", "", Set("app.mount", value::text)),
-    option("processes*", "", Together),
-    option("threads", "", Together),
+    option("processes*", "", Together("`workers.count`, `workers.max`")),
+    option("threads", "", Together("`workers.threads`")),
     option("thread_stack_size", "", Same("the system's default, 8 MiB of which only what is used is taken")),
     option("limits.timeout", "", Set("timeouts.app", value::app_seconds)),
     option("limits.requests", "", Set("workers.requests_max", value::count_or_never)),
@@ -45,7 +45,7 @@ const APPLICATION: &[Row] = &[
     ),
 ];
 
-const SETTINGS: &[Row] = &[
+pub(super) const SETTINGS: &[Row] = &[
     option("http.header_read_timeout", "", Set("timeouts.header", value::seconds)),
     option("http.body_read_timeout", "", Set("timeouts.body", value::seconds)),
     option("http.send_timeout", "", Set("timeouts.write", value::seconds)),

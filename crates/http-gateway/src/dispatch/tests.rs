@@ -83,7 +83,8 @@ impl Worker {
     }
 
     async fn answer(&mut self, flags: Flags, body: &[u8]) {
-        let headers = [(&b"X-App"[..], &b"yes"[..]), (b"Connection", b"close")];
+        let headers =
+            [(&b"X-App"[..], &b"yes"[..]), (b"Connection", b"close"), (b"X-Quintet-Queries", b"3;1500;2")];
         let mut payload = Vec::new();
         encode_response_head(&mut payload, 200, b"OK", headers.into_iter());
         payload.extend_from_slice(body);
@@ -229,7 +230,10 @@ async fn a_request_goes_out_and_its_answer_comes_back() {
         let answer = site.send(b"POST", Payload::Memory(b"hello".to_vec()), STAYS);
         assert_eq!(worker.request().await, "POST /x?y=1 [host te content-length] hello");
         worker.answer(Flags::END, b"body").await;
-        assert_eq!(text(answer.await.expect("ran")).await, "200 [X-App] body");
+        let answer = answer.await.expect("ran");
+        let queries = answer.as_ref().ok().and_then(|answer| answer.trail.queries);
+        assert_eq!(queries.map(|queries| (queries.count, queries.repeated)), Some((3, 2)));
+        assert_eq!(text(answer).await, "200 [X-App] body");
     }
 }
 

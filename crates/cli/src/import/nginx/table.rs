@@ -20,22 +20,22 @@ const BUFFERS: &str =
     "answers are always buffered: memory, then disk (buffers.response_memory, buffers.response_disk)";
 const FORWARDED: &str = "the app sees client, scheme and host without headers between";
 
-pub(super) const ROWS: &[Row] = &[
+pub(in super::super) const ROWS: &[Row] = &[
     // Looked at with their block.
-    option("listen", "", Together),
-    option("root", "", Together),
-    option("alias", "", Together),
-    option("internal", "", Together),
-    option("proxy_pass", "", Together),
-    option("uwsgi_pass", "", Together),
-    option("expires", "", Together),
+    option("listen", "", Together("`server.bind`")),
+    option("root", "", Together("`files.static_root`, `files.media_root`")),
+    option("alias", "", Together("`files.static_root`, `files.media_root`")),
+    option("internal", "", Together("`files.accel`")),
+    option("proxy_pass", "", Together("the app")),
+    option("uwsgi_pass", "", Together("the app")),
+    option("expires", "", Together("`files.max_age`")),
     // Carried.
     option("client_max_body_size", "", Set("limits.body_max", body_size)),
     option("client_body_timeout", "", Set("timeouts.body", value::nginx_time)),
     option("client_header_timeout", "", Set("timeouts.header", value::nginx_time)),
     option("send_timeout", "", Set("timeouts.write", value::nginx_time)),
     option("keepalive_timeout", "", Set("timeouts.keep_alive", value::nginx_time)),
-    option("large_client_header_buffers", "", By(header_buffers)),
+    option("large_client_header_buffers", "", By(header_buffers, "`limits.line_max`, `limits.headers_max`")),
     option("client_body_buffer_size", "", Set("buffers.request_memory", value::nginx_bytes)),
     option("client_body_temp_path", "", Set("buffers.dir", first_text)),
     option("proxy_read_timeout", "", Set("timeouts.app", value::nginx_time)),
@@ -43,9 +43,9 @@ pub(super) const ROWS: &[Row] = &[
     option("proxy_max_temp_file_size", "", Set("buffers.response_disk", value::nginx_bytes)),
     option("uwsgi_max_temp_file_size", "", Set("buffers.response_disk", value::nginx_bytes)),
     option("gzip", "", Set("files.compress", value::switch)),
-    option("access_log", "", By(access_log)),
-    option("set_real_ip_from", "", By(real_ip_from)),
-    option("real_ip_header", "", By(real_ip_header)),
+    option("access_log", "", By(access_log, "`log.access`")),
+    option("set_real_ip_from", "", By(real_ip_from, "`proxy.trusted`")),
+    option("real_ip_header", "", By(real_ip_header, "`proxy.protocol`, or nothing")),
     option("ssl_certificate", "", Set("tls.certificate", value::text)),
     option("ssl_certificate_key", "", Set("tls.key", value::text)),
     option("http2_max_concurrent_streams", "", Set("limits.h2_streams_max", value::count)),
@@ -95,8 +95,8 @@ pub(super) const ROWS: &[Row] = &[
     option("user", "", No("quintet runs as who starts it; workers.user is for the app alone")),
     option("modsecurity*", "", No("a firewall for requests stands before quintet")),
     // Nothing to say.
-    option("include", "", By(include)),
-    option("location", "", Together),
+    option("include", "", By(include, "followed when it lies beside")),
+    option("location", "", Together("`files`, `[[worker_pool]]`, `buffers.request_stream`")),
     option("upstream", "", Same("quintet runs the app itself")),
     option("default_type", "", Same("types of files are known by their names")),
     option("types*", "", Same("types of files are known by their names")),
