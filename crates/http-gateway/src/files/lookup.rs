@@ -67,7 +67,7 @@ impl Shared {
         match loaded {
             Ok(entry) => {
                 entry.checked_ms.store(now_ms, Relaxed);
-                Ok(self.settle(key, known.as_ref(), entry, now_ms))
+                Ok(self.settle(key, known.as_ref(), entry))
             }
             Err(error @ (OpenError::WouldBlock | OpenError::NoRoot | OpenError::System(_))) => Err(error),
             Err(error) => {
@@ -80,13 +80,12 @@ impl Shared {
 
     /// Many may load a cold file at one time; the first entry stays, so that it is compressed once for all of them.
     /// `known`: what was in the store before, and was not good enough.
-    fn settle(&self, key: KeyRef<'_>, known: Option<&Known>, loaded: Entry, now_ms: u64) -> Arc<Entry> {
+    fn settle(&self, key: KeyRef<'_>, known: Option<&Known>, loaded: Entry) -> Arc<Entry> {
         let _arriving = self.arriving.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if let Some(Known::Here(theirs)) = self.store.get(key)
             && !matches!(known, Some(Known::Here(old)) if Arc::ptr_eq(old, &theirs))
-            // Read since this request came, and the disk has told the same of it.
-            && theirs.checked_ms.load(Relaxed) >= now_ms
             && theirs.found == loaded.found
+            && (loaded.settled || theirs.identity.content.is_same(&loaded.identity.content))
         {
             return theirs;
         }

@@ -31,6 +31,17 @@ pub(super) enum Content {
     Open(Arc<File>),
 }
 
+impl Content {
+    /// Would the same bytes be sent, given that both come from one inode? What is open is read when it is sent.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Memory(bytes), Self::Memory(others)) => bytes == others,
+            (Self::Open(_), Self::Open(_)) => true,
+            _ => false,
+        }
+    }
+}
+
 /// What is sent: bytes in a coding, their validators and headers.
 #[derive(Debug)]
 pub(super) struct Representation {
