@@ -227,6 +227,7 @@ fn typed(status: u16, content_type: &str, body: impl Into<Bytes>) -> Response {
         by: AnsweredBy::Gateway,
         queue_wait: Duration::ZERO,
         queries: None,
+        lasts: false,
     };
     Response { status, reason: Box::default(), headers, body: Body::Bytes(body.into()), close: false, trail }
 }

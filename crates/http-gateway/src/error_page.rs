@@ -103,6 +103,7 @@ pub fn own_trail(started: Instant, request_id: RequestId, client: Option<IpAddr>
         by: AnsweredBy::Gateway,
         queue_wait: std::time::Duration::ZERO,
         queries: None,
+        lasts: false,
     }
 }
 

@@ -325,6 +325,8 @@ pub struct Trail {
     pub queue_wait: Duration,
     /// `quintet dev`: what the worker told of its database.
     pub queries: Option<Queries>,
+    /// A WebSocket or an event stream: how long it took says nothing of how fast the app is.
+    pub lasts: bool,
 }
 
 /// A request's database queries.

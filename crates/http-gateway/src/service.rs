@@ -393,8 +393,7 @@ impl Service for Gateway {
             AnsweredBy::Gateway => &m::REQUESTS_GATEWAY_TOTAL,
         };
         by.inc();
-        // A WebSocket's hours would say nothing of requests.
-        if exchange.status != 101 {
+        if !exchange.trail.lasts {
             m::REQUEST_SECONDS.observe(exchange.trail.started.elapsed());
         }
         if let Some(access) = &self.access {

@@ -99,6 +99,7 @@ pub(crate) fn response(status: u16, body: Body) -> Response {
         by: AnsweredBy::Gateway,
         queue_wait: Duration::ZERO,
         queries: None,
+        lasts: false,
     };
     Response { status, reason: Box::default(), headers: Headers::default(), body, close: false, trail }
 }

@@ -28,6 +28,7 @@ fn hello(status: u16) -> Response {
         by: AnsweredBy::Gateway,
         queue_wait: Duration::ZERO,
         queries: None,
+        lasts: false,
     };
     let body = Body::Bytes(Bytes::from_static(b"hello"));
     Response { status, reason: Box::default(), headers: Headers::default(), body, close: false, trail }

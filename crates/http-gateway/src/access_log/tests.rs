@@ -21,6 +21,7 @@ fn with_exchange(head: Option<&RequestHead>, complete: bool, look: impl FnOnce(&
         by: AnsweredBy::Worker(3),
         queue_wait: Duration::from_micros(1_002_003),
         queries: None,
+        lasts: false,
     };
     look(&Exchange {
         connection: &connection,

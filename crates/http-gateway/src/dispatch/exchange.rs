@@ -48,6 +48,7 @@ impl Dispatcher {
             }
         };
         trail.by = AnsweredBy::Worker(worker);
+        trail.lasts = head.is_event_stream();
         let Head { status, reason, headers, body, flags, queries } = *head;
         trail.queries = queries;
         let body = if flags.is_end() {

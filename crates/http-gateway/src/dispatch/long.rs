@@ -177,6 +177,7 @@ pub(super) fn lasting(mut head: Head, stream: LongStream, trail: &mut Trail) -> 
 fn answer(head: Head, body: Body, worker: u32, trail: &mut Trail) -> Response {
     trail.by = AnsweredBy::Worker(worker);
     trail.queries = head.queries;
+    trail.lasts = head.status == 101 || head.is_event_stream();
     let Head { status, reason, headers, .. } = head;
     Response { status, reason, headers, body, close: false, trail: trail.clone() }
 }

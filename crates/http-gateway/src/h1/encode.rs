@@ -267,6 +267,7 @@ mod tests {
             by: AnsweredBy::Gateway,
             queue_wait: Duration::ZERO,
             queries: None,
+            lasts: false,
         };
         Response { status, reason: Box::default(), headers, body, close: false, trail }
     }

@@ -45,6 +45,7 @@ fn response(status: u16, body: impl Into<Bytes>) -> Response {
         by: AnsweredBy::Gateway,
         queue_wait: Duration::ZERO,
         queries: None,
+        lasts: false,
     };
     let mut headers = Headers::default();
     // Keeps the expected bytes below free of the clock.

@@ -43,6 +43,15 @@ pub struct Head {
     pub queries: Option<Queries>,
 }
 
+impl Head {
+    /// `text/event-stream` (HTML, 9.2)?
+    pub(crate) fn is_event_stream(&self) -> bool {
+        const EVENTS: &[u8] = b"text/event-stream";
+        let kind = self.headers.get("content-type").unwrap_or_default();
+        kind.get(..EVENTS.len()).is_some_and(|kind| kind.eq_ignore_ascii_case(EVENTS))
+    }
+}
+
 /// What a worker says about an exchange.
 #[derive(Debug)]
 pub enum Received {

@@ -152,7 +152,7 @@ async fn event_streams_go_to_the_long_link_with_all_that_a_request_has() {
     let (response, client) = answer.await.expect("ran");
     assert_eq!(client.0, ["103 </a.css>"]);
     assert!(response.headers.contains("x-request-id"));
-    assert_eq!(response.trail.by, AnsweredBy::Worker(1));
+    assert_eq!((response.trail.by, response.trail.lasts), (AnsweredBy::Worker(1), true));
     long.say(1, Kind::ResponseBody, Flags::END, b"data: 2\n\n").await;
     assert_eq!(text(response).await, "200 ~data: 1\n\ndata: 2\n\n");
     // Others go to a slot.

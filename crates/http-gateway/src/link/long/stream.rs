@@ -135,7 +135,7 @@ impl State {
 
     /// The head of a detached stream has come: the first piece of its body stands before those that are here.
     pub(crate) fn claim(&mut self, head: &Head) -> Result<(), LinkError> {
-        self.is_events = is_event_stream(head);
+        self.is_events = head.is_event_stream();
         let cost = self.pay(head.body.len())?;
         if cost > 0 {
             self.items.push_front((Item::Piece(Piece::Bytes(head.body.clone())), cost));
@@ -277,7 +277,7 @@ impl State {
             return Err(LinkError::Malformed("101 with a body"));
         }
         self.phase = if accepts { Phase::Session } else { Phase::Body };
-        self.is_events = is_event_stream(&head);
+        self.is_events = head.is_event_stream();
         if head.flags.is_end() {
             self.push(Item::Head(head), cost);
         } else {
@@ -404,12 +404,6 @@ impl State {
         self.files = 0;
         self.settle()
     }
-}
-
-fn is_event_stream(head: &Head) -> bool {
-    const EVENTS: &[u8] = b"text/event-stream";
-    let kind = head.headers.get("content-type").unwrap_or_default();
-    kind.get(..EVENTS.len()).is_some_and(|kind| kind.eq_ignore_ascii_case(EVENTS))
 }
 
 #[cfg(test)]
