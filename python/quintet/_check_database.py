@@ -63,7 +63,7 @@ def one_database(alias: str, asked: dict[str, Any]) -> list[Finding]:
         took = (time.perf_counter() - start) * 1000
         findings = [finding("ok", "database", f"{name} answers in {took:.0f} ms")]
         findings += unapplied(alias, connection)
-        findings += remarks(name, connection, asked["workers"] * asked["threads"])
+        findings += remarks(name, connection, asked["connections"])
     except Exception as error:  # noqa: BLE001 - drivers have their own kinds
         first_line = next(iter(str(error).splitlines()), type(error).__name__)
         return [
@@ -110,7 +110,8 @@ def remarks(name: str, connection: Any, slots: int) -> Iterator[Finding]:
             allowed = int(cursor.fetchone()[0])
             if slots > allowed - 3:  # PostgreSQL keeps three for superusers.
                 text = f"{name}: {slots} threads may need a connection each, the server allows {allowed}"
-                yield finding("fail", "database", text, "fewer workers.count or workers.threads, or a pooler")
+                hint = "lower workers.db_connections_max, workers.count or workers.threads, or use a pooler"
+                yield finding("fail", "database", text, hint)
             elif connection.settings_dict.get("CONN_MAX_AGE") == 0:
                 text = f"{name}: CONN_MAX_AGE is 0: every request opens a new connection, which takes milliseconds"
                 yield finding("warn", "database", text, "CONN_MAX_AGE = 600 keeps one for each thread")

@@ -86,6 +86,13 @@ pub(crate) fn choose(machine: &Machine, asked: Asked) -> Sizing {
 }
 
 impl Sizing {
+    /// Database connections that all workers may come to open: scaling stays below `limit`, unless the fewest workers
+    /// need more.
+    pub(crate) fn db_connections(&self, limit: u32) -> u32 {
+        let most = self.workers_max.saturating_mul(self.threads).saturating_add(self.pool_slots);
+        most.min(limit).max(self.workers.saturating_mul(self.threads))
+    }
+
     /// `2`, or `2, up to 8 while requests wait`.
     pub(crate) fn workers_text(&self) -> String {
         let Self { workers, workers_max, .. } = self;
@@ -262,6 +269,13 @@ mod tests {
             most(2.0, 0, Asked { workers_max: Some(9), ..asked }),
             (2, 9, "2, up to 9 while requests wait".to_owned())
         );
+    }
+
+    #[test]
+    fn the_database_is_asked_for_what_scaling_may_come_to() {
+        let sizing = choose(&machine(2.0, 0), Asked { db_connections_max: 80, ..Asked::default() });
+        assert_eq!((sizing.db_connections(80), sizing.db_connections(20)), (32, 20));
+        assert_eq!(sizing.db_connections(4), 8, "two workers there are in any case");
     }
 
     #[test]

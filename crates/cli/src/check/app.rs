@@ -34,6 +34,7 @@ pub(super) fn findings(decided: &Decided) -> Vec<Finding> {
         "settings": decided.project.settings,
         "workers": decided.sizing.workers,
         "threads": decided.sizing.threads,
+        "connections": decided.sizing.db_connections(decided.loaded.config.workers.db_connections_max),
     });
     command.args(["-m", "quintet._check"]).env("QUINTET_CHECK", asked.to_string()).stdin(Stdio::null());
     let patience = decided.loaded.config.workers.start_timeout;
