@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import inspect
 from collections.abc import Callable
 from typing import Any
 
 WSGI = "wsgi"
 ASGI = "asgi"
+_CALL = "__call__"
 
 _ASGI_HINT = "a worker of ASGI needs an ASGI app; leave the interface out, or say `wsgi`"
 _WSGI_HINT = "a worker of WSGI needs a WSGI app; leave the interface out, or say `asgi`"
@@ -21,7 +22,7 @@ def shape(app: Callable[..., Any]) -> str | None:
     if inspect.isclass(app):
         # A class is called with the scope, what it gives with receive and send.
         return "asgi2" if _is_called_as_coroutine(app) else _by_arity(app)
-    if _is_called_as_coroutine(type(app)):
+    if _is_called_as_coroutine(app):
         return ASGI
     return _by_arity(app)
 
@@ -43,14 +44,19 @@ def choose(name: str, app: Callable[..., Any], wanted: str | None) -> tuple[str,
 
 
 def loop_name(wanted: str) -> str:
-    """asyncio or uvloop: "auto" takes uvloop when it is installed. Raises `ModuleNotFoundError` when it must be and is not."""
+    """asyncio or uvloop: "auto" takes uvloop when it can be imported. Raises `ImportError` when it must be and cannot.
+
+    Imports it: before a fork, so that all workers share it.
+    """
     if wanted == "asyncio":
         return "asyncio"
-    if importlib.util.find_spec("uvloop") is not None:
-        return "uvloop"
-    if wanted == "uvloop":
-        raise ModuleNotFoundError("No module named 'uvloop'", name="uvloop")
-    return "asyncio"
+    try:
+        importlib.import_module("uvloop")
+    except ImportError:
+        if wanted == "uvloop":
+            raise
+        return "asyncio"
+    return "uvloop"
 
 
 class MisfitError(TypeError):
@@ -72,8 +78,9 @@ def _single_callable(name: str, app: Callable[..., Any]) -> Callable[..., Any]:
     return guarantee_single_callable(app)
 
 
-def _is_called_as_coroutine(kind: type) -> bool:
-    return inspect.iscoroutinefunction(inspect.getattr_static(kind, "__call__", None))
+def _is_called_as_coroutine(app: Any) -> bool:
+    # Not asked of its type alone: some middleware sets it on the instance.
+    return inspect.iscoroutinefunction(getattr(app, _CALL, None))
 
 
 def _by_arity(app: Callable[..., Any]) -> str | None:

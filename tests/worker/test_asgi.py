@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from link import Worker
+from link import Response, Worker
 from workers import Serve, eventually
 
 SCOPE = """
@@ -185,6 +185,32 @@ def test_a_body_that_nobody_reads_is_dropped(serve_asgi: Serve) -> None:
             worker.slot.send_body(os.urandom(200_000))
         worker.slot.send_body(b"", end=True)
     assert worker.slot.exchange(body=b"next").body == b"next"
+
+
+@pytest.mark.every_python
+def test_a_body_that_is_broken_off_is_no_end_of_the_answer(serve_asgi: Serve) -> None:
+    # The gateway does so, too, when the app answers before it has read all of it.
+    worker = serve_asgi(
+        """
+        async def app(scope, receive, send):
+            await send({"type": "http.response.start", "status": 413})
+            await send({"type": "http.response.body", "body": b"first,", "more_body": True})
+            while True:
+                message = await receive()
+                await send({"type": "http.response.body", "body": message["type"].encode() + b",", "more_body": True})
+                if message["type"] == "http.disconnect": break
+                assert message["more_body"]
+            await send({"type": "http.response.body", "body": b"last"})
+        """
+    )
+    for _ in range(2):
+        worker.slot.send(method="POST", stream=True)
+        assert worker.slot.frame().payload.endswith(b"first,")
+        worker.slot.send_body(b"some")
+        worker.slot.break_off_body()
+        response = worker.slot.response(Response(413, b"", []))
+        assert (response.body, response.aborted) == (b"http.request,http.disconnect,last", False)
+    assert worker.stderr() == ""
 
 
 def test_a_large_answer_waits_for_its_reader(serve_asgi: Serve) -> None:

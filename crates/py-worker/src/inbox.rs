@@ -21,6 +21,8 @@ const FILES_MAX: usize = 4;
 
 /// Received bytes in `buffer[start..end]`, and the descriptors that came with them.
 pub(crate) struct Inbox {
+    /// What the buffer has at rest.
+    rest_bytes: usize,
     buffer: Vec<u8>,
     start: usize,
     end: usize,
@@ -29,7 +31,11 @@ pub(crate) struct Inbox {
 
 impl Inbox {
     pub(crate) fn new() -> Self {
-        Self { buffer: vec![0; BUFFER_BYTES], start: 0, end: 0, files: VecDeque::new() }
+        Self::with_buffer(BUFFER_BYTES)
+    }
+
+    pub(crate) fn with_buffer(rest_bytes: usize) -> Self {
+        Self { rest_bytes, buffer: vec![0; rest_bytes], start: 0, end: 0, files: VecDeque::new() }
     }
 
     pub(crate) fn received(&self) -> &[u8] {
@@ -68,8 +74,8 @@ impl Inbox {
         self.start = self.end.min(self.start + bytes);
         if self.start == self.end {
             (self.start, self.end) = (0, 0);
-            if self.buffer.len() > BUFFER_BYTES {
-                self.buffer.truncate(BUFFER_BYTES);
+            if self.buffer.len() > self.rest_bytes {
+                self.buffer.truncate(self.rest_bytes);
                 self.buffer.shrink_to_fit();
             }
         }

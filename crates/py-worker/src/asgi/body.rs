@@ -24,6 +24,8 @@ enum Source {
     File { file: OwnedFd, offset: u64, len: u64 },
     /// In frames.
     Stream,
+    /// The client has broken it off, or the gateway has: the app has answered, and needs no more of it.
+    Broken,
     /// It was announced as a file and came without (out of descriptors): the app must see an error, not an empty body.
     Lost,
 }
@@ -101,6 +103,18 @@ impl RequestBody {
         }
     }
 
+    /// No more will come, and it is not complete.
+    pub(crate) fn break_off(&mut self) {
+        if self.is_coming() {
+            self.source = Source::Broken;
+        }
+    }
+
+    /// It ends here, before its end. What has come is still given.
+    pub(crate) fn is_broken(&self) -> bool {
+        matches!(self.source, Source::Broken) && self.waiting.is_empty()
+    }
+
     /// Nobody will ask for the rest.
     pub(crate) fn forget(&mut self) {
         self.source = Source::End;
@@ -114,7 +128,7 @@ impl RequestBody {
         if let Some(piece) = self.waiting.pop_front() {
             let piece = piece.into_bound(py);
             self.waiting_bytes = self.waiting_bytes.saturating_sub(piece.as_bytes().len());
-            self.is_over = self.waiting.is_empty() && !self.is_coming();
+            self.is_over = self.waiting.is_empty() && matches!(self.source, Source::End);
             return Ok(Some((piece, !self.is_over)));
         }
         match &mut self.source {
@@ -122,7 +136,7 @@ impl RequestBody {
                 self.is_over = true;
                 Ok(Some((PyBytes::new(py, b""), false)))
             }
-            Source::Stream => Ok(None),
+            Source::Stream | Source::Broken => Ok(None),
             Source::Lost => Err(cannot_read(Errno::MFILE)),
             Source::File { file, offset, len } => {
                 let count = usize::try_from(*len - *offset).unwrap_or(usize::MAX).min(PIECE_BYTES);

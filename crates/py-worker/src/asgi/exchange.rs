@@ -221,13 +221,13 @@ impl Exchange {
 
     /// A piece of the request body. True: no more of it for now.
     pub(crate) fn body_arrived(&self, py: Python<'_>, piece: &[u8], flags: Flags) -> PyResult<bool> {
-        if flags.is_abort() {
-            self.disconnect(py, 1006, "")?;
-            return Ok(false);
-        }
         let mut state = self.lock();
         let Talk::Http(http) = &mut state.talk else { return Ok(false) };
-        http.request.arrived(py, piece, flags);
+        if flags.is_abort() {
+            http.request.break_off();
+        } else {
+            http.request.arrived(py, piece, flags);
+        }
         let is_full = http.request.is_full();
         let wake = std::mem::take(&mut state.receivers);
         drop(state);
@@ -332,8 +332,7 @@ impl Exchange {
 
     /// No more of the request body can come. An app that waits for some is told that the client is gone.
     pub(crate) fn request_ends(&self, py: Python<'_>) -> PyResult<()> {
-        let is_coming = matches!(&self.lock().talk, Talk::Http(http) if http.request.is_coming());
-        if is_coming { self.disconnect(py, 1006, "") } else { Ok(()) }
+        self.body_arrived(py, &[], Flags::ABORT).map(drop)
     }
 
     fn log(&self, py: Python<'_>, message: &str, error: Option<&Bound<'_, PyAny>>) {
@@ -414,7 +413,7 @@ impl State {
     fn next_message(&mut self, py: Python<'_>) -> PyResult<(Option<Py<PyAny>>, bool)> {
         match &mut self.talk {
             Talk::Http(http) => {
-                if self.gone.is_some() || http.is_complete() {
+                if self.gone.is_some() || http.is_complete() || http.request.is_broken() {
                     let message = PyDict::new(py);
                     message.set_item(intern!(py, "type"), intern!(py, "http.disconnect"))?;
                     return Ok((Some(message.into_any().unbind()), false));

@@ -11,7 +11,7 @@ use std::os::fd::AsRawFd as _;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use py_link::long::{DETACHED_FIRST, encode_credit};
+use py_link::long::{DETACHED_FIRST, PIECE_BYTES_MAX, encode_credit};
 use py_link::{Channel, Flags, Hello, Kind, frame_on};
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -29,6 +29,9 @@ use reading::Ended;
 const RECONNECT_MIN: Duration = Duration::from_millis(10);
 /// The longest: how long a gateway that came back may lack this stream.
 const RECONNECT_MAX: Duration = Duration::from_millis(500);
+
+/// What the long link reads at once: two of its longest frames. There is one a process.
+const LONG_BUFFER_BYTES: usize = 2 * PIECE_BYTES_MAX;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
@@ -130,7 +133,8 @@ impl Stream {
             let mut state = this.lock();
             state.phase = Phase::Asked;
             state.wire = Some(wire);
-            state.inbox = Some(Inbox::new());
+            state.inbox =
+                Some(if this.is_long { Inbox::with_buffer(LONG_BUFFER_BYTES) } else { Inbox::new() });
             (state.is_paused, state.is_drained) = (false, false);
         }
         Self::watch_reading(slf, number)?;
