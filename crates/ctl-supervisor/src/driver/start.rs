@@ -69,7 +69,10 @@ impl Driver {
 
     /// The template's process becomes a worker, with a control socket of its own.
     pub(super) fn make_worker_of(&mut self, template: u32, worker: u32, place: Place) -> Option<Event> {
-        let mut former = self.templates.remove(&template)?;
+        let Some(mut former) = self.templates.remove(&template) else {
+            // It said that it was ready and died: these were its last words.
+            return Some(Event::Exited { who: Who::Worker(worker), exit: Exit::Code(1) });
+        };
         match Child::unborn() {
             Ok((mut child, theirs)) => {
                 let order = ToTemplate::Become(Box::new(self.house.worker_start(worker, place)));
