@@ -119,7 +119,9 @@ impl Draft {
             let Some(problem) = problems.0.first() else { return };
             let at = problem.location().and_then(|at| at.split(':').nth(1)?.parse::<usize>().ok());
             let place = at.and_then(|line| places.iter().find(|(known, ..)| *known == line));
-            let Some((_, pool, index)) = place.copied() else { return };
+            let Some((_, pool, index)) = place.copied() else {
+                return self.not_carried("what stands above", format!("quintet says: {}", problem.message));
+            };
             let lines = match pool {
                 Some(pool) => &mut self.pools[pool],
                 None => &mut self.lines,
