@@ -31,6 +31,10 @@ class AppError(Exception):
 
 def load(start: dict[str, Any]) -> tuple[Callable[..., Any], dict[str, Any]]:
     """The app and what it reports (`AppReport` of the supervisor's messages)."""
+    if start.get("dev"):
+        from quintet import _dev
+
+        _dev.keep_bytecode_honest()
     if start["settings"]:
         os.environ["DJANGO_SETTINGS_MODULE"] = start["settings"]
     wanted = start.get("interface")

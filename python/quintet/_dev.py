@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from contextvars import ContextVar
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,29 @@ class Queries:
 
 # Of this thread or task. Django runs sync code of an ASGI request in threads that inherit the context.
 _current: ContextVar[Queries | None] = ContextVar("quintet_queries", default=None)
+
+
+# How long a file must have been as it is before its compiled form is kept; its time is known there in whole seconds.
+_SETTLED_SECONDS = 2
+
+
+def keep_bytecode_honest() -> None:
+    """Compiled files are not written for sources that were saved just now.
+
+    Python takes them for valid by the source's length and its time in seconds. Two saves within a second that change a digit
+    would be one to it, and the old code would be imported again.
+    """
+    write = SourceFileLoader.set_data
+
+    def set_data(self: SourceFileLoader, path: str, data: Any, **options: Any) -> None:
+        try:
+            settled = time.time() - Path(self.path).stat().st_mtime >= _SETTLED_SECONDS
+        except OSError:
+            return
+        if settled:
+            write(self, path, data, **options)
+
+    SourceFileLoader.set_data = set_data  # type: ignore[method-assign]
 
 
 def attend(app: Callable[..., Any], interface: str) -> Callable[..., Any]:
@@ -119,14 +143,10 @@ def _count_queries() -> None:
 
 
 def _template_reset() -> Callable[[], None]:
-    """With DEBUG, templates are read anew for each request, as before Django 4.1.
+    """Templates are read anew for each request, as they were with DEBUG before Django 4.1.
 
     Its own server resets the cached loaders when a file changes; who else runs the app has to do it.
     """
-    from django.conf import settings
-
-    if not settings.DEBUG:
-        return lambda: None
     from django.template import autoreload
 
     return autoreload.reset_loaders

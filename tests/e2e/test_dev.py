@@ -91,9 +91,8 @@ def site(start: Start, project: Project) -> Site:
 
 
 def seen(site: Site, text: str) -> None:
-    """Within the quarter of a second that a person needs to reach the browser, then the request waits."""
-    time.sleep(0.1)
-    assert site.get("/").text == text
+    """Soon: when a save is noticed depends on how busy the machine is."""
+    wait_until(lambda: site.get("/").text == text, 10, f"{text!r} to be seen")
 
 
 def restarts(site: Site) -> int:
@@ -102,9 +101,12 @@ def restarts(site: Site) -> int:
 
 def test_the_next_request_after_a_save_is_answered_by_the_new_code(site: Site, project: Project) -> None:
     assert site.get("/").text == "first"
-    for word in ("second", "third", "fourth"):
-        project.says(word)
-        seen(site, word)
+    # As long as before and within the same second, which is all that Python's compiled files know of their source.
+    for number in range(8):
+        before = restarts(site)
+        project.says(f"word {number}")
+        wait_until(lambda before=before: restarts(site) > before, 10, "a restart")
+        assert site.get("/").text == f"word {number}"
     # An editor that writes a new file and gives it the name of the old one.
     project.write("views.py.new", VIEWS.replace("first", "renamed"))
     (project.directory / "views.py.new").rename(project.directory / "views.py")
@@ -134,7 +136,7 @@ def test_many_files_at_once_are_one_restart(site: Site, project: Project) -> Non
 def test_requests_in_flight_are_finished_by_the_old_code(site: Site, project: Project) -> None:
     with concurrent.futures.ThreadPoolExecutor() as pool:
         slow = pool.submit(site.get, "/slow")
-        time.sleep(0.2)
+        wait_until(lambda: site.status()["gateway"]["slots_busy"] == 1, 10, "the view to sleep")
         project.says("second")
         seen(site, "second")
         assert slow.result(10).text == "first, slowly"
@@ -143,7 +145,7 @@ def test_requests_in_flight_are_finished_by_the_old_code(site: Site, project: Pr
 def test_code_that_does_not_import_is_shown_until_it_does(site: Site, project: Project) -> None:
     site.log.allow("could not be imported")
     project.write("views.py", VIEWS + "\ndef broken(:\n    '<script>alert(1)</script>'\n")
-    time.sleep(0.15)
+    wait_until(lambda: site.get("/").status_code == 500, 10, "the failure")
     shown = site.fetch("GET", "/", headers={"accept": "text/html"})
     assert shown.status_code == 500
     assert shown.headers["content-type"].startswith("text/html")
@@ -157,11 +159,9 @@ def test_code_that_does_not_import_is_shown_until_it_does(site: Site, project: P
     seen(site, "mended")
     # The same when the settings are wrong, and when the first attempt at mending them is.
     project.write("project_settings.py", "import nothing_of_the_kind")
-    time.sleep(0.15)
-    assert "nothing_of_the_kind" in site.get("/").text
+    wait_until(lambda: "nothing_of_the_kind" in site.get("/").text, 10, "nothing_of_the_kind")
     project.write("project_settings.py", "1 / 0")
-    time.sleep(0.15)
-    assert "ZeroDivisionError" in site.get("/").text
+    wait_until(lambda: "ZeroDivisionError" in site.get("/").text, 10, "ZeroDivisionError")
     project.write("project_settings.py", SETTINGS)
     seen(site, "mended")
 
@@ -238,7 +238,6 @@ def test_ctrl_c_ends_it_at_once(site: Site) -> None:
 def test_a_wrong_configuration_is_shown_too(site: Site, project: Project) -> None:
     site.log.allow("the configuration is wrong")
     project.write("quintet.toml", "[workers]\nthreads = 0\n")
-    time.sleep(0.15)
-    assert "threads" in site.get("/").text
+    wait_until(lambda: "threads" in site.get("/").text, 10, "threads")
     project.write("quintet.toml", "[workers]\nthreads = 2\n")
     seen(site, "first")
