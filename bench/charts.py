@@ -113,6 +113,14 @@ def of(result: dict[str, Any]) -> Chart | None:
             "ms",
             [(f"{share} % of the slots' capacity", bars(result, f"p99_ms_at_{share}")) for share in shares],
         )
+    if scenario == "overload":
+        shares = [share for share in (80, 120, 200) if _has(result, f"p99_ms_at_{share}")]
+        return Chart(
+            "p99 of the served requests under overload",
+            "open loop, 8 slots of 100 ms in 2 processes; less is better",
+            "ms",
+            [(f"{share} % of the slots' capacity", bars(result, f"p99_ms_at_{share}")) for share in shares],
+        )
     if scenario in {"static", "tls", "h2"}:
         cases = [
             case

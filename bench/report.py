@@ -16,6 +16,8 @@ _SHORT_BEGIN, _SHORT_END = "<!-- bench:short -->", "<!-- /bench:short -->"
 _COLUMNS = {
     "cpu_us_per_request": "CPU µs / request",
     "requests_per_second": "requests / s",
+    "goodput": "goodput",
+    "refused_share": "refused",
     "p50_ms": "p50 ms",
     "p99_ms": "p99 ms",
     "mean_ms": "mean ms",
@@ -33,6 +35,7 @@ _CASES = {
     "tls": ("1kB", "100kB", "handshake"),
     "h2": ("1kB", "100kB"),
     "mixed": ("at_30", "at_50", "at_80"),
+    "overload": ("at_80", "at_120", "at_200"),
     "idle": ("10000", "15000"),
 }
 

@@ -1,4 +1,4 @@
-"""Two views: one answers at once, one waits like a view that asks another service."""
+"""Three views: one answers at once, two wait like views that ask another service."""
 
 import time
 
@@ -7,6 +7,8 @@ from django.urls import path
 
 # The slow view of the `mixed` scenario (docs/benchmarks.md).
 SLOW_SECONDS = 0.5
+# That of `overload`: eight slots serve eighty a second.
+SHORT_SECONDS = 0.1
 
 
 def hello(_request: HttpRequest) -> HttpResponse:
@@ -20,4 +22,10 @@ def slow(_request: HttpRequest) -> HttpResponse:
     return HttpResponse("Hello, at last!", content_type="text/plain")
 
 
-urlpatterns = [path("hello", hello), path("slow", slow)]
+def short(_request: HttpRequest) -> HttpResponse:
+    """The same, a tenth of a second later."""
+    time.sleep(SHORT_SECONDS)
+    return HttpResponse("Hello, soon!", content_type="text/plain")
+
+
+urlpatterns = [path("hello", hello), path("slow", slow), path("short", short)]
