@@ -13,6 +13,9 @@ use super::{NoSlot, QueueLimits};
 
 /// Shorter waits are no reason to refuse anybody, however quick the app is.
 const TARGET_MIN: Duration = Duration::from_millis(5);
+/// No overload is concluded from waits below this, unless `queue.target` asks for it: nobody minds them, and a closed circle of
+/// clients (a proxy's pool of connections, a benchmark) keeps such a line standing without being too many.
+const CHANCE_MIN: Duration = Duration::from_millis(250);
 /// A line that has not been empty for so long is an overload …
 const INTERVAL_MIN: Duration = Duration::from_secs(1);
 /// … unless the slots could not have served so many requests in that time: a few slots with slow requests have long lines by
@@ -61,7 +64,8 @@ impl<S: Homed, W> State<S, W> {
         let interval = (self.limits.adaptive && slots > 0).then_some(interval);
         let in_time = patience.as_micros() / 2 * u128::from(slots) / mean.as_micros().max(1);
         let hopeless = usize::try_from(in_time).unwrap_or(usize::MAX);
-        Pace { target, chance: mean.max(target * 2), hopeless, interval, relapse }
+        let least = if self.limits.target.is_some() { Duration::ZERO } else { CHANCE_MIN };
+        Pace { target, chance: least.max(mean).max(target * 2), hopeless, interval, relapse }
     }
 
     /// A request arrives on reactor `home`: an idle slot for it, if there is one.
