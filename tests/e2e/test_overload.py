@@ -107,7 +107,7 @@ def test_overload_costs_those_who_are_refused_only(plain: Start, load: float) ->
     assert len(served) > 0.8 * CAPACITY * SECONDS, told
     assert quantile(served, 0.99) < NOTICED_SECONDS + 3 * SERVICE_SECONDS + 1, told
     # Who is signed in is served before others, from the moment that the overload is noticed.
-    assert len(seen["signed in"].served) > 0.9 * seen["signed in"].came, told
+    assert len(seen["signed in"].served) > 0.85 * seen["signed in"].came, told
     assert len(seen["bot"].served) < 0.7 * seen["bot"].came, told
     assert site.status()["gateway"]["shed_total"] == len(refused)
 

@@ -102,15 +102,17 @@ impl Gate {
         if age < WINDOW && window.arrived < WINDOW_REQUESTS {
             return;
         }
-        let Window { arrived, waited, late, overloaded, .. } = std::mem::replace(window, Window::new(now));
+        let Window { arrived, waited, late, overloaded: sometime, .. } =
+            std::mem::replace(window, Window::new(now));
         let mean = waited / arrived.max(1);
         // A window that nobody looked at for long was a quiet one.
         if age > 2 * WINDOW {
             self.cutoff = LEVELS;
+        // An overload that has ended within the window needs no more of the same: what was late then came before the last move.
         } else if overloaded && (mean > target.max(WAIT_MIN) || late * 100 > arrived) {
             self.tighten((arrived * TIGHTEN_PERCENT / 100).max(1));
         } else if self.cutoff < LEVELS {
-            let percent = if overloaded { RELAX_PERCENT } else { OPEN_PERCENT };
+            let percent = if sometime { RELAX_PERCENT } else { OPEN_PERCENT };
             self.relax((arrived * percent / 100).max(1));
         }
         self.histogram.fill(0);

@@ -28,8 +28,8 @@ impl Class {
     /// wait so long; but when the overload is noticed some have waited for long already, and are next.
     pub(crate) fn allowance(self, target: Duration, interval: Duration) -> Duration {
         match self {
-            Self::Critical => target.max(interval * 2),
-            Self::High => target.max(interval),
+            Self::Critical => target.max(interval * 4),
+            Self::High => target.max(interval * 2),
             Self::Normal => target.max(interval / 2),
             Self::Low | Self::Lowest => target,
         }
