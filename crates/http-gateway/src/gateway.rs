@@ -124,8 +124,11 @@ impl Running {
                 .map_err(|error| format!("proxy.trusted: {error}\nhint: {}", error.hint))?,
         );
         let (pools, news) = Pools::new(&config);
-        let (links, long) =
-            LongLinks::new(LongLimits { grace: config.workers.long_lived_grace, app: config.timeouts.app });
+        let (links, long) = LongLinks::new(LongLimits {
+            concurrency: u16::try_from(config.workers.concurrency).unwrap_or(u16::MAX),
+            grace: config.workers.long_lived_grace,
+            app: config.timeouts.app,
+        });
         let access = AccessLog::open(config.log.access, io::stdout())
             .map_err(|error| format!("access log: {error}"))?;
         let gateway = Arc::new(Gateway::new(

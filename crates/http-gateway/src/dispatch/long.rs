@@ -95,7 +95,7 @@ impl Dispatcher {
                 stream = self.links.begin(limits.pool, limits.patience + limits.start_patience, exchange, write) => stream,
                 () = body.closed() => return Some(Err(NoHead::Final(Failure::ClientGone))),
             };
-            let stream = match stream {
+            let mut stream = match stream {
                 Ok(stream) => stream,
                 Err(NoLink::Never) => return None,
                 Err(NoLink::Full) => return Some(Err(NoHead::Final(Failure::NoSlot(NoSlot::Full)))),
@@ -103,7 +103,12 @@ impl Dispatcher {
             trail.queue_wait += asked.elapsed();
             let worker = stream.worker();
             match head(&stream, body, limits.app_timeout).await {
-                Ok(head) => return Some(Ok((head, stream))),
+                Ok(head) => {
+                    if head.status == 101 || head.is_event_stream() {
+                        stream.settle();
+                    }
+                    return Some(Ok((head, stream)));
+                }
                 Err(NoHead::Ended(End::Lost)) if !retried => {
                     warn!(request_id, worker, "worker went before it answered: trying another worker");
                     RETRIES_TOTAL.inc();

@@ -137,8 +137,11 @@ impl Site {
         let spool = SpoolLimits { memory_bytes: 64, disk_bytes: 64, dir: std::env::temp_dir() };
         let hold = HoldLimits { held: Duration::from_millis(300), held_max: Some(1000) };
         let pump = PumpLimits { app: Duration::from_secs(5), hold };
-        let (links, _) =
-            LongLinks::new(LongLimits { grace: Duration::from_millis(100), app: Duration::from_millis(400) });
+        let (links, _) = LongLinks::new(LongLimits {
+            concurrency: 8,
+            grace: Duration::from_millis(100),
+            app: Duration::from_millis(400),
+        });
         let dispatcher =
             Dispatcher { pools, links, mount: String::new(), body_bytes_max: 100_000, spool, pump };
         Self { dispatcher: Arc::new(dispatcher), news }

@@ -141,7 +141,10 @@ fn put_in_service(
             queue.join(slot, slots);
         }
         Channel::Long => {
-            let link = Link::new(stream, LinkIdentity { worker, generation, pool, capacity: slots })?;
+            let link = Link::new(
+                stream,
+                LinkIdentity { worker, generation, pool, capacity: slots, concurrency: links.concurrency() },
+            )?;
             links.join(&link);
             link.welcome();
             drop(reactor.spawn(link.run(Arc::clone(links))));

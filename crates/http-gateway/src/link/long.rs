@@ -30,7 +30,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use py_link::long::{DETACHED_FIRST, MessageType, encode_credit};
 use py_link::{Exchange, Flags, HEADER_BYTES, Kind, LinkError, encode_header, frame_on, set_stream};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use tracing::warn;
 
@@ -61,6 +61,8 @@ pub(crate) struct LinkIdentity {
     pub(crate) pool: u16,
     /// Exchanges it takes at a time.
     pub(crate) capacity: u16,
+    /// Of these, how many may be at work at a time.
+    pub(crate) concurrency: u16,
 }
 
 /// What a stream's consumer and its link share.
@@ -94,6 +96,9 @@ pub(crate) struct Link {
     socket: SlotStream,
     out: Out,
     table: Mutex<Table>,
+    /// Exchanges that are work (a handshake, an answer that has not begun or is no event stream) rather than presence. Their number is
+    /// bounded as that of requests is, or an Accept header would be a way around the queue.
+    admission: Arc<Semaphore>,
     /// Streams in the table, for choosing without a lock.
     open: AtomicUsize,
     /// No new exchanges.
@@ -120,6 +125,7 @@ impl Link {
             socket: SlotStream::new(stream)?,
             out: Out::new(),
             table: Mutex::default(),
+            admission: Arc::new(Semaphore::new(usize::from(identity.concurrency))),
             open: AtomicUsize::new(0),
             retiring: AtomicBool::new(false),
             slots_gone: AtomicBool::new(false),
@@ -155,9 +161,10 @@ impl Link {
     }
 
     /// Opens an exchange; `write` appends its Request frame. `None`: there is no room, or the link has ended.
-    pub(crate) async fn begin(
+    async fn begin(
         self: &Arc<Self>,
         exchange: Exchange,
+        admitted: OwnedSemaphorePermit,
         write: impl FnOnce(&mut Vec<u8>),
     ) -> Option<LongStream> {
         let shared = {
@@ -170,7 +177,8 @@ impl Link {
             self.count(&table);
             shared
         };
-        let mut stream = LongStream { link: Arc::clone(self), shared, begun: false, told: false };
+        let mut stream = LongStream::new(self, shared);
+        stream.admitted = Some(admitted);
         let mut request = Vec::with_capacity(1024);
         write(&mut request);
         set_stream(&mut request, stream.shared.number);
@@ -200,7 +208,8 @@ impl Link {
             }
         };
         let claimed = shared.state().claim(head);
-        let stream = LongStream { link: Arc::clone(self), shared, begun: true, told: false };
+        let mut stream = LongStream::new(self, shared);
+        stream.begun = true;
         if let Err(error) = claimed {
             self.end(&error.to_string());
             return None;
@@ -343,6 +352,7 @@ impl Link {
             );
         }
         self.out.close();
+        self.admission.close();
         // Consumers may hold the socket for a while; the worker is to see its end now.
         let _gone_already = rustix::net::shutdown(&self.socket, rustix::net::Shutdown::Both);
         for shared in lost {
@@ -361,6 +371,8 @@ pub(crate) struct LongStream {
     begun: bool,
     /// The worker knows that the client is gone.
     told: bool,
+    /// It is work, and counts as such.
+    admitted: Option<OwnedSemaphorePermit>,
 }
 
 impl std::fmt::Debug for LongStream {
@@ -370,6 +382,15 @@ impl std::fmt::Debug for LongStream {
 }
 
 impl LongStream {
+    fn new(link: &Arc<Link>, shared: Arc<Shared>) -> Self {
+        Self { link: Arc::clone(link), shared, begun: false, told: false, admitted: None }
+    }
+
+    /// From here on it is there rather than at work: a WebSocket, an event stream.
+    pub(crate) fn settle(&mut self) {
+        self.admitted = None;
+    }
+
     /// The worker's number.
     pub(crate) fn worker(&self) -> u32 {
         self.link.identity.worker

@@ -30,7 +30,8 @@ impl Site {
         config.files.enabled = false;
         let config = Arc::new(config);
         let (pools, _) = Pools::new(&config);
-        let limits = LongLimits { grace: Duration::from_millis(50), app: config.timeouts.app };
+        let limits =
+            LongLimits { concurrency: 2, grace: Duration::from_millis(50), app: config.timeouts.app };
         let (links, _) = LongLinks::new(limits);
         let trusted = Arc::new(TrustedProxies::default());
         let gateway = Gateway::new(config, trusted, Arc::clone(&pools), Arc::clone(&links), None);
@@ -47,7 +48,8 @@ impl Site {
 
     fn long(&self, worker: u32, capacity: u16) -> Worker {
         let (ours, theirs) = Worker::pair();
-        let link = Link::new(ours, LinkIdentity { worker, generation: 1, pool: 0, capacity }).expect("link");
+        let link = Link::new(ours, LinkIdentity { worker, generation: 1, pool: 0, capacity, concurrency: 2 })
+            .expect("link");
         self.links.join(&link);
         tokio::spawn(link.run(Arc::clone(&self.links)));
         theirs
@@ -254,6 +256,42 @@ async fn one_too_many_is_a_503_that_says_when_to_come_back() {
     assert_eq!(second.status, 503);
     assert!(second.headers.contains("retry-after"));
     assert!(matches!(site.websocket().await, Ok(Answer::Refused(refused)) if refused.status == 503));
+}
+
+#[tokio::test]
+async fn an_accept_header_is_no_way_around_the_queue() {
+    let site = Site::new(Interface::Asgi);
+    let (mut slot, mut long) = (site.slot(1), site.long(1, 99));
+    // Two are at work: one owes its head, the other's answer is no event stream.
+    let _first = site.get("text/event-stream");
+    long.hears(Kind::Request).await;
+    let second = site.get("text/event-stream");
+    long.hears(Kind::Request).await;
+    long.head(2, 200, "application/zip", Flags::NONE, b"PK").await;
+    let (second, _) = second.await.expect("ran");
+    // The third waits for a slot like everybody else.
+    let third = site.get("text/event-stream");
+    slot.hears(Kind::Request).await;
+    slot.head(0, 200, "text/plain", Flags::END, b"in turn").await;
+    assert_eq!(text(third.await.expect("ran").0).await, "200 in turn");
+    long.say(2, Kind::ResponseBody, Flags::END, b"").await;
+    assert_eq!(text(second).await, "200 ~PK");
+    // A handshake waits for its turn, too; event streams that are open take none.
+    for number in 3..9 {
+        let events = site.get("text/event-stream");
+        assert_eq!(long.hears(Kind::Request).await, number);
+        long.head(number, 200, "text/event-stream", Flags::NONE, b"").await;
+        std::mem::forget(events.await.expect("ran").0);
+    }
+    let (accepted, waits) = (site.websocket(), site.websocket());
+    let number = long.hears(Kind::Request).await;
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    long.head(number, 101, "", Flags::NONE, b"").await;
+    let number = long.hears(Kind::Request).await;
+    long.head(number, 101, "", Flags::NONE, b"").await;
+    for answer in [accepted, waits] {
+        assert!(matches!(answer.await, Ok(Answer::Accepted { .. })));
+    }
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use ctl_telemetry::metrics::LONG_LIVED_REFUSED_TOTAL;
 use py_link::Exchange;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, OwnedSemaphorePermit, TryAcquireError, mpsc};
 use tokio::time::{Instant, timeout_at};
 
 use super::choose::{Choice, Seen, choose};
@@ -31,7 +31,7 @@ pub enum LongNews {
 /// Why there is no link for an exchange.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum NoLink {
-    /// The app has no long links (WSGI): it is an ordinary request.
+    /// The app has no long links (WSGI), or its workers have enough to do: it is an ordinary request.
     Never,
     /// Every worker holds as many as it may, or none came in time.
     Full,
@@ -40,6 +40,8 @@ pub(crate) enum NoLink {
 /// Bounds, from the configuration.
 #[derive(Debug, Clone, Copy)]
 pub struct LongLimits {
+    /// How many exchanges of a worker may be at work at a time.
+    pub concurrency: u16,
     /// How long exchanges may go on when their worker retires.
     pub grace: Duration,
     /// How long an app may take to end what it was told to end, before the log says so.
@@ -75,6 +77,11 @@ impl LongLinks {
 
     fn known(&self) -> MutexGuard<'_, Known> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How many exchanges of a link may be at work at a time.
+    pub(crate) fn concurrency(&self) -> u16 {
+        self.limits.concurrency
     }
 
     /// A worker has opened its long link. The caller runs it.
@@ -162,6 +169,29 @@ impl LongLinks {
         self.known().links.iter().map(|(worker, link)| (*worker, link.open())).collect()
     }
 
+    /// Lets a link do one more piece of work. A handshake waits for that; an HTTP request has the queue to wait in.
+    async fn admit(
+        link: &Link,
+        exchange: Exchange,
+        deadline: Instant,
+    ) -> Result<Option<OwnedSemaphorePermit>, NoLink> {
+        let admission = Arc::clone(&link.admission);
+        match exchange {
+            Exchange::Http => match admission.try_acquire_owned() {
+                Ok(admitted) => Ok(Some(admitted)),
+                Err(TryAcquireError::NoPermits) => Err(NoLink::Never),
+                Err(TryAcquireError::Closed) => Ok(None),
+            },
+            Exchange::WebSocket => {
+                if let Ok(admitted) = timeout_at(deadline, admission.acquire_owned()).await {
+                    return Ok(admitted.ok());
+                }
+                LONG_LIVED_REFUSED_TOTAL.inc();
+                Err(NoLink::Full)
+            }
+        }
+    }
+
     /// Opens an exchange in a worker of `pool`, waiting up to `patience` where an ASGI app has none for the moment; `write` appends
     /// its Request frame.
     pub(crate) async fn begin(
@@ -174,7 +204,9 @@ impl LongLinks {
         let deadline = Instant::now() + patience;
         for _ in 0..TRIES_MAX {
             let link = self.choose(pool, deadline).await?;
-            if let Some(stream) = link.begin(exchange, &write).await {
+            if let Some(admitted) = Self::admit(&link, exchange, deadline).await?
+                && let Some(stream) = link.begin(exchange, admitted, &write).await
+            {
                 return Ok(stream);
             }
         }

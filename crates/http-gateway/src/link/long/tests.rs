@@ -29,15 +29,18 @@ struct Site {
 
 impl Site {
     fn new() -> Self {
-        let (links, news) =
-            LongLinks::new(LongLimits { grace: Duration::from_millis(50), app: Duration::from_millis(300) });
+        let (links, news) = LongLinks::new(LongLimits {
+            concurrency: 40,
+            grace: Duration::from_millis(50),
+            app: Duration::from_millis(300),
+        });
         links.activate(1, true);
         Self { links, news }
     }
 
     fn worker(&self, worker: u32, capacity: u16) -> Worker {
         let (ours, theirs) = Worker::pair();
-        let identity = LinkIdentity { worker, generation: 1, pool: 0, capacity };
+        let identity = LinkIdentity { worker, generation: 1, pool: 0, capacity, concurrency: 40 };
         let link = Link::new(ours, identity).expect("link");
         self.links.join(&link);
         tokio::spawn(link.run(Arc::clone(&self.links)));
