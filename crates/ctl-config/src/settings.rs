@@ -194,7 +194,8 @@ settings! {
             flag("threads", "N|auto"), otherwise("4, and more on small machines so that 8 requests can wait at once"),
             between("1", "1024", "each thread needs a stack and mostly a database connection"), live();
         /// Requests that an ASGI worker runs at one time. Django's sync views run in a thread each, so this is also the number
-        /// of database connections that it may open. WebSockets and event streams do not count.
+        /// of database connections that it may open. WebSockets and event streams that are open do not count; as many as this may
+        /// be opening besides.
         concurrency: u32 = 16,
             flag("concurrency", "N"),
             between("1", "4096", "every request in flight takes memory and mostly a database connection"), live();
