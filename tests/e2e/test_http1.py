@@ -173,9 +173,13 @@ def test_versions_that_do_not_exist(site: Site) -> None:
 
 
 def test_upgrade_is_ignored(site: Site) -> None:
-    with site.raw() as client:
-        client.request("GET /hello", "Connection: Upgrade", "Upgrade: websocket")
-        assert client.answer().status == 200
+    # A WSGI app knows no WebSockets: it sees a GET (RFC 9110, 7.8).
+    key = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="
+    for fields in (["Upgrade: h2c"], ["Upgrade: websocket", "Sec-WebSocket-Version: 13", key]):
+        with site.raw() as client:
+            client.request("GET /hello", "Connection: Upgrade", *fields)
+            assert client.answer().text == "hello"
+            assert client.request("GET /hello").answer().text == "hello"
 
 
 def test_connect_and_trace_reach_no_app_by_accident(site: Site) -> None:
