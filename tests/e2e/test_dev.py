@@ -178,7 +178,7 @@ def test_it_starts_with_broken_code_and_waits(start: Start, project: Project) ->
             return False
 
     wait_until(shown, 30, "the traceback")
-    assert f"http://127.0.0.1:{site.port} shows it until the next change" in site.log
+    site.log.wait_for(f"http://127.0.0.1:{site.port} shows it until the next change")
     project.says("mended")
     seen(site, "mended")
 

@@ -413,7 +413,13 @@ impl Driver {
                 }
             }
             Action::Serving { app, after } => self.house.show_banner(&app, after),
-            Action::ShowFailure(failure) => self.show_failure(&report::failure(&failure)),
+            Action::ShowFailure(failure) => {
+                self.show_failure(&report::failure(&failure));
+                if self.house.develops() {
+                    let urls: Vec<&str> = self.house.urls().collect();
+                    report::show(&format!("{} shows it until the next change\n", urls.join(" ")));
+                }
+            }
             Action::Log(level, text) => log(level, &text),
             Action::Notify(news) => self.notifier.tell(news),
             _ => {}

@@ -81,7 +81,6 @@ impl State {
     /// The new code does not start.
     pub(super) fn code_broken(&mut self, failure: Failure) {
         self.out.push(Action::ShowFailure(failure.clone()));
-        self.log(Level::Info, "waiting for the next change");
         self.dev.broken = Some(failure);
         self.tell_broken();
     }
