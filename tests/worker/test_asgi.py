@@ -115,7 +115,6 @@ def test_headers_that_no_app_sees(serve_asgi: Serve) -> None:
         assert scope["headers"][:2] == [(f"x-{number}".encode(), b"1"), (b"y" * 100, b"2")]
 
 
-@pytest.mark.every_python
 def test_bodies_in_the_frame_and_none(serve_asgi: Serve) -> None:
     worker = serve_asgi(BODIES)
     for body, sizes in [(None, "0"), (b"", "0"), (b"abc", "3")]:
@@ -143,7 +142,6 @@ def test_a_file_that_was_lost_on_the_way_is_an_error(serve_asgi: Serve) -> None:
     assert "OSError" in worker.stderr()
 
 
-@pytest.mark.every_python
 def test_a_streamed_body(serve_asgi: Serve) -> None:
     worker = serve_asgi(BODIES)
     for _ in range(2):
@@ -187,7 +185,6 @@ def test_a_body_that_nobody_reads_is_dropped(serve_asgi: Serve) -> None:
     assert worker.slot.exchange(body=b"next").body == b"next"
 
 
-@pytest.mark.every_python
 def test_a_body_that_is_broken_off_is_no_end_of_the_answer(serve_asgi: Serve) -> None:
     # The gateway does so, too, when the app answers before it has read all of it.
     worker = serve_asgi(

@@ -210,7 +210,6 @@ def noted(directory: Path) -> str:
     return path.read_text() if path.exists() else ""
 
 
-@pytest.mark.every_python
 @pytest.mark.parametrize("path", ["/listen", "/body", "/stream", "/large", "/fails"])
 def test_a_client_that_goes_away(serve_asgi: Serve, tmp_path: Path, path: str) -> None:
     worker = serve_asgi(GONE)

@@ -89,7 +89,6 @@ def test_an_event_stream_leaves_its_slot(serve_asgi: Serve) -> None:
     assert worker.stderr() == ""
 
 
-@pytest.mark.every_python
 def test_an_event_stream_that_begins_on_the_long_link(serve_asgi: Serve) -> None:
     worker = serve_asgi(EVENTS)
     streams = [worker.link.open(target="/ten", headers=[("accept", "text/event-stream")]) for _ in range(3)]
@@ -136,7 +135,6 @@ def test_an_event_stream_waits_for_its_reader(serve_asgi: Serve, tmp_path: Path)
     assert whole.body.endswith(b"end")
 
 
-@pytest.mark.every_python
 @pytest.mark.parametrize("path", ["/endless", "/waits", "/large"])
 def test_a_client_of_an_event_stream_goes_away(serve_asgi: Serve, tmp_path: Path, path: str) -> None:
     worker = serve_asgi(EVENTS)
@@ -259,7 +257,6 @@ def test_messages_both_ways(serve_asgi: Serve, tmp_path: Path) -> None:
     assert worker.stderr() == ""
 
 
-@pytest.mark.every_python
 def test_the_scope_of_a_websocket(serve_asgi: Serve) -> None:
     worker = serve_asgi(CHAT)
     headers = [("host", "h"), ("sec-websocket-protocol", "chat.v1, chat.v2"), ("sec-websocket-protocol", "x")]
@@ -278,7 +275,6 @@ def test_the_scope_of_a_websocket(serve_asgi: Serve) -> None:
     assert stream.closed() == (1000, "")
 
 
-@pytest.mark.every_python
 def test_handshakes_that_are_refused(serve_asgi: Serve, tmp_path: Path) -> None:
     worker = serve_asgi(CHAT)
     assert worker.link.websocket("/refuse").closed() == (1000, "")
@@ -328,7 +324,6 @@ def test_how_the_client_ends_it(serve_asgi: Serve, tmp_path: Path, how: str) -> 
     assert worker.stderr() == ""
 
 
-@pytest.mark.every_python
 def test_who_only_sends_learns_that_nobody_listens(serve_asgi: Serve, tmp_path: Path) -> None:
     worker = serve_asgi(CHAT)
     stream = accepted(worker, "/sends")
@@ -338,7 +333,6 @@ def test_who_only_sends_learns_that_nobody_listens(serve_asgi: Serve, tmp_path: 
     assert worker.stderr() == ""
 
 
-@pytest.mark.every_python
 def test_a_message_waits_for_credit(serve_asgi: Serve, tmp_path: Path) -> None:
     worker = serve_asgi(CHAT)
     stream = accepted(worker, "/large")
@@ -355,7 +349,6 @@ def test_a_message_waits_for_credit(serve_asgi: Serve, tmp_path: Path) -> None:
     eventually(lambda: noted(tmp_path) == "large sent\n")
 
 
-@pytest.mark.every_python
 def test_a_deaf_app_stops_its_client_only(serve_asgi: Serve, tmp_path: Path) -> None:
     worker = serve_asgi(CHAT)
     stream = accepted(worker, "/deaf")
