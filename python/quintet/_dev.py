@@ -6,6 +6,7 @@ often the most frequent one was made.
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from collections import Counter
@@ -149,7 +150,12 @@ def _template_reset() -> Callable[[], None]:
     """
     from django.template import autoreload
 
-    return autoreload.reset_loaders
+    def reset() -> None:
+        # What is wrong with the templates' settings is told by who renders one.
+        with contextlib.suppress(Exception):
+            autoreload.reset_loaders()
+
+    return reset
 
 
 def foreign_code(project: str) -> list[str]:

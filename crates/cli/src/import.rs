@@ -24,7 +24,7 @@ mod value;
 mod tests;
 
 use std::fs;
-use std::io::{ErrorKind, Read as _, Write as _};
+use std::io::{ErrorKind, IsTerminal as _, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use clap::ArgMatches;
@@ -77,8 +77,12 @@ pub(crate) fn run(matches: &ArgMatches) -> Result<Exit> {
     draft.check();
     let text = draft.render();
     let Some(output) = matches.get_one::<PathBuf>("output") else {
-        anstream::eprint!("{}", draft.summary(Style::COLOUR));
-        return print(&text);
+        let exit = print(&text)?;
+        // Who sees the text has just read what was not carried.
+        let seen = std::io::stdout().is_terminal();
+        let summary = draft.summary(Style::COLOUR);
+        anstream::eprint!("{}", if seen { "" } else { &summary });
+        return Ok(exit);
     };
     write_new(output, &text)?;
     anstream::eprint!("{}", draft.summary(Style::COLOUR));
