@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use py_link::long::{Close, DETACHED_FIRST, PIECE_BYTES_MAX, WINDOW_BYTES, decode_credit};
+use py_link::HEADER_BYTES;
+use py_link::long::{Close, DETACHED_FIRST, MessageType, PIECE_BYTES_MAX, WINDOW_BYTES, decode_credit};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::timeout;
