@@ -305,8 +305,9 @@ settings! {
             between("0", "1000000", "a queue that never empties only makes everybody wait");
         /// In which order waiting requests are served.
         discipline: Discipline = Discipline::Adaptive;
-        /// Under overload, the longest a request should wait. After a second without an empty queue those that have waited
-        /// longer than this are refused.
+        /// Under overload, the longest a request should wait: who has waited longer is refused. It is an overload when for a second,
+        /// or the time of 128 requests, the queue neither emptied nor got shorter and waits were above twice this (and above
+        /// a quarter of a second, while this is not set).
         target: Option<Duration> = None,
             otherwise("the mean time of a request in its worker, at least 5 ms"),
             between("1ms", "1m", "visitors notice more"), example("\"100ms\"");
