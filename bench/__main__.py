@@ -45,7 +45,7 @@ def main() -> int:
 
 
 def _run(names: list[str], *, quick: bool, rivals_only: bool) -> None:
-    modules = {name: importlib.import_module(f"bench.scenarios.{name}") for name in names}
+    modules = {name: importlib.import_module(f"bench.scenarios.{name.replace('-', '_')}") for name in names}
     setup.tools(
         sorted(
             {tool for module in modules.values() for tool in module.TOOLS}
@@ -80,7 +80,7 @@ def _versions() -> dict[str, str]:
     for line in (places.BENCH / "requirements.txt").read_text().splitlines():
         if "==" in line:
             name, _, version = line.partition("==")
-            found[name.lower()] = version
+            found[name.lower().partition("[")[0]] = version
     nginx = subprocess.run(
         [setup.find("nginx") or "nginx", "-v"], capture_output=True, text=True, check=False
     ).stderr

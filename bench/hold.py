@@ -1,19 +1,31 @@
-"""Holds idle keep-alive connections: `hold.py HOST PORT PATH COUNT` as a process of its own.
+"""Holds idle connections: `python -m bench.hold HOST PORT PATH COUNT [websocket]` as a process of its own.
 
-Every connection asks once and reads the answer, so that the server has seen a whole request and waits for the next.
+Every connection asks once and reads the answer, so that the server has seen a whole request and waits for the next; or
+it becomes a WebSocket, on which nobody says anything.
 Then a line `{"open": N}` is printed; when standard input ends, `{"alive": N}` tells how many are still open.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import resource
 import socket
+import subprocess
 import sys
+from collections.abc import Iterator
+
+from bench.errors import BenchError
+from bench.places import ROOT
+from bench.stacks import Stack
 
 # Client addresses: 127.0.1.1 and on. One address has some 28,000 ports; several look more like clients.
 _ADDRESSES = 8
 _TIMEOUT_SECONDS = 10.0
+_UPGRADE = (
+    "Upgrade: websocket\r\nConnection: Upgrade\r\n"
+    "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
+)
 
 
 def main() -> None:
@@ -21,11 +33,12 @@ def main() -> None:
     host, port, path, count = sys.argv[1], int(sys.argv[2]), sys.argv[3], int(sys.argv[4])
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    request = f"GET {path} HTTP/1.1\r\nHost: {host}:{port}\r\n\r\n".encode()
-    held = [_open(host, port, request, f"127.0.1.{1 + number % _ADDRESSES}") for number in range(count)]
-    print(json.dumps({"open": len(held)}), flush=True)
+    upgrade = _UPGRADE if "websocket" in sys.argv[5:] else ""
+    request = f"GET {path} HTTP/1.1\r\nHost: {host}:{port}\r\n{upgrade}\r\n".encode()
+    found = [_open(host, port, request, f"127.0.1.{1 + number % _ADDRESSES}") for number in range(count)]
+    print(json.dumps({"open": len(found)}), flush=True)
     sys.stdin.read()
-    print(json.dumps({"alive": sum(_alive(connection) for connection in held)}), flush=True)
+    print(json.dumps({"alive": sum(_alive(connection) for connection in found)}), flush=True)
 
 
 def _open(host: str, port: int, request: bytes, source: str) -> socket.socket:
@@ -35,6 +48,8 @@ def _open(host: str, port: int, request: bytes, source: str) -> socket.socket:
     while b"\r\n\r\n" not in answer:
         answer += _read(connection)
     head, _, body = answer.partition(b"\r\n\r\n")
+    if head.startswith(b"HTTP/1.1 101"):
+        return connection
     if not head.startswith(b"HTTP/1.1 200"):
         raise SystemExit(f"answered {head[:60]!r}")
     lengths = [
@@ -64,6 +79,50 @@ def _alive(connection: socket.socket) -> bool:
     except OSError:
         return False
     return False
+
+
+@contextlib.contextmanager
+def held(stack: Stack, path: str, count: int, *, websocket: bool = False) -> Iterator[None]:
+    """`count` idle connections; all of them must still be open at the end."""
+    holder = subprocess.Popen(
+        [
+            sys.executable,
+            "-m",
+            "bench.hold",
+            stack.host,
+            str(stack.port),
+            path,
+            str(count),
+            *(["websocket"] if websocket else []),
+        ],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert holder.stdin
+    assert holder.stdout
+    assert holder.stderr
+    try:
+        if not holder.stdout.readline():
+            raise BenchError(
+                f"{stack.name} did not take {count} connections",
+                holder.stderr.read().strip()[-500:],
+                stack.log_tails(),
+            )
+        yield
+        holder.stdin.close()
+        alive = json.loads(holder.stdout.readline() or "{}").get("alive", 0)
+        if alive != count:
+            raise BenchError(
+                f"{stack.name} closed idle connections",
+                f"{count - alive} of {count} are gone",
+                stack.log_tails(),
+            )
+    finally:
+        holder.kill()
+        holder.wait()
 
 
 if __name__ == "__main__":

@@ -141,6 +141,13 @@ def closed(
     return _own(arguments, seconds + 15)
 
 
+def websocket(address: str, path: str, seconds: float, connections: int, message_bytes: int) -> Found:
+    """Echoes over WebSockets in a closed loop."""
+    arguments = ["websocket", "--address", address, "--path", path, "--seconds", f"{seconds:g}"]
+    arguments += ["--connections", str(connections), "--bytes", str(message_bytes)]
+    return _own(arguments, seconds + 15)
+
+
 def _own(arguments: list[str], seconds: float) -> Found:
     found = _json(_run([str(LOAD), *arguments], seconds), "quintet-bench-load")
     fast = found["fast"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from bench import places, processes
+from bench.load import CONNECTIONS
 from bench.rivals import Certificate
 from bench.stacks import Site, Stack, free_port
 
@@ -29,8 +30,13 @@ def start(site: Site, work: Path, certificate: Certificate | None = None) -> Sta
         f"127.0.0.1:{port}",
         "--workers",
         str(site.workers),
-        "--threads",
-        str(site.threads),
     ]
+    if site.asgi:
+        # As many as wrk has connections: the rivals know no limit.
+        command += ["--app", site.wsgi, "--interface", "asgi", "--concurrency", str(CONNECTIONS)]
+        # Idle WebSockets of the scenario, all on one worker if it comes to that.
+        env["QUINTET_WORKERS_LONG_LIVED_MAX"] = "8192"
+    else:
+        command += ["--threads", str(site.threads)]
     tree = processes.start("quintet", command, work / "quintet.log", env=env)
     return Stack("quintet", [tree], port, tls_port=port if certificate else None)

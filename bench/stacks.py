@@ -21,17 +21,20 @@ class Site:
 
     directory: Path
     settings: str
+    # The callable, WSGI or (see `asgi`) ASGI, as MODULE:NAME.
     wsgi: str
     workers: int = 2
     threads: int = 1
     env: dict[str, str] = field(default_factory=dict)
     static_url: str = "/static/"
     static_root: Path | None = None
+    asgi: bool = False
 
     @property
     def environment(self) -> dict[str, str]:
         """What the server's processes get on top of ours."""
-        return {"DJANGO_SETTINGS_MODULE": self.settings, **self.env}
+        # A site without settings is a plain app.
+        return ({"DJANGO_SETTINGS_MODULE": self.settings} if self.settings else {}) | self.env
 
 
 @dataclass

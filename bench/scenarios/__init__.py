@@ -3,4 +3,7 @@
 from __future__ import annotations
 
 # In the order in which docs/benchmarks.md tells them.
-NAMES = ("hello", "shop", "mixed", "overload", "static", "tls", "h2", "idle", "reload")
+NAMES = (
+    *("hello", "shop", "mixed", "overload", "static", "tls", "h2", "idle"),
+    *("reload", "upgrade", "spawn", "asgi-hello", "websocket"),
+)

@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import json
 import statistics
-import subprocess
-import sys
-from collections.abc import Iterator
 
-from bench import load, quintet, rivals, rounds
+from bench import hold, load, quintet, rivals, rounds
 from bench.context import Context, Goal, Outcome, hello_site
-from bench.errors import BenchError
-from bench.places import BENCH
 from bench.rivals import Start
 from bench.rounds import Sample, Samples
 from bench.stacks import Site, Stack
@@ -92,7 +85,7 @@ def _measure(
         before = reserved if zero is None else zero
         sample["pss_mib_empty"] = before
         for count in counts:
-            with _held(stack, count):
+            with hold.held(stack, _PATH, count):
                 # Read before the load: what the load needs is not the idle connections'.
                 now = stack.memory_mib()[1]
                 sample[f"memory_bytes_per_connection_{count}"] = (now - before) * (1 << 20) / count
@@ -127,37 +120,3 @@ def _latency(context: Context, stack: Stack, label: str, number: int) -> Sample:
         f"p99_ms_{label}": found.p99_ms,
         f"errors_{label}": found.errors,
     }
-
-
-@contextlib.contextmanager
-def _held(stack: Stack, count: int) -> Iterator[None]:
-    """`count` idle connections; all of them must still be open at the end."""
-    holder = subprocess.Popen(
-        [sys.executable, str(BENCH / "hold.py"), stack.host, str(stack.port), _PATH, str(count)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert holder.stdin
-    assert holder.stdout
-    assert holder.stderr
-    try:
-        if not holder.stdout.readline():
-            raise BenchError(
-                f"{stack.name} did not take {count} connections",
-                holder.stderr.read().strip()[-500:],
-                stack.log_tails(),
-            )
-        yield
-        holder.stdin.close()
-        alive = json.loads(holder.stdout.readline() or "{}").get("alive", 0)
-        if alive != count:
-            raise BenchError(
-                f"{stack.name} closed idle connections",
-                f"{count - alive} of {count} are gone",
-                stack.log_tails(),
-            )
-    finally:
-        holder.kill()
-        holder.wait()

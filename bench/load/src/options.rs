@@ -20,7 +20,7 @@ pub struct Options {
     pub seed: u64,
     /// `closed`: stop after so many requests, if earlier than `duration`.
     pub requests_max: u64,
-    /// `echo`: how many bytes an answer has in all.
+    /// `echo`: how many bytes an answer has in all; `websocket`: how many a message has.
     pub bytes: usize,
 }
 

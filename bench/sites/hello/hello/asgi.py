@@ -1,0 +1,8 @@
+"""The same site as an ASGI callable."""
+
+import os
+
+from django.core.asgi import get_asgi_application
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "hello.settings")
+application = get_asgi_application()
