@@ -121,15 +121,29 @@ def of(result: dict[str, Any]) -> Chart | None:
             "ms",
             [(f"{share} % of the slots' capacity", bars(result, f"p99_ms_at_{share}")) for share in shares],
         )
-    if scenario in {"static", "tls", "h2"}:
+    if scenario in {"static", "tls", "h2", "asgi-hello"}:
         cases = [
             case
-            for case in ("1kB", "100kB", "10MB", "handshake")
+            for case in ("1kB", "100kB", "10MB", "handshake", "plain", "django")
             if _has(result, f"cpu_us_per_request_{case}")
         ]
         groups = [(spoken(case), bars(result, f"cpu_us_per_request_{case}")) for case in cases]
         note = "each group to its own scale; less is better"
         return Chart(f"{result['title']}: CPU per request", note, "µs", groups, one_scale=False)
+    if scenario == "spawn":
+        return Chart(
+            "A worker more, under load",
+            "from the birth of its process to its first answer; less is better",
+            "ms",
+            [("", bars(result, "spawn_ms"))],
+        )
+    if scenario == "websocket":
+        return Chart(
+            "A WebSocket message there and back: CPU",
+            "all server processes, user + system; less is better",
+            "µs",
+            [("", bars(result, "cpu_us_per_request"))],
+        )
     if scenario == "idle":
         return Chart(
             "Memory per idle keep-alive connection",
@@ -168,7 +182,14 @@ def _has(result: dict[str, Any], figure: str) -> bool:
 
 def spoken(case: str) -> str:
     """A case in words."""
-    return {"1kB": "1 kB", "100kB": "100 kB", "10MB": "10 MB", "handshake": "a full handshake and 1 kB"}[case]
+    return {
+        "1kB": "1 kB",
+        "100kB": "100 kB",
+        "10MB": "10 MB",
+        "handshake": "a full handshake and 1 kB",
+        "plain": "a plain app",
+        "django": "Django",
+    }[case]
 
 
 def _number(value: float) -> str:

@@ -33,7 +33,7 @@ class Tree:
     name: str
     process: subprocess.Popen[bytes]
     log: Path
-    # Servers that end up elsewhere in the process table (none today) would be added here.
+    # What has taken over from the process the harness started: an upgrade hands the listeners to a new one.
     extra: list[int] = field(default_factory=list)
 
     @property
@@ -140,6 +140,21 @@ def descendants(roots: list[int]) -> list[int]:
     return found
 
 
+def children(pid: int) -> list[int]:
+    """The processes that `pid` has started, alive now."""
+    return [found for found in descendants([pid]) if found != pid and _parent_or_none(found) == pid]
+
+
+def born(pid: int) -> float:
+    """Seconds after boot."""
+    return int(_stat(pid)[19]) * _TICK_NS / 1e9
+
+
+def state(pid: int) -> str:
+    """One letter, as in proc(5)."""
+    return _stat(pid)[0]
+
+
 def cpu_seconds(pids: list[int]) -> float:
     """User and system time of these processes and of their children that were waited for."""
     total = 0
@@ -172,6 +187,13 @@ def _stat(pid: int) -> list[str]:
 
 def _parent(pid: int) -> int:
     return int(_stat(pid)[1])
+
+
+def _parent_or_none(pid: int) -> int | None:
+    try:
+        return _parent(pid)
+    except OSError:
+        return None
 
 
 def _started(pid: int) -> str | None:

@@ -23,7 +23,11 @@ _COLUMNS = {
     "mean_ms": "mean ms",
     "memory_bytes_per_connection": "bytes / connection",
     "database_cpu_us_per_request": "PostgreSQL µs / request",
+    "spawn_ms": "ms since its birth",
+    "spawn_max_ms": "longest",
+    "order_ms": "ms since the order",
     "reloads": "reloads",
+    "upgrades": "upgrades",
     "requests": "requests",
     "max_ms": "longest ms",
     "pss_mib": "PSS MiB",
@@ -37,6 +41,7 @@ _CASES = {
     "mixed": ("at_30", "at_50", "at_80"),
     "overload": ("at_80", "at_120", "at_200"),
     "idle": ("10000", "15000"),
+    "asgi-hello": ("plain", "django"),
 }
 
 
@@ -170,6 +175,10 @@ def _short(results: list[dict[str, Any]]) -> str:
         ("tls", "cpu_us_per_request_handshake", "CPU per TLS handshake and request", "µs"),
         ("idle", "memory_bytes_per_connection", "memory per idle connection", "bytes"),
         ("reload", "errors", "requests that failed in reloads under full load", "of"),
+        ("upgrade", "errors", "requests that failed in upgrades under full load", "of"),
+        ("spawn", "spawn_ms", "a worker more, from its start to its first answer", "ms"),
+        ("websocket", "cpu_us_per_request", "CPU per WebSocket message there and back", "µs"),
+        ("websocket", "memory_bytes_per_connection", "memory per idle WebSocket", "bytes"),
     )
     for scenario, figure, text, unit in wanted:
         result = by_name.get(scenario)

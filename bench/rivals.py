@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from bench import nginx, processes
@@ -23,7 +23,7 @@ def workdir(scenario: str, name: str) -> Path:
     return directory
 
 
-def _gunicorn(site: Site, work: Path, kind: str) -> tuple[Tree, str]:
+def _gunicorn(site: Site, work: Path, kind: str, *more: str) -> tuple[Tree, str]:
     socket = work / "gunicorn.sock"
     command = [
         _BIN / "gunicorn",
@@ -42,6 +42,7 @@ def _gunicorn(site: Site, work: Path, kind: str) -> tuple[Tree, str]:
         "--pid",
         work / "gunicorn.pid",
         "--no-control-socket",
+        *more,
     ]
     if kind == "gthread":
         # A keep-alive time above nginx's, so that the app never closes a connection that nginx is about to use.
@@ -51,16 +52,16 @@ def _gunicorn(site: Site, work: Path, kind: str) -> tuple[Tree, str]:
     ), f"unix:{socket}"
 
 
-def nginx_gunicorn(site: Site, work: Path) -> Stack:
+def nginx_gunicorn(site: Site, work: Path, *more: str) -> Stack:
     """The usual nginx in front of gunicorn's sync workers: the set-up of most Django tutorials."""
-    app, server = _gunicorn(site, work, "sync")
-    return _behind_nginx("nginx+gunicorn", site, work, app, nginx.proxy(server, keepalive=False))
+    app, server = _gunicorn(site, work, "sync", *more)
+    return behind_nginx("nginx+gunicorn", site, work, app, nginx.proxy(server, keepalive=False))
 
 
 def nginx_gunicorn_threads(site: Site, work: Path) -> Stack:
     """The usual nginx in front of gunicorn's gthread workers, with keep-alive between them."""
     app, server = _gunicorn(site, work, "gthread")
-    return _behind_nginx("nginx+gunicorn", site, work, app, nginx.proxy(server, keepalive=True))
+    return behind_nginx("nginx+gunicorn", site, work, app, nginx.proxy(server, keepalive=True))
 
 
 def _granian(site: Site, work: Path, *listen: str) -> Tree:
@@ -101,12 +102,20 @@ def nginx_granian(site: Site, work: Path) -> Stack:
     socket = work / "granian.sock"
     socket.unlink(missing_ok=True)
     app = _granian(site, work, "--uds", str(socket))
-    return _behind_nginx("nginx+granian", site, work, app, nginx.proxy(f"unix:{socket}", keepalive=True))
+    return behind_nginx("nginx+granian", site, work, app, nginx.proxy(f"unix:{socket}", keepalive=True))
 
 
 def nginx_uwsgi(site: Site, work: Path) -> Stack:
     """The usual nginx in front of uWSGI (built from its source for the project's Python), over its own protocol."""
     socket = work / "uwsgi.sock"
+    app = start_uwsgi(site, work, socket, site.workers)
+    return behind_nginx("nginx+uwsgi", site, work, app, nginx.uwsgi(f"unix:{socket}"))
+
+
+def start_uwsgi(
+    site: Site, work: Path, socket: Path, processes_max: int, more: Sequence[object] = ()
+) -> Tree:
+    """uWSGI on a unix socket."""
     command = [
         _BIN / "uwsgi",
         "--master",
@@ -126,16 +135,16 @@ def nginx_uwsgi(site: Site, work: Path) -> Stack:
         "--virtualenv",
         RIVALS_VENV,
         "--processes",
-        site.workers,
+        processes_max,
         "--disable-logging",
         "--thunder-lock",
         "--buffer-size",
         "16384",
+        *more,
     ]
     if site.threads > 1:
         command += ["--enable-threads", "--threads", site.threads]
-    app = processes.start("uwsgi", _words(command), work / "uwsgi.log", env=site.environment)
-    return _behind_nginx("nginx+uwsgi", site, work, app, nginx.uwsgi(f"unix:{socket}"))
+    return processes.start("uwsgi", _words(command), work / "uwsgi.log", env=site.environment)
 
 
 def nginx_alone(
@@ -173,7 +182,8 @@ frontend web
     return Stack("haproxy", [tree], port)
 
 
-def _behind_nginx(name: str, site: Site, work: Path, app: Tree, joined: dict[str, str]) -> Stack:
+def behind_nginx(name: str, site: Site, work: Path, app: Tree, joined: dict[str, str]) -> Stack:
+    """nginx on the port that clients use, the app behind it."""
     port = free_port()
     front = nginx.start(
         work, port, static_url=site.static_url, static_root=site.static_root or STATIC, **joined

@@ -1,5 +1,6 @@
-"""Three views: one answers at once, two wait like views that ask another service."""
+"""Views: one answers at once, two wait like views that ask another service, one says who answers."""
 
+import os
 import time
 
 from django.http import HttpRequest, HttpResponse
@@ -28,4 +29,9 @@ def short(_request: HttpRequest) -> HttpResponse:
     return HttpResponse("Hello, soon!", content_type="text/plain")
 
 
-urlpatterns = [path("hello", hello), path("slow", slow), path("short", short)]
+def pid(_request: HttpRequest) -> HttpResponse:
+    """Who answers."""
+    return HttpResponse(str(os.getpid()), content_type="text/plain")
+
+
+urlpatterns = [path("hello", hello), path("slow", slow), path("short", short), path("pid", pid)]

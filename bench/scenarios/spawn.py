@@ -1,0 +1,165 @@
+"""A worker more while the site is in use: until the new process has answered its first request."""
+
+from __future__ import annotations
+
+import os
+import signal
+import statistics
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from bench import load, nginx, processes, quintet, rivals, rounds
+from bench.context import HELLO, Context, Goal, Outcome, hello_site
+from bench.errors import BenchError
+from bench.rivals import Start
+from bench.rounds import Samples
+from bench.stacks import Site, Stack
+
+TITLE = "A worker more, under load"
+TOOLS = ("wrk", "nginx")
+# Busy, but not so much that importing Django beside it is what is measured.
+_RATE = 200.0
+_PID = "/pid"
+# Every round adds this many, one after another.
+_SPAWNS, _QUICK_SPAWNS = 4, 1
+_SECONDS_MAX = 30.0
+# Between two: what the last one stirred up has settled.
+_PAUSE_SECONDS = 0.7
+_WORKERS = 2
+
+
+def run(context: Context) -> Outcome:
+    """Each stack by itself: a process that imports an app would disturb the others."""
+    samples = Samples()
+    site = hello_site(workers=_WORKERS, threads=1)
+    starts: dict[str, Start] = {
+        "nginx+gunicorn": rivals.nginx_gunicorn,
+        "nginx+gunicorn --preload": _gunicorn_preload,
+        "nginx+uwsgi": _uwsgi_cheaper,
+    }
+    orders: dict[str, Callable[[Stack], None]] = {
+        "quintet": _replace,
+        "nginx+gunicorn": _ttin,
+        "nginx+gunicorn --preload": _ttin,
+        "nginx+uwsgi": _fifo,
+    }
+    if not context.rivals_only:
+        starts = {"quintet": quintet.start, **starts}
+    for number in range(context.rounds):
+        for name in starts if number % 2 == 0 else reversed(starts):
+            stack = starts[name](site, rivals.workdir(context.scenario, name.replace(" --", "-")))
+            stack.name = name
+            try:
+                stack.check(*HELLO)
+                load.wrk(stack.url(HELLO[0]), 1)
+                sample = _measure(context, stack, orders[name])
+            finally:
+                stack.stop()
+            samples.add(name, sample)
+            context.say(
+                f"  round {number + 1}/{context.rounds}  {name:<26} {sample['spawn_ms']:.0f} ms ({sample['order_ms']:.0f} since the order)  "
+                f"{sample['errors']:.0f} errors"
+            )
+    outcome = Outcome(
+        samples,
+        method=f"{_WORKERS} workers and {_RATE:.0f} requests/s; then one more worker (gunicorn TTIN, uWSGI cheaper-algo manual), "
+        "until a request has been answered by the new process. quintet has no such order: one of its workers is "
+        "killed, which it answers with a pause that spares the machine in a row of deaths: the time is counted from the "
+        "birth of the process, and from the order beside it. Granian cannot add workers while it runs.",
+    )
+    if not context.rivals_only:
+        outcome.goals = [
+            Goal(
+                "ms from the fork of a worker to its first answer ≤ 50",
+                samples.median("quintet", "spawn_ms"),
+                50,
+            )
+        ]
+    return outcome
+
+
+def _measure(context: Context, stack: Stack, order: Callable[[Stack], None]) -> rounds.Sample:
+    count = _QUICK_SPAWNS if context.quick else _SPAWNS
+    took: list[tuple[float, float]] = []
+    wrong: list[BaseException] = []
+    seconds = count * (_PAUSE_SECONDS + 1.5) + 1
+
+    def spawn() -> None:
+        try:
+            for _ in range(count):
+                time.sleep(_PAUSE_SECONDS)
+                took.append(_one_more(stack, order))
+        except Exception as error:  # noqa: BLE001 - raised again by the thread that waits
+            wrong.append(error)
+
+    spawner = threading.Thread(target=spawn)
+    spawner.start()
+    found = load.scheduled(stack.address, HELLO[0], _RATE, seconds, connections=16)
+    spawner.join()
+    if wrong:
+        raise wrong[0]
+    spawned, ordered = zip(*took, strict=True)
+    return {
+        "spawn_ms": statistics.median(spawned),
+        "spawn_max_ms": max(spawned),
+        "order_ms": statistics.median(ordered),
+        "p99_ms": found.p99_ms,
+        "errors": found.errors,
+        **rounds.memory(stack),
+    }
+
+
+def _one_more(stack: Stack, order: Callable[[Stack], None]) -> tuple[float, float]:
+    """Milliseconds until a new process has answered: since its birth (a tick of 10 ms too much at most), since the order."""
+    before = set(stack.pids())
+    begin = time.monotonic()
+    order(stack)
+    while time.monotonic() - begin < _SECONDS_MAX:
+        try:
+            status, body = stack.get(_PID, timeout=_SECONDS_MAX)
+        except OSError:
+            continue
+        if status == 200 and int(body) not in before:
+            age = time.clock_gettime(time.CLOCK_BOOTTIME) - processes.born(int(body))
+            return age * 1000, (time.monotonic() - begin) * 1000
+    raise BenchError(f"{stack.name} did not add a worker", f"within {_SECONDS_MAX:.0f} s", stack.log_tails())
+
+
+def _replace(stack: Stack) -> None:
+    """Kills the oldest worker: processes whose command is our Python worker, but not the template that forks them."""
+    workers = [pid for pid in stack.pids() if _answers(pid)]
+    os.kill(workers[0], signal.SIGKILL)
+
+
+def _answers(pid: int) -> bool:
+    """The template runs the same command and is the only one of them without a stream to the gateway."""
+    try:
+        command = Path(f"/proc/{pid}/cmdline").read_bytes()
+        links = [str(entry.readlink()) for entry in Path(f"/proc/{pid}/fd").iterdir()]
+    except OSError:
+        return False
+    return b"quintet.worker" in command and sum(link.startswith("socket:") for link in links) > 1
+
+
+def _ttin(stack: Stack) -> None:
+    os.kill(stack.trees[0].pid, signal.SIGTTIN)
+
+
+def _fifo(stack: Stack) -> None:
+    with (stack.trees[0].log.parent / "master.fifo").open("wb", buffering=0) as fifo:
+        fifo.write(b"+")
+
+
+def _gunicorn_preload(site: Site, work: Path) -> Stack:
+    return rivals.nginx_gunicorn(site, work, "--preload")
+
+
+def _uwsgi_cheaper(site: Site, work: Path) -> Stack:
+    """The app is loaded before the fork, and more workers may come than run at first."""
+    socket, most = work / "uwsgi.sock", _WORKERS + _SPAWNS
+    words = [*("--master-fifo", work / "master.fifo", "--cheaper-algo", "manual")]
+    words += ["--cheaper", site.workers, "--cheaper-initial", site.workers]
+    app = rivals.start_uwsgi(site, work, socket, most, words)
+    return rivals.behind_nginx("nginx+uwsgi", site, work, app, nginx.uwsgi(f"unix:{socket}"))
