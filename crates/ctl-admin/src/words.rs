@@ -185,6 +185,11 @@ pub enum ToGateway {
     },
     /// Send a [`FromGateway::Status`].
     Status,
+    /// Send a [`FromGateway::Synced`]: all that was said before has been done.
+    Sync {
+        /// Comes back.
+        number: u64,
+    },
     /// Counts for the metrics of the whole instance.
     WorkerEvent {
         /// started, recycled or died.
@@ -264,6 +269,11 @@ pub enum FromGateway {
     PoolWanted {
         /// 0 is the default pool, N the Nth `[[worker_pool]]`.
         pool: u16,
+    },
+    /// The answer to `Sync`.
+    Synced {
+        /// As sent.
+        number: u64,
     },
     /// Counters.
     Status(GatewayStatus),

@@ -288,6 +288,7 @@ impl Running {
             }
             ToGateway::ReloadTls => self.reload_tls(),
             ToGateway::Status => control.send(&FromGateway::Status(self.status())).await,
+            ToGateway::Sync { number } => control.send(&FromGateway::Synced { number }).await,
             ToGateway::WorkerEvent { event, worker } => match event.as_str() {
                 "started" => m::WORKERS_STARTED_TOTAL.inc(),
                 "recycled" => m::WORKERS_RECYCLED_TOTAL.inc(),

@@ -132,6 +132,7 @@ impl State {
             }
             FromGateway::PoolWanted { pool } => self.wake(pool, now),
             FromGateway::Status(status) => self.answer_status(Some(status)),
+            FromGateway::Synced { number } => self.reload_synced(number),
             FromGateway::Moved => self.upgraded(),
             FromGateway::Drained => {
                 if let Some(leaving) = &mut self.gateway.leaving {

@@ -24,6 +24,10 @@ pub(super) struct Reload {
     failures: u32,
     /// New workers that serve, as last told.
     told: usize,
+    /// Which gateway was asked whether it has done all that it was told (they are told apart by the restarts before).
+    asked: Option<u64>,
+    /// It has.
+    synced: bool,
 }
 
 impl Reload {
@@ -65,7 +69,15 @@ impl State {
 
     fn begin_reload(&mut self, clients: Vec<ClientId>, now: Instant) {
         self.log(Level::Info, "reload: new workers are being started");
-        self.reload = Some(Reload { clients, began: now, reading: true, failures: 0, told: 0 });
+        self.reload = Some(Reload {
+            clients,
+            began: now,
+            reading: true,
+            failures: 0,
+            told: 0,
+            asked: None,
+            synced: false,
+        });
         self.out.push(Action::Notify(Notify::Reloading));
         self.out.push(Action::ReadConfig);
     }
@@ -170,7 +182,7 @@ impl State {
             self.log(Level::Info, format!("reload: {text}"));
             self.reply(&clients, &Reply::Progress { text });
         }
-        if complete && old == 0 {
+        if complete && old == 0 && self.gateway_has_obeyed() {
             let began = self.reload.as_ref().map_or(now, |reload| reload.began);
             let after = now.saturating_duration_since(began).as_secs_f64();
             let finishing = match draining {
@@ -179,6 +191,24 @@ impl State {
                 count => format!("; {count} old workers finish their requests"),
             };
             self.end_reload(Ok(format!("generation {} serves, after {after:.1} s{finishing}", self.target)));
+        }
+    }
+
+    /// Who hears that the new code serves may ask for a page at once, and must not get an old one: the gateway has taken the
+    /// old workers out of service, and says so.
+    fn gateway_has_obeyed(&mut self) -> bool {
+        let number = self.gateway.restarts();
+        let Some(reload) = &mut self.reload else { return false };
+        if reload.asked != Some(number) {
+            (reload.asked, reload.synced) = (Some(number), false);
+            self.out.push(Action::TellGateway(ToGateway::Sync { number }));
+        }
+        reload.synced
+    }
+
+    pub(super) fn reload_synced(&mut self, number: u64) {
+        if let Some(reload) = &mut self.reload {
+            reload.synced |= reload.asked == Some(number);
         }
     }
 

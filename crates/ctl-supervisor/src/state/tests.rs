@@ -57,7 +57,21 @@ impl Table {
 
     fn does(&mut self, event: Event) -> String {
         self.actions = self.state.handle(event, self.now);
+        self.gateway_obeys();
         words(&self.actions)
+    }
+
+    /// A gateway that does at once what it is told.
+    fn gateway_obeys(&mut self) {
+        let sync = |action: &Action| match action {
+            Action::TellGateway(ToGateway::Sync { number }) => Some(*number),
+            _ => None,
+        };
+        while let Some(at) = self.actions.iter().position(|action| sync(action).is_some()) {
+            let number = sync(&self.actions.remove(at)).unwrap();
+            let synced = Event::Gateway(FromGateway::Synced { number });
+            self.actions.extend(self.state.handle(synced, self.now));
+        }
     }
 
     fn after(&mut self, time: Duration) -> String {

@@ -121,6 +121,7 @@ impl Gateway {
                 let status = ctl_admin::words::GatewayStatus { slots, ..Default::default() };
                 say(&self.control, &FromGateway::Status(status));
             }
+            ToGateway::Sync { number } => say(&self.control, &FromGateway::Synced { number }),
             ToGateway::Drain if script("gateway") == "endless" => {}
             ToGateway::HandOver => {
                 say(&self.control, &FromGateway::Moved);

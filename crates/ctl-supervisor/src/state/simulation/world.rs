@@ -450,6 +450,10 @@ impl World {
                     self.after(delay, Later::Event(Event::Gateway(said)));
                 }
             }
+            ToGateway::Sync { number } => {
+                let delay = self.dice.ms(1, 20);
+                self.after(delay, Later::Event(Event::Gateway(FromGateway::Synced { number })));
+            }
             ToGateway::Start(_)
             | ToGateway::Activate { .. }
             | ToGateway::ReloadTls
