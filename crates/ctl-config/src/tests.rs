@@ -174,6 +174,8 @@ trusted = ["10.0.0.0/8", "10.0.0.0/33"]
 [files]
 static_url = "static"
 accel = ["/files=files"]
+[queue]
+priority = ["/checkout/*=hihg", "checkout=high", "/feed/*"]
 "#
     ));
 }

@@ -71,7 +71,7 @@ impl Gate {
         self.window.waited += waited;
     }
 
-    /// Somebody was refused because he had waited too long, or nobody else could get in.
+    /// Somebody was refused because he had waited too long, or because the line was full.
     pub(crate) fn late(&mut self) {
         self.window.late += 1;
     }

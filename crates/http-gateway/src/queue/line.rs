@@ -203,3 +203,137 @@ impl<W> Line<W> {
         heads.map(|(_, waiting)| now.saturating_duration_since(waiting.since)).max().unwrap_or_default()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+    /// Overloaded after a second in which all waited longer than 200 ms; then 100 ms are all right.
+    const PACE: Pace = Pace {
+        target: Duration::from_millis(100),
+        chance: Duration::from_millis(200),
+        hopeless: 50,
+        interval: Some(Duration::from_secs(1)),
+        relapse: Duration::from_millis(250),
+    };
+
+    struct Story {
+        line: Line<&'static str>,
+        start: Instant,
+    }
+
+    impl Story {
+        fn new(depth_max: usize) -> Self {
+            let start = Instant::now();
+            Self { line: Line::new(depth_max, start), start }
+        }
+
+        fn join(&mut self, at_ms: u32, class: Class, who: &'static str) -> Ticket {
+            self.line.join(class, who, self.start + MS * at_ms).expect("room").0
+        }
+
+        fn next(&mut self, at_ms: u32) -> Option<&'static str> {
+            self.line.next(PACE, self.start + MS * at_ms).map(|(who, _)| who)
+        }
+
+        fn review(&mut self, at_ms: u32, ticket: Ticket) -> Review {
+            self.line.review(ticket, PACE, self.start + MS * at_ms)
+        }
+    }
+
+    #[test]
+    fn as_long_as_all_is_well_it_is_first_in_first_out_whoever_it_is() {
+        let mut story = Story::new(9);
+        for (at, class, who) in
+            [(0, Class::Lowest, "bot"), (1, Class::High, "writer"), (2, Class::Low, "other")]
+        {
+            story.join(at, class, who);
+        }
+        assert_eq!(
+            [story.next(3), story.next(4), story.next(5), story.next(6)],
+            [Some("bot"), Some("writer"), Some("other"), None]
+        );
+    }
+
+    #[test]
+    fn after_a_second_of_long_waits_the_important_and_the_newest_go_first_and_the_late_are_refused() {
+        let mut story = Story::new(99);
+        let old = story.join(0, Class::Low, "old");
+        story.join(10, Class::High, "writer");
+        for _ in 0..3 {
+            story.join(20, Class::Low, "others");
+        }
+        assert_eq!(story.review(900, old), Review::Stay(story.start + MS * 1001));
+        let new = story.join(990, Class::Low, "new");
+        // A second has passed in which nobody was served quickly.
+        assert_eq!(story.review(1002, old), Review::Refused);
+        assert_eq!(story.review(1002, old), Review::Called, "he is not there any more");
+        assert_eq!(story.review(1002, new), Review::Stay(story.start + MS * 1091), "he has waited for 12 ms");
+        assert_eq!(
+            [story.next(1003), story.next(1004), story.next(1005)],
+            [Some("writer"), Some("new"), Some("others")]
+        );
+    }
+
+    #[test]
+    fn a_line_that_gets_shorter_is_a_bunch() {
+        let mut story = Story::new(99);
+        for _ in 0..8 {
+            story.join(0, Class::Low, "bunch");
+        }
+        // One each 200 ms: slow, but they are being served.
+        for at in 1..=8 {
+            assert!(!story.line.is_overloaded(PACE, story.start + MS * (200 * at)), "{at}");
+            assert_eq!(story.next(200 * at), Some("bunch"));
+        }
+    }
+
+    #[test]
+    fn what_could_never_be_served_in_time_is_an_overload_at_once() {
+        let mut story = Story::new(99);
+        let first = story.join(0, Class::Low, "first");
+        for _ in 0..PACE.hopeless {
+            story.join(1, Class::Low, "more");
+        }
+        assert_eq!(story.review(101, first), Review::Refused);
+    }
+
+    #[test]
+    fn an_overload_is_back_sooner_than_it_came() {
+        let mut story = Story::new(99);
+        story.join(0, Class::Low, "a");
+        assert_eq!(story.next(1100), Some("a"), "served in an overload, which ends with it");
+        story.join(1200, Class::Low, "b");
+        story.join(1200, Class::Low, "c");
+        assert!(!story.line.is_overloaded(PACE, story.start + MS * 1440));
+        assert!(story.line.is_overloaded(PACE, story.start + MS * 1460), "a quarter of a second this time");
+    }
+
+    #[test]
+    fn a_full_line_makes_room_for_the_more_important_only() {
+        let mut story = Story::new(2);
+        story.join(0, Class::Lowest, "bot");
+        story.join(1, Class::Normal, "reader");
+        let at = story.start + MS * 2;
+        assert_eq!(story.line.join(Class::Lowest, "another", at), Err(Full));
+        let (_, evicted) = story.line.join(Class::High, "writer", at).expect("room");
+        assert_eq!(evicted, Some("bot"));
+        let (_, evicted) = story.line.join(Class::High, "writer", at).expect("room");
+        assert_eq!(evicted, Some("reader"));
+        assert_eq!(story.line.join(Class::High, "writer", at), Err(Full));
+        assert_eq!(story.line.len(), 2);
+    }
+
+    #[test]
+    fn without_slots_nobody_is_refused_and_their_coming_begins_anew() {
+        let mut story = Story::new(9);
+        let ticket = story.join(0, Class::Low, "early");
+        let without = Pace { interval: None, ..PACE };
+        let at = story.start + MS * 5000;
+        assert_eq!(story.line.review(ticket, without, at), Review::Stay(at + LOOK_EVERY));
+        story.line.restart(at);
+        assert!(!story.line.is_overloaded(PACE, at + MS * 900));
+        assert_eq!(story.line.head_wait(at), MS * 5000);
+    }
+}

@@ -402,6 +402,9 @@ mod tests {
                 random ^= random << 17;
                 random % n
             };
+            // Half of the storms are overloads: the newest first.
+            let interval = (seed % 2 == 0).then_some(Duration::ZERO);
+            let (pace, later) = (Pace { interval, ..Pace::IDLE }, now() + Duration::from_secs(1));
             let mut pool: Pool<Slot, u64> = Pool::new(5, now());
             pool.activate(1, now());
             let mut out: Vec<Slot> = Vec::new();
@@ -415,7 +418,9 @@ mod tests {
                             pool.join(worker, 1, 3, now());
                             exist += 1;
                             let slot = Slot(worker, next(2) as usize);
-                            if let Returned::Next(_, slot, _) = pool.back(worker, slot) {
+                            if let Returned::Next(_, slot, _) =
+                                pool.give_back(worker, slot, true, pace, later)
+                            {
                                 out.push(slot);
                             }
                         }
@@ -430,7 +435,7 @@ mod tests {
                     },
                     4 if !out.is_empty() => {
                         let slot = out.swap_remove(next(out.len() as u64) as usize);
-                        match pool.back(slot.0, slot) {
+                        match pool.give_back(slot.0, slot, true, pace, later) {
                             Returned::Idle => {}
                             Returned::Next(_, slot, _) => out.push(slot),
                             Returned::Retire { .. } => exist -= 1,

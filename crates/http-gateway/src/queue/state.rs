@@ -87,7 +87,10 @@ impl<S: Homed, W> State<S, W> {
                 return Err(NoSlot::Overloaded);
             }
         }
-        let (ticket, evicted) = self.pool.wait(level.class(), waiter, now).map_err(|_| NoSlot::Full)?;
+        let Ok((ticket, evicted)) = self.pool.wait(level.class(), waiter, now) else {
+            self.gate.late();
+            return Err(NoSlot::Full);
+        };
         if evicted.is_some() {
             self.account.shed();
             self.gate.late();
@@ -195,5 +198,85 @@ impl<S: Homed, W> State<S, W> {
             head_wait_us: u64::try_from(self.pool.head_wait(now).as_micros()).unwrap_or(u64::MAX),
             ..self.account.report(now)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::queue::priority::Class;
+
+    #[derive(Debug)]
+    struct Slot;
+
+    impl Homed for Slot {
+        fn home(&self) -> usize {
+            0
+        }
+    }
+
+    const LIMITS: QueueLimits = QueueLimits {
+        pool: 0,
+        depth_max: 50,
+        patience: Duration::from_secs(10),
+        start_patience: Duration::ZERO,
+        app_timeout: Duration::from_secs(60),
+        adaptive: true,
+        target: None,
+    };
+
+    /// One slot that takes 100 ms, and twenty requests each second until the gate shuts.
+    fn overloaded(start: Instant) -> (State<Slot, u32>, Instant) {
+        let mut state = State::new(LIMITS, start);
+        state.pool.activate(1, start);
+        state.pool.join(1, 1, 1, start);
+        state.settle(1, Slot, false, start);
+        assert!(state.arrive(0, start).is_some());
+        let mut now = start;
+        for number in 0..600 {
+            now += Duration::from_millis(50);
+            assert!(state.arrive(0, now).is_none(), "somebody always waits");
+            let _ = state.get_in_line(Level::new(Class::Low, number), 0, now);
+            if number % 2 == 0 {
+                let since = now.checked_sub(Duration::from_millis(100)).expect("later than the start");
+                state.give_back(1, Slot, since, true, now);
+            }
+            if state.is_shedding() {
+                return (state, now);
+            }
+        }
+        panic!("thirty seconds of overload, and the gate is open");
+    }
+
+    #[test]
+    fn bodies_of_those_who_would_be_refused_need_not_be_read() {
+        let (mut state, now) = overloaded(Instant::now());
+        let (last, first) = (Level::new(Class::Lowest, 127), Level::new(Class::Critical, 0));
+        let before = state.load(&mut Vec::new(), now);
+        assert!(state.refuses(last, now) && !state.refuses(first, now));
+        let after = state.load(&mut Vec::new(), now);
+        assert_eq!(
+            (after.shed_total - before.shed_total, after.arrived_total - before.arrived_total),
+            (1, 1)
+        );
+        // A slot comes free, and nobody is in line: nobody is refused.
+        while let Returned::Next(..) = state.give_back(1, Slot, now, true, now) {}
+        assert!(!state.refuses(last, now));
+        assert!(state.arrive(0, now).is_some());
+    }
+
+    #[test]
+    fn a_row_of_the_report_says_what_there_is() {
+        let (mut state, now) = overloaded(Instant::now());
+        let mut workers = Vec::new();
+        let load = state.load(&mut workers, now + Duration::from_millis(20));
+        assert_eq!((load.slots, load.busy), (1, 1));
+        assert!(load.arrived_total > load.served_total * 3 / 2);
+        assert_eq!(load.waiting as usize, state.pool.depth());
+        assert_eq!(workers.len(), 1);
+        assert_eq!(workers[0].requests_total, load.served_total);
+        assert!((90_000..115_000).contains(&load.service_p50_us), "{}", load.service_p50_us);
+        assert!(load.head_wait_us >= 20_000 && load.wait_max_us > 250_000, "{load:?}");
+        assert_eq!(state.load(&mut workers, now).wait_max_us, 0, "since the last report");
     }
 }
