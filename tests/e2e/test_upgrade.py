@@ -135,6 +135,26 @@ def test_the_first_process_ends_as_the_new_one_does(site: Site) -> None:
     site.process.returncode = 0
 
 
+def test_several_old_programs_finish_their_requests_at_once(site: Site) -> None:
+    with site.raw() as first, site.raw() as second:
+        assert upgrade(site).returncode == 0
+        first.request("GET /stream?lines=20&pause=0.1")
+        first.head()
+        assert upgrade(site).returncode == 0
+        second.request("GET /stream?lines=60&pause=0.1")
+        second.head()
+        assert upgrade(site).returncode == 0
+        newest = site.status()["pid"]
+        # The one in the middle ends while its heir, which has handed over, too, still has a request.
+        for client in (first, second):
+            body = b""
+            while not body.endswith(b"0\r\n\r\n"):
+                body += client.exactly(1)
+    wait_until(lambda: supervisors(site) == sorted({site.process.pid, newest}), 20, "two are left")
+    assert site.status()["pid"] == newest
+    assert site.get("/hello").text == "hello"
+
+
 def test_a_request_that_is_under_way_is_finished_by_the_old_program(site: Site) -> None:
     before = set(site.workers())
     with site.raw() as slow, site.raw() as idle:

@@ -59,7 +59,7 @@ pub struct Status {
     pub uptime_s: u64,
     /// The generation of code that serves.
     pub generation: u32,
-    /// starting, serving, reloading, draining.
+    /// starting, serving, reloading, upgrading, draining.
     pub state: String,
     /// The gateway's process id, while it runs.
     pub gateway_pid: Option<u32>,

@@ -432,8 +432,7 @@ impl Driver {
         for id in ids {
             self.clients.flush(id);
         }
-        self.inherited.extend(self.successor_number());
-        kill_the_rest(&self.inherited);
+        self.leave_children();
     }
 }
 

@@ -176,10 +176,12 @@ fn lock(dir: &Path, made: bool) -> Result<(File, bool), Problem> {
     Err(Problem::new(format!("cannot lock {}", path.display())).detail("it is removed again and again"))
 }
 
+/// In one write, and cut afterwards: whoever reads the first line meanwhile finds the old owner or the new one.
 fn write_lock(file: &mut File, made: bool) -> io::Result<()> {
-    file.set_len(0)?;
+    let line = format!("{}{}\n", std::process::id(), if made { MADE } else { "" });
     file.rewind()?;
-    writeln!(file, "{}{}", std::process::id(), if made { MADE } else { "" })
+    file.write_all(line.as_bytes())?;
+    file.set_len(line.len() as u64)
 }
 
 /// The process id of the instance that has this directory.
@@ -194,7 +196,7 @@ fn read_lock(lock: &mut File) -> (String, bool) {
     let mut text = String::new();
     // What cannot be read is not known, and nothing that must be right depends on it.
     let _ = lock.take(BYTES_MAX).read_to_string(&mut text);
-    let text = text.trim();
+    let text = text.lines().next().unwrap_or_default().trim();
     let pid = text.strip_suffix(MADE).unwrap_or(text);
     (pid.to_owned(), pid.len() < text.len())
 }

@@ -27,7 +27,7 @@ use std::io::Write as _;
 use std::os::fd::{OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
-use std::sync::OnceLock;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use ctl_admin::lines::line;
@@ -98,8 +98,26 @@ pub(crate) enum ToHeir {
     Main,
 }
 
-/// A second handle on the socket to the elder, for last words when nothing else is left of the instance.
-static ELDER: OnceLock<UnixStream> = OnceLock::new();
+/// For last words to the elder when nothing else is left of the instance.
+enum Ear {
+    /// Nobody has taken possession of the socket yet.
+    Untaken,
+    /// A second handle on it.
+    Open(UnixStream),
+    /// What happens to this process is no longer the elder's business.
+    Shut,
+}
+
+static ELDER: Mutex<Ear> = Mutex::new(Ear::Untaken);
+
+fn elder() -> MutexGuard<'static, Ear> {
+    ELDER.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// From now on this process speaks for itself.
+pub(crate) fn shut_elders_ear() {
+    *elder() = Ear::Shut;
+}
 
 impl Heritage {
     /// What this process has inherited. `None`: it is nobody's heir.
@@ -117,8 +135,7 @@ impl Heritage {
             Problem::new(format!("{ENV} is set, but not by an upgrade")).detail(error.to_string())
         };
         let socket = UnixStream::from(inherit::take(self.elder).map_err(problem)?);
-        // Set once: the number can be taken only once.
-        let _ = ELDER.set(socket.try_clone().map_err(problem)?);
+        *elder() = Ear::Open(socket.try_clone().map_err(problem)?);
         Ok(socket)
     }
 
@@ -133,15 +150,16 @@ impl Heritage {
 /// that was so; the elder then logs it, and it need not be printed here.
 pub fn tell_elder(text: &str) -> bool {
     let Ok(Some(heritage)) = Heritage::from_env() else { return false };
-    if ELDER.get().is_none() && heritage.take_elder().is_err() {
+    let untaken = matches!(*elder(), Ear::Untaken);
+    if untaken && heritage.take_elder().is_err() {
         return false;
     }
-    let failed = FromHeir::Failed { text: text.trim_end().to_owned() };
-    let Some((mut elder, line)) = ELDER.get().zip(line(&failed).ok()) else { return false };
+    let Ear::Open(socket) = &mut *elder() else { return false };
+    let Ok(line) = line(&FromHeir::Failed { text: text.trim_end().to_owned() }) else { return false };
     // Blocking from here on, for both handles: nothing comes after it.
-    elder.set_nonblocking(false).is_ok()
-        && elder.set_write_timeout(Some(TELL_TIMEOUT)).is_ok()
-        && elder.write_all(&line).is_ok()
+    socket.set_nonblocking(false).is_ok()
+        && socket.set_write_timeout(Some(TELL_TIMEOUT)).is_ok()
+        && socket.write_all(&line).is_ok()
 }
 
 #[cfg(test)]

@@ -1,6 +1,5 @@
 //! The child processes: started with the descriptors they need and no others, signalled, waited for.
 
-use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -127,16 +126,16 @@ fn exit_of(status: WaitStatus) -> Exit {
 }
 
 /// Kills whatever is still there at the end: helpers of the app that have outlived their worker and were adopted.
-/// Spares the children in `inherited`, which this process had before it became a supervisor.
-pub(crate) fn kill_the_rest(inherited: &BTreeSet<u32>) {
+/// Spares the children for whom `spares` says so, and returns who has ended by itself meanwhile.
+pub(crate) fn kill_the_rest(spares: impl Fn(u32) -> bool) -> Vec<(Pid, Exit)> {
     /// A killed process hands its own children to us, so there may be more than one turn.
     const TURNS_MAX: u32 = 16;
-    while reap().is_some() {}
+    let mut ended: Vec<(Pid, Exit)> = std::iter::from_fn(reap).collect();
     for _ in 0..TURNS_MAX {
         let mut rest = proc::children_of(std::process::id());
-        rest.retain(|pid| !inherited.contains(pid));
+        rest.retain(|pid| !spares(*pid));
         if rest.is_empty() {
-            return;
+            break;
         }
         for pid in rest.into_iter().filter_map(|pid| Pid::from_raw(i32::try_from(pid).ok()?)) {
             // Our own unreaped child: the number cannot have passed to somebody else.
@@ -144,6 +143,7 @@ pub(crate) fn kill_the_rest(inherited: &BTreeSet<u32>) {
             let _ = rustix::process::waitpid(Some(pid), WaitOptions::NOHANG);
         }
         std::thread::sleep(std::time::Duration::from_millis(5));
-        while reap().is_some() {}
+        ended.extend(std::iter::from_fn(reap));
     }
+    ended
 }

@@ -16,7 +16,7 @@ use crate::report;
 use crate::upgrade::{self, FromHeir, Heritage, ToHeir, stay};
 
 use super::Driver;
-use super::children::{Child, number};
+use super::children::{Child, kill_the_rest, number};
 use super::clients::Clients;
 
 /// Of the service manager, for the process that it started: the heir has its sockets from us, and sends its signs of life
@@ -52,7 +52,7 @@ impl Driver {
         };
         let (ours, theirs) = UnixStream::pair().map_err(problem)?;
         let theirs = Arc::new(OwnedFd::from(theirs));
-        let (mut heritage, mut fds) = self.house.heritage(self.stays());
+        let (mut heritage, mut fds) = self.house.heritage(self.stays() && self.house.adopts());
         heritage.elder = inherit::number(&theirs);
         heritage.staff = self.state.staff();
         fds.push(theirs);
@@ -101,6 +101,9 @@ impl Driver {
                     Problem::new("the names of the running instance cannot be taken over")
                         .detail(error.to_string())
                 });
+                if taken.is_ok() {
+                    upgrade::shut_elders_ear();
+                }
                 return Some(Event::TookOver(taken));
             }
             _ => {}
@@ -164,10 +167,9 @@ impl Driver {
 
     /// What is meant for the instance goes to the heir, once it is the instance.
     pub(super) fn hand_on(&self, signal: Signal) {
-        let there = self.successor.as_ref().filter(|successor| successor.exit.is_none());
-        if let Some(successor) = there.filter(|_| self.stays()) {
-            // Not reaped: the number is still its own.
-            let _ = rustix::process::kill_process(successor.pid, signal);
+        if let Some(successor) = self.successor.as_ref().filter(|_| self.stays()) {
+            let unreaped = successor.exit.is_none().then_some(successor.pid);
+            stay::hand_on(self.house.runtime_dir(), unreaped, signal);
         }
     }
 
@@ -193,8 +195,20 @@ impl Driver {
         Outcome::Ended { code: stay::stay(successor.pid, successor.exit, &dir, self.signals) }
     }
 
-    pub(super) fn successor_number(&self) -> Option<u32> {
-        self.successor.as_ref().map(|successor| number(successor.pid))
+    /// The last children are killed, but for those that are not ours to kill: an heir, its heirs, and what was there
+    /// before us.
+    pub(super) fn leave_children(&mut self) {
+        let (inherited, dir) = (&self.inherited, self.house.runtime_dir());
+        let succeeded = self.successor.as_ref().map(|successor| number(successor.pid));
+        let ended = kill_the_rest(|pid| {
+            let is_heir = || succeeded == Some(pid) || stay::line_of_the_owner(dir).contains(&pid);
+            inherited.contains(&pid) || (succeeded.is_some() && is_heir())
+        });
+        if let Some(successor) = &mut self.successor
+            && let Some((_, exit)) = ended.into_iter().find(|(pid, _)| *pid == successor.pid)
+        {
+            successor.exit = Some(exit);
+        }
     }
 }
 

@@ -1,7 +1,6 @@
 //! The elder that has handed everything over and stays, because somebody waits for its process id: a shell, a container
 //! (process 1), a process manager that cannot be told of another id. It hands signals on, and ends as the heir ends.
 
-use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
@@ -27,7 +26,7 @@ pub(crate) fn stay(heir: Pid, ended: Option<Exit>, dir: &Path, mut signals: Vec<
     loop {
         if let Some(exit) = ended.take() {
             let Some(next) = successor(dir, followed) else {
-                kill_the_rest(&BTreeSet::new());
+                kill_the_rest(|_| false);
                 return code(exit);
             };
             tracing::debug!(pid = next.as_raw_nonzero().get(), "the next heir is followed");
@@ -36,8 +35,8 @@ pub(crate) fn stay(heir: Pid, ended: Option<Exit>, dir: &Path, mut signals: Vec<
         wait_for_signals(&signals, SLEEP_MAX);
         for signal in &mut signals {
             match signal.take() {
-                Some(Asks::Stop) => hand_on(followed, Signal::TERM),
-                Some(Asks::Reload) => hand_on(followed, Signal::HUP),
+                Some(Asks::Stop) => hand_on(dir, Some(followed), Signal::TERM),
+                Some(Asks::Reload) => hand_on(dir, Some(followed), Signal::HUP),
                 Some(Asks::Reap) | None => {}
             }
         }
@@ -49,19 +48,34 @@ pub(crate) fn stay(heir: Pid, ended: Option<Exit>, dir: &Path, mut signals: Vec<
     }
 }
 
-/// It has not been reaped yet, so the number is still its own.
-fn hand_on(heir: Pid, signal: Signal) {
-    if let Err(error) = rustix::process::kill_process(heir, signal) {
+/// To the instance that has the lock: the heir, or the last of its heirs. The heir itself may be about to end and hear
+/// nothing any more.
+pub(crate) fn hand_on(dir: &Path, heir: Option<Pid>, signal: Signal) {
+    let own = std::process::id();
+    let line = line_of_the_owner(dir);
+    // Below us, so none but our own. Where the system does not tell: the heir, unless it has been reaped.
+    let owner = line.first().filter(|owner| **owner != own && line.contains(&own));
+    let owner = owner.and_then(|owner| Pid::from_raw(i32::try_from(*owner).ok()?));
+    let Some(pid) = owner.or(heir) else { return };
+    if let Err(error) = rustix::process::kill_process(pid, signal) {
         tracing::debug!(%error, "a signal was not handed on");
     }
 }
 
-/// The instance that has the lock now, when the one that has ended was upgraded in its turn: it is our child by then, as
-/// every orphan of ours.
+/// Whom to follow when one that was upgraded in its turn has ended: the instance that has the lock now, which is our child
+/// as every orphan of ours; or our child that it descends from, when several upgrades finish their requests at once.
 fn successor(dir: &Path, ended: Pid) -> Option<Pid> {
-    let pid = runtime_dir::owner(dir)?;
-    let next = Pid::from_raw(i32::try_from(pid).ok()?)?;
-    (next != ended && proc::children_of(std::process::id()).contains(&pid)).then_some(next)
+    let own = std::process::id();
+    let child = line_of_the_owner(dir).into_iter().find(|pid| proc::parent_of(*pid) == Some(own))?;
+    Pid::from_raw(i32::try_from(child).ok()?).filter(|child| *child != ended)
+}
+
+/// The instance that has the lock, its parent, the parent of that, and so on. All who have handed over and are not done yet
+/// are among them: each started the next.
+pub(crate) fn line_of_the_owner(dir: &Path) -> Vec<u32> {
+    /// More instances than this never finish their requests at the same time.
+    const DEPTH_MAX: usize = 64;
+    std::iter::successors(runtime_dir::owner(dir), |pid| proc::parent_of(*pid)).take(DEPTH_MAX).collect()
 }
 
 /// As a shell would say it.
