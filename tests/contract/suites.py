@@ -64,10 +64,15 @@ class Suite:
     # Files that do not apply, with the reason.
     left_out: dict[str, str] = field(default_factory=dict)
 
-    def run(self) -> dict[str, str]:
-        """What became of each test: "passed", "skipped: …" or the end of its failure."""
+    def unpacked(self) -> Path:
+        """The distribution; every file of its tests is named here."""
         root = fetch(self.name, self.version)
         self._account_for_files(root)
+        return root
+
+    def run(self) -> dict[str, str]:
+        """What became of each test: "passed", "skipped: …" or the end of its failure."""
+        root = self.unpacked()
         for file, pattern, replacement in self.rewritten:
             source = root / file
             text, count = re.subn(pattern, replacement, source.read_text())
@@ -105,8 +110,7 @@ class Suite:
         )
         # 0: all passed, 1: some failed. Anything else is a suite that did not run.
         assert done.returncode in {0, 1}, done.stdout[-8000:] + done.stderr[-4000:]
-        lines = [json.loads(line) for line in report.read_text().splitlines()]
-        return {line["test"]: line["outcome"] for line in lines}
+        return reported(report)
 
     def _account_for_files(self, root: Path) -> None:
         base = root / self.directory
@@ -120,6 +124,12 @@ class Suite:
         assert existing == named, f"neither run nor left out: {sorted(existing - named)}"
         unknown = [known for known in (*self.files, *self.left_out) if not fnmatch.filter(existing, known)]
         assert not unknown, f"named, but not in {self.name} {self.version}: {unknown}"
+
+
+def reported(report: Path) -> dict[str, str]:
+    """What shims/report.py has written."""
+    lines = [json.loads(line) for line in report.read_text().splitlines()]
+    return {line["test"]: line["outcome"] for line in lines}
 
 
 def judge(
