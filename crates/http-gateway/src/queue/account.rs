@@ -73,6 +73,12 @@ impl Account {
         self.back_us += now.saturating_sub(since);
     }
 
+    /// How long the slots that are out have been out, on average.
+    pub(crate) fn age(&self, now: Instant) -> Duration {
+        let out_us = (u64::from(self.lent) * self.since_epoch(now)).saturating_sub(self.lent_us);
+        Duration::from_micros(out_us / u64::from(self.lent.max(1)))
+    }
+
     /// A request was served in that time.
     pub(crate) fn served(&mut self, time: Duration) {
         self.served += 1;
@@ -108,11 +114,13 @@ mod tests {
         account.lend(at(100));
         account.lend(at(200));
         assert_eq!(account.report(at(300)).busy_us_total, 300_000);
+        assert_eq!(account.age(at(300)), Duration::from_millis(150));
         account.back(at(100), at(400));
         account.served(Duration::from_millis(300));
         let report = account.report(at(500));
         assert_eq!((report.busy_us_total, report.busy, report.served_total), (600_000, 1, 1));
         account.back(at(200), at(500));
         assert_eq!(account.report(at(9000)).busy_us_total, 600_000);
+        assert_eq!(account.age(at(9000)), Duration::ZERO);
     }
 }

@@ -52,10 +52,10 @@ impl<S: Homed, W> State<S, W> {
     }
 
     /// How long is too long now.
-    fn pace(&self) -> Pace {
-        let service = &self.account.service;
-        let (mean, slots) = (service.mean(), self.pool.slots());
-        let target = self.limits.target.unwrap_or(service.mean().max(TARGET_MIN));
+    fn pace(&self, now: Instant) -> Pace {
+        // Requests that have been at work for longer than those before took say more of the present than those.
+        let (mean, slots) = (self.account.service.mean().max(self.account.age(now)), self.pool.slots());
+        let target = self.limits.target.unwrap_or(mean.max(TARGET_MIN));
         let patience = self.limits.patience;
         let services = mean * INTERVAL_SERVICES / slots.max(1);
         let interval = services.min(patience / INTERVAL_PATIENCE).max(INTERVAL_MIN);
@@ -80,7 +80,7 @@ impl<S: Homed, W> State<S, W> {
     /// It found no slot and would wait.
     pub(crate) fn get_in_line(&mut self, level: Level, waiter: W, now: Instant) -> Result<InLine<W>, NoSlot> {
         if self.limits.adaptive {
-            let pace = self.pace();
+            let pace = self.pace(now);
             self.gate.roll(pace.target, self.pool.is_overloaded(pace, now), now);
             if !self.gate.admits(level) && self.pool.has_slots() {
                 self.account.shed();
@@ -113,7 +113,7 @@ impl<S: Homed, W> State<S, W> {
         if !self.gate.refuses(level) || self.pool.has_idle() || !self.pool.has_slots() {
             return false;
         }
-        let pace = self.pace();
+        let pace = self.pace(now);
         self.gate.roll(pace.target, self.pool.is_overloaded(pace, now), now);
         if !self.gate.refuses(level) {
             return false;
@@ -132,7 +132,7 @@ impl<S: Homed, W> State<S, W> {
 
     /// Looks at one who waits since then.
     pub(crate) fn review(&mut self, ticket: Ticket, since: Instant, now: Instant) -> Review {
-        let pace = self.pace();
+        let pace = self.pace(now);
         let review = self.pool.review(ticket, pace, now);
         if review == Review::Refused {
             self.note_left(now.saturating_duration_since(since));
@@ -174,7 +174,7 @@ impl<S: Homed, W> State<S, W> {
 
     /// Finds a free slot its place.
     pub(crate) fn settle(&mut self, worker: u32, slot: S, served: bool, now: Instant) -> Returned<S, W> {
-        let pace = if self.pool.depth() > 0 { self.pace() } else { Pace::IDLE };
+        let pace = if self.pool.depth() > 0 { self.pace(now) } else { Pace::IDLE };
         let returned = self.pool.give_back(worker, slot, served, pace, now);
         if let Returned::Next(_, _, waited) = &returned {
             self.note_left(*waited);
