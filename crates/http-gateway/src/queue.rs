@@ -8,6 +8,7 @@
 //! Dropping [`Queue::checkout`] leaves the queue; a slot that was just handed over goes to the next in line.
 
 mod account;
+mod checked_out;
 mod gate;
 mod line;
 mod pool;
@@ -17,21 +18,20 @@ mod service_time;
 mod simulation;
 mod state;
 
-use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use ctl_admin::words::{PoolLoad, WorkerLoad};
 use ctl_telemetry::metrics::{
     QUEUE_DEPTH, QUEUE_FULL_TOTAL, QUEUE_GONE_TOTAL, QUEUE_SHED_TOTAL, QUEUE_TIMEOUT_TOTAL,
-    QUEUE_WAIT_SECONDS, SLOTS, SLOTS_BUSY,
+    QUEUE_WAIT_SECONDS, SLOTS,
 };
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout_at;
 
 use crate::link::Slot;
 use crate::reactor;
-use crate::request_id::RequestId;
+pub use checked_out::CheckedOut;
 use line::{Review, Ticket};
 pub(crate) use pool::Homed;
 use pool::Returned;
@@ -356,118 +356,6 @@ impl Drop for Place<'_> {
         if self.ticket.is_some() {
             QUEUE_GONE_TOTAL.inc();
             self.leave();
-        }
-    }
-}
-
-/// A slot in use. Dropped unused it goes back at once; dropped in the middle of an exchange, the exchange is
-/// cancelled and ended by a task of its own first; after [`CheckedOut::lose`] it is gone.
-pub struct CheckedOut {
-    slot: Option<Slot>,
-    queue: Arc<Queue>,
-    /// Whose it is, for the log of a worker that gets stuck.
-    request_id: RequestId,
-    /// When it was checked out.
-    since: Instant,
-    /// A request was sent, or may have been.
-    used: bool,
-    /// In the task that ends its exchange.
-    ending: bool,
-}
-
-impl CheckedOut {
-    fn new(slot: Slot, queue: &Arc<Queue>, since: Instant) -> Self {
-        SLOTS_BUSY.add(1);
-        Self {
-            slot: Some(slot),
-            queue: Arc::clone(queue),
-            request_id: RequestId::default(),
-            since,
-            used: false,
-            ending: false,
-        }
-    }
-
-    /// How long the app may take to begin its answer.
-    pub fn app_timeout(&self) -> Duration {
-        self.queue.limits.app_timeout
-    }
-
-    /// Says whose it is from now on.
-    pub fn is_for(&mut self, request_id: &RequestId) {
-        self.request_id = request_id.clone();
-    }
-
-    /// The slot.
-    pub fn slot(&mut self) -> &mut Slot {
-        self.used = true;
-        #[allow(clippy::expect_used)]
-        self.slot.as_mut().expect("taken only by `lose` and `drop`, which consume the guard")
-    }
-
-    /// The worker behind the slot.
-    pub fn worker(&self) -> u32 {
-        self.slot.as_ref().map_or(0, Slot::worker)
-    }
-
-    /// The worker does not answer within its limit: ask for its replacement.
-    pub fn report_stuck(&self) {
-        self.queue.stuck(self.worker(), &self.request_id);
-    }
-
-    /// Ends the exchange of a client that is gone. An app that does not come to its end would keep the slot for good and
-    /// nobody would hear of it: its worker is reported, and replacing it breaks the stream.
-    async fn end(mut self) {
-        let (queue, worker, request_id) = (Arc::clone(&self.queue), self.worker(), self.request_id.clone());
-        let ended = {
-            let mut ending = pin!(self.slot().end_exchange());
-            if let Ok(ended) = tokio::time::timeout(queue.limits.app_timeout, &mut ending).await {
-                ended
-            } else {
-                queue.stuck(worker, &request_id);
-                ending.await
-            }
-        };
-        if ended.is_err() {
-            self.lose();
-        }
-    }
-
-    /// The stream broke: the slot is no more.
-    pub fn lose(mut self) {
-        if let Some(slot) = self.slot.take() {
-            SLOTS_BUSY.add(-1);
-            self.queue.lost(slot.worker(), self.since);
-        }
-    }
-}
-
-impl Drop for CheckedOut {
-    fn drop(&mut self) {
-        let Some(slot) = self.slot.take() else { return };
-        if slot.is_between_exchanges() {
-            SLOTS_BUSY.add(-1);
-            self.queue.give_back(slot, self.since, self.used);
-            return;
-        }
-        let request_id = std::mem::take(&mut self.request_id);
-        let guard = Self {
-            slot: Some(slot),
-            queue: Arc::clone(&self.queue),
-            request_id,
-            since: self.since,
-            used: self.used,
-            ending: true,
-        };
-        if self.ending {
-            // The runtime goes and has dropped the task; it would drop the next one just so, without an end.
-            guard.lose();
-            return;
-        }
-        match tokio::runtime::Handle::try_current() {
-            Ok(handle) => drop(handle.spawn(guard.end())),
-            // The process is ending.
-            Err(_) => guard.lose(),
         }
     }
 }
