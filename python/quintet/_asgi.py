@@ -54,7 +54,8 @@ async def _life(
     start: dict[str, Any],
     slots: int,
 ) -> int:
-    lifespan = Lifespan(app)
+    lost = "the app's lifespan ended with an exception while the app serves"
+    lifespan = Lifespan(app, lambda error: log.write("ERROR", lost, {}, error))
     try:
         await lifespan.startup()
     except LifespanError as error:

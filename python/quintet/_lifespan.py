@@ -20,12 +20,15 @@ class LifespanError(Exception):
 class Lifespan:
     """One worker's."""
 
-    def __init__(self, app: Callable[..., Any]) -> None:
+    def __init__(self, app: Callable[..., Any], report: Callable[[BaseException], None]) -> None:
+        """`report` hears what the app raises while it serves: nobody waits for its lifespan then."""
         self._app = app
+        self._report = report
         self._to_app: asyncio.Queue[dict[str, str]] = asyncio.Queue()
         self._answers: dict[str, asyncio.Future[str | None]] = {}
         self._task: asyncio.Task[None] | None = None
         self._begun = False
+        self._ends = False
         self._error: BaseException | None = None
         self.state: dict[str, Any] = {}
 
@@ -53,8 +56,9 @@ class Lifespan:
         if not self._begun or self._task is None:
             return None
         if self._task.done():
-            # It has ended before its time: there is nobody to tell.
+            # It has ended before its time, and has been reported: there is nobody to tell.
             return None
+        self._ends = True
         await self._to_app.put({"type": "lifespan.shutdown"})
         answer = self._answers["shutdown"]
         done, _ = await asyncio.wait(
@@ -76,6 +80,12 @@ class Lifespan:
             await self._app(scope, self._to_app.get, self._send)
         except BaseException as error:  # noqa: BLE001 (before its startup it means: no lifespan)
             self._error = error
+            if self._started() and not self._ends:
+                self._report(error)
+
+    def _started(self) -> bool:
+        answer = self._answers["startup"]
+        return answer.done() and answer.result() is None
 
     async def _send(self, message: dict[str, Any]) -> None:
         phase, _, outcome = str(message["type"]).removeprefix("lifespan.").partition(".")

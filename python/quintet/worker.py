@@ -28,8 +28,9 @@ EXIT_SOFTWARE = 70
 
 def main() -> int:
     """The whole life of the process; the result is its exit status."""
-    # Ctrl-C goes to the whole foreground group; the supervisor decides what it means.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Ctrl-C is the supervisor's business. A handler that does nothing instead of "ignore": programs that the app starts would
+    # inherit that, and could not be interrupted.
+    signal.signal(signal.SIGINT, lambda *_: None)
     start_json = os.environ.pop("QUINTET_WORKER", None)
     control_fd = os.environ.pop("QUINTET_CONTROL_FD", None)
     if start_json is None or control_fd is None:

@@ -171,6 +171,31 @@ def test_a_shutdown_that_fails_is_told(serve_asgi: Serve, tmp_path: Path) -> Non
     assert 'the app\'s lifespan shutdown failed detail="ValueError: at the end"' in worker.stderr()
 
 
+def test_a_lifespan_that_fails_while_the_app_serves_is_told(serve_asgi: Serve) -> None:
+    worker = serve_asgi(
+        """
+        import asyncio
+        fail = asyncio.Event()
+        async def app(scope, receive, send):
+            if scope["type"] == "lifespan":
+                await receive()
+                await send({"type": "lifespan.startup.complete"})
+                await fail.wait()
+                raise ValueError("the consumer of the queue is gone")
+            fail.set()
+            await send({"type": "http.response.start", "status": 200})
+            await send({"type": "http.response.body", "body": b"served"})
+        """
+    )
+    assert worker.slot.get().body == b"served"
+    # Who looks at the log need not wait for the end of the worker.
+    eventually(lambda: "ValueError: the consumer of the queue is gone" in worker.stderr())
+    assert worker.slot.get().body == b"served"
+    worker.tell({"type": "exit"})
+    assert worker.wait() == 0
+    assert worker.stderr().count("the app's lifespan ended with an exception") == 1
+
+
 ASGI = """
     import os
     from django.core.asgi import get_asgi_application

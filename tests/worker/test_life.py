@@ -132,6 +132,20 @@ def test_control_c_is_not_for_workers(serve: Serve) -> None:
     assert worker.slot.get().status == 200
 
 
+def test_what_the_app_starts_can_be_interrupted(serve: Serve) -> None:
+    """A signal that is ignored stays so in programs that are executed: Python and shells then never hear of it."""
+    worker = serve(
+        """
+        import subprocess, sys
+        def app(environ, start_response):
+            start_response("200 OK", [])
+            code = "import signal; print(signal.getsignal(signal.SIGINT) is signal.default_int_handler)"
+            return [subprocess.check_output([sys.executable, "-c", code])]
+        """
+    )
+    assert worker.slot.get().body == b"True\n"
+
+
 @pytest.mark.every_python
 def test_a_gateway_that_died_is_met_again(serve: Serve) -> None:
     worker = serve(HELLO, threads=2)
