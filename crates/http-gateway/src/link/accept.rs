@@ -8,7 +8,7 @@ use py_link::{Channel, Flags, Frame, Hello, Kind, frame};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::runtime::Handle;
-use tracing::warn;
+use tracing::{debug, warn};
 
 use super::long::{Link, LinkIdentity, LongLinks};
 use super::{Slot, SlotIdentity};
@@ -59,6 +59,10 @@ pub async fn accept(
                     if let Err(error) = put_in_service(stream, &hello, &reactors, &pools, &links) {
                         warn!(worker = hello.worker, "could not take a worker's stream in service: {error}");
                     }
+                }
+                // It was stopped or has died before it said a word; the supervisor tells of deaths.
+                Ok(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                    debug!("a worker ended before its hello");
                 }
                 Ok(Err(error)) => warn!("refused a worker: {error}"),
                 Err(_) => warn!("refused a worker: it said nothing for {} s", HELLO_TIMEOUT.as_secs()),
