@@ -37,7 +37,7 @@ SUITE = Suite(
     },
 )
 DEVIATIONS = {
-    "*::test_sync_to_async_with_blocker_thread_sensitive": "asgiref's suite skips it itself: two such calls wait for each other",
+    "*::test_sync_to_async_with_blocker_thread_sensitive": "asgiref's suite expects it to fail (xfail), and it does",
 }
 UVLOOP = {
     "*test_sync.py::test_sync_to_async": "looks for a private attribute of asyncio's loop, which uvloop's has not"
