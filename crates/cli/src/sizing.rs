@@ -86,11 +86,11 @@ pub(crate) fn choose(machine: &Machine, asked: Asked) -> Sizing {
 }
 
 impl Sizing {
-    /// Database connections that all workers may come to open: scaling stays below `limit`, unless the fewest workers
-    /// need more.
-    pub(crate) fn db_connections(&self, limit: u32) -> u32 {
-        let most = self.workers_max.saturating_mul(self.threads).saturating_add(self.pool_slots);
-        most.min(limit).max(self.workers.saturating_mul(self.threads))
+    /// Database connections that all workers of `slots` each may come to open: scaling stays below `limit`, unless the
+    /// fewest workers need more.
+    pub(crate) fn db_connections(&self, slots: u32, limit: u32) -> u32 {
+        let most = self.workers_max.saturating_mul(slots).saturating_add(self.pool_slots);
+        most.min(limit).max(self.workers.saturating_mul(slots))
     }
 
     /// `2`, or `2, up to 8 while requests wait`.
@@ -159,7 +159,7 @@ fn workers(machine: &Machine, asked: Asked) -> (u32, String) {
         return (workers, format!("as configured{warning}"));
     }
     let by_cores = (machine.cores.ceil() as u32).clamp(1, WORKERS_MAX);
-    match fitting {
+    let (chosen, why) = match fitting {
         Some(fitting) if fitting < by_cores => (
             fitting,
             format!(
@@ -170,6 +170,11 @@ fn workers(machine: &Machine, asked: Asked) -> (u32, String) {
             ),
         ),
         _ => (by_cores, format!("one for each core ({})", machine.cores_text)),
+    };
+    // Who names the most means it, also where the machine has room for more from the start.
+    match asked.workers_max {
+        Some(max) if max < chosen => (max, "workers.max allows no more".to_owned()),
+        _ => (chosen, why),
     }
 }
 
@@ -269,13 +274,15 @@ mod tests {
             most(2.0, 0, Asked { workers_max: Some(9), ..asked }),
             (2, 9, "2, up to 9 while requests wait".to_owned())
         );
+        assert_eq!(most(4.0, 0, Asked { workers_max: Some(3), ..asked }), (3, 3, "3".to_owned()));
     }
 
     #[test]
     fn the_database_is_asked_for_what_scaling_may_come_to() {
         let sizing = choose(&machine(2.0, 0), Asked { db_connections_max: 80, ..Asked::default() });
-        assert_eq!((sizing.db_connections(80), sizing.db_connections(20)), (32, 20));
-        assert_eq!(sizing.db_connections(4), 8, "two workers there are in any case");
+        assert_eq!((sizing.db_connections(4, 80), sizing.db_connections(4, 20)), (32, 20));
+        assert_eq!(sizing.db_connections(4, 4), 8, "two workers there are in any case");
+        assert_eq!(sizing.db_connections(16, 80), 80, "ASGI: one for each request at work");
     }
 
     #[test]

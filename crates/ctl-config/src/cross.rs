@@ -120,6 +120,7 @@ pub(crate) fn check(loaded: &Loaded, problems: &mut Vec<Problem>) {
     listeners(loaded, problems);
     frame(loaded, problems);
     health(loaded, problems);
+    workers(loaded, problems);
     let config = &loaded.config;
     if config.proxy.protocol && config.proxy.trusted.is_empty() {
         let problem = Problem::new(
@@ -142,6 +143,15 @@ fn health(loaded: &Loaded, problems: &mut Vec<Problem>) {
             .detail("an instance that drains is alive but not ready: one path cannot say both")
             .hint("give them two paths, or leave one of them empty");
         problems.push(problem.at(loaded.place("server.readyz").or_else(|| loaded.place("server.healthz"))));
+    }
+}
+
+fn workers(loaded: &Loaded, problems: &mut Vec<Problem>) {
+    let workers = &loaded.config.workers;
+    if let Some((count, max)) = workers.count.zip(workers.max).filter(|(count, max)| max < count) {
+        let problem = Problem::new(format!("workers.max: {max} is less than count, {count}"))
+            .hint("leave max away for a fixed number of workers, or count for one that follows the load");
+        problems.push(problem.at(loaded.place("workers.max")));
     }
 }
 

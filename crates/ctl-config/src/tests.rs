@@ -204,6 +204,7 @@ media_url = "/s/"
 "#
     ));
     insta::assert_snapshot!("admin_for_everybody", wrong("[admin]\nbind = \"0.0.0.0:9800\"\n"));
+    insta::assert_snapshot!("max_below_count", wrong("[workers]\ncount = 2\nmax = 1\n"));
     insta::assert_snapshot!("no_address", wrong("[server]\nbind = []\n"));
 }
 
