@@ -75,7 +75,7 @@ def import_callable(name: str) -> Callable[..., Any]:
             names = [n for n in dir(found) if callable(getattr(found, n, None)) and not n.startswith("_")]
             raise AppError(
                 f"{module_name} has no {path or 'application'!r}",
-                _nearest(attribute, names) or "give the app as MODULE:CALLABLE",
+                _nearest(attribute, names) or _usual(module_name, names),
             ) from None
     if not callable(found):
         raise AppError(f"{name} is no WSGI or ASGI app: a {type(found).__name__} cannot be called")
@@ -159,6 +159,16 @@ def _nearest_settings(wanted: str) -> str:
 def _nearest(wanted: str, names: Any) -> str:
     near = difflib.get_close_matches(wanted, list(names), n=1, cutoff=0.5)
     return f"did you mean {near[0]}?" if near else ""
+
+
+def _usual(module: str, names: list[str]) -> str:
+    """For a name that is like none: what an app is mostly called."""
+    found = next((name for name in ("application", "app") if name in names), None)
+    return (
+        f"did you mean {module}:{found}?"
+        if found
+        else f"which name in {module} is the app? --app {module}:NAME"
+    )
 
 
 def _modules(directory: str | Path, word: str) -> Iterator[str]:

@@ -26,6 +26,7 @@ def main() -> int:
     enter(asked["dir"])
     try:
         _, report = _app.load({**asked, "debug_static": False})
+        asked["connections"] = asked["connections"][report["interface"]]
     except BaseException as error:  # noqa: BLE001 - SystemExit at import is a failed import, too
         answer: dict[str, Any] = {"failure": _app.explain(error, asked), "findings": []}
     else:

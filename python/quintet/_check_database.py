@@ -109,8 +109,11 @@ def remarks(name: str, connection: Any, slots: int) -> Iterator[Finding]:
             cursor.execute("SHOW max_connections")
             allowed = int(cursor.fetchone()[0])
             if slots > allowed - 3:  # PostgreSQL keeps three for superusers.
-                text = f"{name}: {slots} threads may need a connection each, the server allows {allowed}"
-                hint = "lower workers.db_connections_max, workers.count or workers.threads, or use a pooler"
+                text = f"{name}: {slots} requests at a time may need a connection each, the server allows {allowed}"
+                hint = (
+                    "lower workers.db_connections_max, workers.count, workers.threads (WSGI) or "
+                    "workers.concurrency (ASGI), or use a pooler"
+                )
                 yield finding("fail", "database", text, hint)
             elif connection.settings_dict.get("CONN_MAX_AGE") == 0:
                 text = f"{name}: CONN_MAX_AGE is 0: every request opens a new connection, which takes milliseconds"

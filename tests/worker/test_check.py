@@ -39,7 +39,7 @@ def check(tmp_path: Path, package_dir: Path, django_5_2: Path) -> Check:
             "settings": "settings",
             "workers": 2,
             "threads": 4,
-            "connections": 8,
+            "connections": {"wsgi": 8, "asgi": 32},
             **asked,
         }
         path = os.pathsep.join([str(package_dir), str(django_5_2)])

@@ -79,7 +79,7 @@ fn run() -> Command {
         "Examples:
   quintet run                                      the Django project in this directory
   quintet run mysite --bind 0.0.0.0:8000           another directory, every interface
-  quintet run --app hello:app                      a WSGI app without Django
+  quintet run --app hello:app                      a WSGI or ASGI app without Django
   quintet run --bind unix:/run/shop.sock           behind another proxy on this machine
   quintet run --tls-certificate cert.pem --tls-key key.pem --bind :443
   quintet run --set timeouts.app=2m                any other setting
@@ -101,8 +101,8 @@ fn dev() -> Command {
   quintet dev --settings shop.settings.local --bind 0.0.0.0:8000
   quintet dev --set timeouts.app=30s   as in production; else a breakpoint may take its time
 
-Watched: *.py, quintet.toml, pyproject.toml and .env in the project, and imported packages elsewhere that are not installed.
-Templates need no restart. Ctrl-C ends it at once.",
+Watched: *.py, quintet.toml, pyproject.toml and .env in the project, and imported packages elsewhere that are not installed. \
+         Templates need no restart. Ctrl-C ends it at once.",
     )
 }
 
@@ -191,8 +191,8 @@ fn import() -> Command {
   quintet import -- gunicorn shop.wsgi -w 4 --threads 2 --timeout 60
   quintet import -- granian --interface wsgi shop.wsgi:application --workers 4
 
-Exit code 0: printed, whether or not all could be carried; 1: gunicorn.conf.py failed; 2: the file cannot be read, its
-form is wrong, or --output is there already.",
+Exit code 0: printed, whether or not all could be carried; 1: gunicorn.conf.py failed; 2: the file \
+             cannot be read, its form is wrong, or --output is there already.",
         )
 }
 
@@ -242,8 +242,8 @@ fn upgrade(found: &str) -> Command {
 
 For new code of the app alone `quintet reload` is enough.
 
-The process that was started by hand, by a container or by a process manager stays and hands signals on to the new one, so
-that nobody misses it; systemd is told of the new main process instead.
+The process that was started by hand, by a container or by a process manager stays and hands signals on to the new one, \
+         so that nobody misses it; systemd is told of the new main process instead.
 
 {found}
 Exit code 2: the new program did not take over; 3: it could not import the app."

@@ -78,14 +78,13 @@ fn of_project(decided: &Decided) -> Vec<Finding> {
     findings.push(Finding::ok("python", found));
     findings
         .extend(python.passed_over.iter().map(|text| Finding::warn("python", format!("passed over {text}"))));
-    let [workers_why, threads_why, _] = &sizing.reasons;
+    let [workers_why, ..] = &sizing.reasons;
     let workers = format!("{}: {workers_why}", sizing.workers_text());
     findings.push(if workers_why.contains("memory may become short") {
         Finding::warn("workers", workers).hint("fewer workers.count, or more memory")
     } else {
         Finding::ok("workers", workers)
     });
-    findings.push(Finding::ok("threads", format!("{} each: {threads_why}", sizing.threads)));
     findings.push(system::descriptors(&loaded.config, sizing));
     findings.push(system::supervisor(&loaded.config, runtime_dir));
     findings.extend(system::addresses(&loaded.config, runtime_dir));

@@ -10,7 +10,7 @@ use ctl_config::{AccessLog, Loaded, Origin};
 
 use crate::exit::Exit;
 use crate::failure::Result;
-use crate::run::{self, Mode};
+use crate::run::{self, Decided, Mode};
 use crate::setup::Request;
 
 /// A page asks for six files at one time, and some of them may be the app's.
@@ -58,6 +58,15 @@ pub(crate) fn fit(loaded: &mut Loaded) {
     config.workers.lifetime = None;
     config.worker_pool.clear();
     loaded.config = config;
+}
+
+/// Says why the numbers are what they are, where it is not the configuration that made them so.
+pub(crate) fn explain(decided: &mut Decided) {
+    let [workers, threads, _] = &mut decided.sizing.reasons;
+    "started anew when a file is saved".clone_into(workers);
+    if *decided.loaded.origin("workers.threads") == Origin::Default {
+        "a page asks for several files at once".clone_into(threads);
+    }
 }
 
 #[cfg(test)]

@@ -109,11 +109,11 @@ fn nothing_to_run(dir: &Path) -> Failure {
     }
     if let Some(callable) = wsgi_file(dir) {
         return failure
-            .detail("without Django, the WSGI callable has to be named")
+            .detail("without Django, the app has to be named")
             .hint(format!("this looks like one: quintet run {} --app {callable}", dir.display()));
     }
     failure.hint(
-        "quintet run DIRECTORY for a Django project, quintet run --app MODULE:CALLABLE for another WSGI app",
+        "quintet run DIRECTORY for a Django project, quintet run --app MODULE:CALLABLE for another WSGI or ASGI app",
     )
 }
 

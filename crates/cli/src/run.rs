@@ -4,8 +4,9 @@ use std::env;
 use std::path::PathBuf;
 
 use clap::ArgMatches;
+use ctl_admin::words::Interface;
 use ctl_config::{Config, Loaded, LogFormat, LogLevel, Style};
-use ctl_supervisor::{Outcome, ReloadConfig, RunPlan};
+use ctl_supervisor::{Banner, Outcome, ReloadConfig, RunPlan};
 use ctl_telemetry::logging::{self, Format, LevelFilter};
 use http_gateway::tls::Identity;
 
@@ -50,7 +51,10 @@ pub(crate) fn run(matches: &ArgMatches) -> Result<Exit> {
 pub(crate) fn start(request: Request, mode: Mode) -> Result<Exit> {
     let loaded = load(&request, mode)?;
     start_log(&loaded.config);
-    let decided = decide(loaded)?;
+    let mut decided = decide(loaded)?;
+    if mode == Mode::Develop {
+        dev::explain(&mut decided);
+    }
     for text in notes(&decided) {
         match decided.loaded.config.log.format {
             LogFormat::Json => tracing::warn!("{text}"),
@@ -216,7 +220,7 @@ fn notes(decided: &Decided) -> Vec<String> {
 }
 
 /// What was decided and why, a line each.
-pub(crate) fn banner(decided: &Decided) -> Vec<String> {
+fn banner(decided: &Decided) -> Banner {
     let Decided { project, python, sizing, loaded, .. } = decided;
     let app = match (&project.app, &project.settings) {
         (Some(app), None) => app.clone(),
@@ -228,17 +232,28 @@ pub(crate) fn banner(decided: &Decided) -> Vec<String> {
     };
     let file = loaded.file.as_ref().map(|path| path.display().to_string());
     let [workers_why, threads_why, _] = &sizing.reasons;
-    vec![
+    let slots_wsgi = format!("threads   {} each: {threads_why}", sizing.threads);
+    let concurrency = loaded.config.workers.concurrency;
+    let before = [
         format!("project   {}", project.dir.display()),
         format!("app       {app}"),
         format!("python    {} {} ({})", python.version, python.path.display(), python.origin),
         format!("workers   {}: {workers_why}", sizing.workers_text()),
-        format!("threads   {} each: {threads_why}", sizing.threads),
-        format!(
-            "config    {}",
-            file.as_deref().unwrap_or("no quintet.toml; defaults, environment and flags")
-        ),
-    ]
+    ];
+    let config = format!(
+        "config    {}",
+        file.as_deref().unwrap_or("no quintet.toml; defaults, environment and flags")
+    );
+    Box::new(move |app| {
+        let slots = match app.interface {
+            Interface::Wsgi => slots_wsgi.clone(),
+            Interface::Asgi => format!(
+                "requests  {concurrency} at a time in each, on {}; WebSockets and event streams besides",
+                app.event_loop
+            ),
+        };
+        before.iter().cloned().chain([slots, config.clone()]).collect()
+    })
 }
 
 fn end(outcome: Outcome) -> Result<Exit> {

@@ -145,7 +145,8 @@ impl House {
             let seconds = after.as_secs_f64();
             tracing::info!(app = app.app, addresses = urls.join(" "), seconds, "requests are served");
         } else {
-            report::show(&report::banner(&self.plan.version, app, &urls, &self.plan.banner, after));
+            let lines = (self.plan.banner)(app);
+            report::show(&report::banner(&self.plan.version, app, &urls, &lines, after));
         }
     }
 

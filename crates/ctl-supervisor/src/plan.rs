@@ -4,11 +4,15 @@ use std::ffi::OsString;
 use std::fmt;
 use std::path::PathBuf;
 
+use ctl_admin::words::AppReport;
 use ctl_config::Config;
 
 /// Reads the configuration again at a reload. Where it says nothing about `app.callable`, `app.settings`, `workers.count`
 /// or `workers.threads`, what the plan says remains. The error text is shown to whoever asked.
 pub type ReloadConfig = Box<dyn FnMut() -> Result<Config, String>>;
+
+/// What an app that reports this is announced with, a line each.
+pub type Banner = Box<dyn Fn(&AppReport) -> Vec<String>>;
 
 /// Everything that is decided before the first process starts. The command decides, the supervisor acts.
 pub struct RunPlan {
@@ -35,8 +39,8 @@ pub struct RunPlan {
     pub worker_env: Vec<(OsString, OsString)>,
     /// `quintet dev`: workers tell their queries.
     pub dev: bool,
-    /// Lines printed with the addresses once the first worker is ready.
-    pub banner: Vec<String>,
+    /// Lines printed with the addresses once the first worker is ready: by then it is known what the app is.
+    pub banner: Banner,
     /// Program and arguments of the gateway; `None`: this executable with `internal-gateway`.
     pub gateway_command: Option<Vec<OsString>>,
     /// Program and arguments of a worker; `None`: `python -m quintet.worker`.

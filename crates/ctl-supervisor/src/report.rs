@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::io::Write as _;
 use std::time::Duration;
 
-use ctl_admin::words::AppReport;
+use ctl_admin::words::{AppReport, Interface};
 
 use crate::event::Failure;
 
@@ -17,12 +17,18 @@ pub(crate) fn banner(
     after: Duration,
 ) -> String {
     let mut text = format!("quintet {version} serves {}", app.app);
+    let interface = match app.interface {
+        Interface::Wsgi => "WSGI",
+        Interface::Asgi => "ASGI",
+    };
+    let _ = write!(text, " ({interface}");
     if let Some(django) = &app.django {
-        let _ = write!(text, " (Django {django}, Python {})", app.python);
-    } else if !app.python.is_empty() {
-        let _ = write!(text, " (Python {})", app.python);
+        let _ = write!(text, ", Django {django}");
     }
-    text.push('\n');
+    if !app.python.is_empty() {
+        let _ = write!(text, ", Python {}", app.python);
+    }
+    text.push_str(")\n");
     for url in urls {
         let _ = writeln!(text, "  {url}");
     }
@@ -33,11 +39,12 @@ pub(crate) fn banner(
     text
 }
 
-/// The traceback first: it is what the developer needs.
+/// The traceback first: it is what the developer needs. One without a single frame would only say the message twice.
 pub(crate) fn failure(failure: &Failure) -> String {
     let mut text = String::new();
-    if !failure.traceback.is_empty() {
-        let _ = writeln!(text, "{}", failure.traceback.trim_end());
+    let traceback = failure.traceback.trim_end();
+    if !traceback.is_empty() && !failure.message.ends_with(traceback) {
+        let _ = writeln!(text, "{traceback}");
     }
     let _ = writeln!(text, "error: {}", failure.message);
     if !failure.hint.is_empty() {
@@ -68,6 +75,19 @@ mod tests {
     }
 
     #[test]
+    fn nothing_is_said_twice() {
+        let text = failure(&Failure {
+            message: "the app could not be imported: ModuleNotFoundError: No module named 'shp'".into(),
+            traceback: "ModuleNotFoundError: No module named 'shp'\n".into(),
+            hint: String::new(),
+        });
+        assert_eq!(
+            text,
+            "error: the app could not be imported: ModuleNotFoundError: No module named 'shp'\n"
+        );
+    }
+
+    #[test]
     fn the_banner_says_what_where_and_how_fast() {
         let app = AppReport {
             app: "shop.wsgi:application".into(),
@@ -77,7 +97,7 @@ mod tests {
         };
         let lines = ["2 workers of 4 threads (2 cores)".to_owned()];
         let text = banner("0.1.0", &app, &["http://127.0.0.1:8000"], &lines, Duration::from_millis(840));
-        let expected = "quintet 0.1.0 serves shop.wsgi:application (Django 5.2, Python 3.12.3)\n  \
+        let expected = "quintet 0.1.0 serves shop.wsgi:application (WSGI, Django 5.2, Python 3.12.3)\n  \
                         http://127.0.0.1:8000\n  2 workers of 4 threads (2 cores)\nready in 0.8 s\n";
         assert_eq!(text, expected);
     }

@@ -37,7 +37,7 @@ fn it_starts_serves_tells_and_stops_in_order() {
     assert!(status.workers.iter().all(|worker| worker.memory_mib.is_some_and(|mib| mib > 0)), "{status:?}");
     let banner = instance.stderr();
     let expected = format!(
-        "quintet 0.0.0 serves shop.wsgi:application (Python 3.12.1)\n  {}\n  unix:",
+        "quintet 0.0.0 serves shop.wsgi:application (WSGI, Python 3.12.1)\n  {}\n  unix:",
         status.addresses[0]
     );
     assert!(banner.starts_with(&expected), "{banner}");

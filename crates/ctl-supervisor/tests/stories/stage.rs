@@ -64,7 +64,7 @@ pub(crate) fn supervisor() -> ! {
         runtime_dir: dir.join("run"),
         worker_env: Vec::new(),
         dev: false,
-        banner: vec!["a line from the command".into()],
+        banner: Box::new(|_| vec!["a line from the command".into()]),
         gateway_command: role("gateway"),
         worker_command: match script("worker_sh") {
             sh if sh.is_empty() => role("worker"),
