@@ -66,7 +66,8 @@ impl Dispatcher {
                 let (ours, from_client, to_client) = session();
                 let mut response = answer(*head, Body::Empty, stream.worker(), trail);
                 response.reason = Box::default();
-                tokio::spawn(bridge(stream, from_client, to_client));
+                let patience = self.pools.pool_of(request.head.path()).limits().app_timeout;
+                tokio::spawn(bridge(stream, from_client, to_client, patience));
                 Ok(Handshake::Accepted(response, ours))
             }
             Ok((head, stream)) => Ok(Handshake::Answered(lasting(*head, stream, trail))),

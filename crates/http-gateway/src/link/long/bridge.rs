@@ -1,22 +1,29 @@
 //! An accepted WebSocket between the protocol's driver and its stream of the long link.
 
+use std::time::Duration;
+
 use tokio::sync::mpsc::{Receiver, Sender};
+use tokio::time::sleep;
 
 use super::{End, Item, LinkGone, LongStream};
+use crate::websocket::close::ABNORMAL;
 use crate::websocket::{FromApp, FromClient};
 
 /// Passes messages both ways until either side has ended. A client that reads slowly, or an app that does, stops the other
-/// direction of nobody.
+/// direction of nobody. `patience`: how long an app may go on without taking what its client, which is gone, has said last.
 pub(crate) async fn bridge(
     mut stream: LongStream,
     mut from_client: Receiver<FromClient>,
     to_client: Sender<FromApp>,
+    patience: Duration,
 ) {
     let closed = tokio::select! {
         // The worker's end first: behind it there is nobody to tell anything.
         biased;
         () = to_driver(&stream, &to_client) => return,
         closed = to_app(&stream, &mut from_client) => closed,
+        // An app that takes nothing would hold its place for good.
+        () = late(&to_client, patience) => (ABNORMAL, String::new()),
     };
     let (code, reason) = closed;
     stream.send_close(code, &reason);
@@ -37,8 +44,10 @@ async fn to_driver(stream: &LongStream, to_client: &Sender<FromApp>) {
             Err(End::Complete(_) | End::Aborted | End::Lost) => return,
         };
         if to_client.send(said).await.is_err() {
-            // The driver ends: what the client has said last still goes to the app.
-            return std::future::pending().await;
+            // The driver has ended. What the client has said last still goes to the app, which may speak on until it hears of
+            // it: nobody listens, but its end must be seen.
+            while stream.next().await.is_ok() {}
+            return;
         }
     }
 }
@@ -54,7 +63,13 @@ async fn to_app(stream: &LongStream, from_client: &mut Receiver<FromClient>) -> 
                 }
             }
             Some(FromClient::Closed { code, reason }) => return (code, reason),
-            None => return (1006, String::new()),
+            None => return (ABNORMAL, String::new()),
         }
     }
+}
+
+/// Resolves when the driver has been gone for `patience`.
+async fn late(to_client: &Sender<FromApp>, patience: Duration) {
+    to_client.closed().await;
+    sleep(patience).await;
 }

@@ -7,6 +7,7 @@ use py_link::HEADER_BYTES;
 use py_link::long::{Close, DETACHED_FIRST, MessageType, PIECE_BYTES_MAX, WINDOW_BYTES, decode_credit};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::*;
@@ -60,8 +61,30 @@ impl Site {
         worker.head(number, 101, "", Flags::NONE, b"").await;
         assert!(matches!(next(&stream).await, Ok(Item::Head(head)) if head.status == 101));
         let (ours, from_client, to_client) = session();
-        tokio::spawn(bridge(stream, from_client, to_client));
+        tokio::spawn(bridge(stream, from_client, to_client, SOON));
         (ours, number)
+    }
+
+    /// An accepted WebSocket whose client has said more than the app takes, and is gone: its bridge, and its number.
+    async fn left_behind(&self, worker: &mut Worker, patience: Duration) -> (JoinHandle<()>, u16) {
+        let stream = self.begin(Exchange::WebSocket).await.expect("a link");
+        let number = worker.hears(Kind::Request).await;
+        worker.head(number, 101, "", Flags::NONE, b"").await;
+        assert!(matches!(next(&stream).await, Ok(Item::Head(_))));
+        let (driver, from_client, to_client) = session();
+        let bridge = tokio::spawn(bridge(stream, from_client, to_client, patience));
+        for _ in 0..=WINDOW_BYTES as usize / PIECE_BYTES_MAX {
+            let message = FromClient::Message(MessageType::Binary, vec![0; PIECE_BYTES_MAX].into());
+            driver.to_app.send(message).await.expect("open");
+        }
+        drop(driver);
+        let mut taken = 0;
+        while taken < WINDOW_BYTES as usize {
+            let (_, kind, _, payload) = worker.hear().await.expect("a frame");
+            assert_eq!(kind, Kind::MessageToWorker);
+            taken += payload.len();
+        }
+        (bridge, number)
     }
 }
 
@@ -283,6 +306,31 @@ async fn each_side_can_close_a_websocket() {
     drop(worker);
     // Without a Close: the driver says 1011.
     assert_eq!(timeout(SOON, driver.from_app.recv()).await, Ok(None));
+}
+
+#[tokio::test]
+async fn an_app_that_takes_nothing_and_ends_after_its_client_leaves_nothing_behind() {
+    let site = Site::new();
+    let mut worker = site.worker(1, 9);
+    let (bridge, number) = site.left_behind(&mut worker, SOON * 10).await;
+    worker.say(number, Kind::MessageToGateway, Flags::END, b"\x01too much").await;
+    // More than the window: nobody listens, and the app does not have to stop for that.
+    for _ in 0..2 * WINDOW_BYTES as usize / PIECE_BYTES_MAX {
+        worker.say(number, Kind::MessageToGateway, Flags::END, &[2; PIECE_BYTES_MAX / 2]).await;
+    }
+    worker.say(number, Kind::CloseToGateway, Flags::NONE, &Close { code: 1009, reason: "" }.encode()).await;
+    timeout(SOON, bridge).await.expect("it ends").expect("it ran");
+    assert_eq!(site.links.loads(), [(1, 0)]);
+}
+
+#[tokio::test]
+async fn an_app_that_takes_nothing_hears_in_the_end_that_its_client_is_gone() {
+    let site = Site::new();
+    let mut worker = site.worker(1, 9);
+    let (bridge, number) = site.left_behind(&mut worker, Duration::from_millis(50)).await;
+    let expected = Close { code: 1006, reason: "" }.encode();
+    assert_eq!(worker.hear().await, Some((number, Kind::CloseToWorker, Flags::NONE, expected)));
+    timeout(SOON, bridge).await.expect("it ends").expect("it ran");
 }
 
 #[tokio::test]
