@@ -254,6 +254,8 @@ impl Link {
             let mut table = self.table();
             match table.get(number) {
                 Some(shared) => shared,
+                // Somebody else has ended the link, and this was read before.
+                None if table.is_closed() => return Ok(()),
                 // It crossed the end of its stream.
                 None if number < DETACHED_FIRST || matches!(frame, FromWorker::Credit(_)) => return Ok(()),
                 // Its Detached frame is still on its way through a slot.

@@ -62,6 +62,8 @@ struct Known {
     links: BTreeMap<u32, Arc<Link>>,
     retired: BTreeSet<u32>,
     active: Option<u32>,
+    /// How many exchanges wait for a first worker, by pool; pools without any are left out.
+    waiting: BTreeMap<u16, usize>,
     /// The app is called so that its workers have long links.
     is_asgi: bool,
     /// The process ends: links that come are dismissed, for the same reason as the others.
@@ -204,10 +206,12 @@ impl LongLinks {
         let deadline = Instant::now() + patience;
         for _ in 0..TRIES_MAX {
             let link = self.choose(pool, deadline).await?;
-            if let Some(admitted) = Self::admit(&link, exchange, deadline).await?
-                && let Some(stream) = link.begin(exchange, admitted, &write).await
-            {
-                return Ok(stream);
+            let Some(admitted) = Self::admit(&link, exchange, deadline).await? else { continue };
+            match timeout_at(deadline, link.begin(exchange, admitted, &write)).await {
+                Ok(Some(stream)) => return Ok(stream),
+                Ok(None) => {}
+                // It reads nothing: what was sent to it before fills all there is room for.
+                Err(_elapsed) => break,
             }
         }
         LONG_LIVED_REFUSED_TOTAL.inc();
@@ -215,7 +219,7 @@ impl LongLinks {
     }
 
     async fn choose(&self, pool: u16, deadline: Instant) -> Result<Arc<Link>, NoLink> {
-        let mut told = false;
+        let mut waits = None;
         loop {
             // Listening begins before the look, so that what comes in between is heard.
             let changed = self.changed.notified();
@@ -225,8 +229,8 @@ impl LongLinks {
                 Ok(link) => return Ok(link),
                 Err(Choice::None) if !self.known().is_asgi => return Err(NoLink::Never),
                 Err(Choice::None) => {
-                    if pool != 0 && !std::mem::replace(&mut told, true) {
-                        self.tell(LongNews::Wanted(pool));
+                    if pool != 0 && waits.is_none() {
+                        waits = Some(self.wait_in(pool));
                     }
                     if timeout_at(deadline, changed).await.is_ok() {
                         continue;
@@ -237,6 +241,21 @@ impl LongLinks {
             LONG_LIVED_REFUSED_TOTAL.inc();
             return Err(NoLink::Full);
         }
+    }
+
+    /// An exchange waits in a pool that has no worker. The supervisor is told when it is the first: how many come is the clients'
+    /// business.
+    fn wait_in(&self, pool: u16) -> Waits<'_> {
+        let first = {
+            let mut known = self.known();
+            let waiting = known.waiting.entry(pool).or_default();
+            *waiting += 1;
+            *waiting == 1
+        };
+        if first {
+            self.tell(LongNews::Wanted(pool));
+        }
+        Waits { links: self, pool }
     }
 
     fn look(&self, pool: u16) -> Result<Arc<Link>, Choice> {
@@ -251,6 +270,24 @@ impl LongLinks {
     pub(super) fn tell(&self, news: LongNews) {
         // The receiver ends with the process only.
         let _ = self.news.send(news);
+    }
+}
+
+/// An exchange that waits for the first worker of its pool.
+struct Waits<'a> {
+    links: &'a LongLinks,
+    pool: u16,
+}
+
+impl Drop for Waits<'_> {
+    fn drop(&mut self) {
+        let mut known = self.links.known();
+        if let Some(waiting) = known.waiting.get_mut(&self.pool) {
+            *waiting -= 1;
+            if *waiting == 0 {
+                known.waiting.remove(&self.pool);
+            }
+        }
     }
 }
 

@@ -115,6 +115,9 @@ impl Table {
     /// The worker was told that the client is gone.
     pub(super) fn cancelled(&mut self, number: u16, now: Instant) {
         if let Some(entry) = self.streams.get_mut(&number) {
+            if let Care::Unclaimed(_) = entry.care {
+                self.unclaimed -= 1;
+            }
             entry.care = Care::Cancelled(now);
         }
     }

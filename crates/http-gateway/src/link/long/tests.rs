@@ -424,8 +424,58 @@ async fn without_a_worker_an_asgi_app_is_waited_for_and_a_wsgi_app_is_not() {
     site.links.activate(1, true);
     let mut news = site.news;
     let request = |out: &mut Vec<u8>| out.extend(py_link::frame(Kind::Request, Flags::NONE, b"GET"));
-    assert!(site.links.begin(2, PATIENCE, Exchange::Http, request).await.is_err());
+    let begin = || site.links.begin(2, PATIENCE, Exchange::Http, request);
+    let (first, second) = tokio::join!(begin(), begin());
+    assert!(first.is_err() && second.is_err());
     assert_eq!((news.try_recv(), news.try_recv().is_err()), (Ok(LongNews::Wanted(2)), true));
+    // Nobody waited any more; this is another need.
+    assert!(begin().await.is_err());
+    assert_eq!(news.try_recv(), Ok(LongNews::Wanted(2)));
+}
+
+#[tokio::test]
+async fn a_worker_that_reads_nothing_is_not_waited_for_without_end() {
+    let site = Site::new();
+    let mut worker = site.worker(1, 99);
+    let mut clients = Vec::new();
+    for _ in 0..8 {
+        clients.push(site.websocket(&mut worker).await.0);
+    }
+    // Each may send a window; together they fill the kernel's buffer and ours.
+    for _ in 0..WINDOW_BYTES as usize / PIECE_BYTES_MAX {
+        for client in &clients {
+            let message = FromClient::Message(MessageType::Binary, vec![0; PIECE_BYTES_MAX - 1].into());
+            client.to_app.send(message).await.expect("open");
+        }
+    }
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let begun = timeout(SOON, site.begin(Exchange::WebSocket)).await.expect("in time");
+    assert!(matches!(begun, Err(NoLink::Full)));
+    assert_eq!(site.links.loads(), [(1, 8)], "what was not begun holds no number");
+}
+
+#[tokio::test]
+async fn what_is_read_behind_the_end_of_a_link_counts_for_nothing() {
+    let (ours, _theirs) = Worker::pair();
+    let identity = LinkIdentity { worker: 1, generation: 1, pool: 0, capacity: 9, concurrency: 9 };
+    let link = Link::new(ours, identity).expect("link");
+    let frame = || FromWorker::Message(Bytes::from_static(b"late"), Flags::NONE);
+    link.end("the worker has opened another");
+    assert_eq!(link.receive(DETACHED_FIRST, frame()), Ok(()));
+    assert_eq!((link.open(), link.table().len()), (0, 0));
+}
+
+#[test]
+fn given_up_streams_do_not_count_as_unclaimed() {
+    let mut table = Table::default();
+    let now = Instant::now();
+    for number in 0..10_000 {
+        let number = DETACHED_FIRST + number;
+        table.expect(number, now).expect("room");
+        table.cancelled(number, now);
+        table.over(number);
+    }
+    assert_eq!(table.len(), 0);
 }
 
 #[tokio::test]
