@@ -19,8 +19,8 @@ use crate::error_page;
 use crate::files::{FileResponse, Files};
 use crate::link::long::LongLinks;
 use crate::message::{
-    AnsweredBy, BodyError, BodyLength, Connection, Exchange, Method, RequestBody, RequestHead, Response,
-    Service, Trail,
+    AnsweredBy, BodyError, BodyLength, Connection, Exchange, RequestBody, RequestHead, Response, Service,
+    Trail,
 };
 use crate::pools::Pools;
 use crate::queue::NoSlot;
@@ -154,7 +154,7 @@ impl Gateway {
         let answered = tokio::select! {
             biased;
             why = self.broken.known() => return broken::page(&why, head, trail),
-            answered = self.ask_worker(&request, body, trail) => answered,
+            answered = self.dispatcher.dispatch(&request, body, trail) => answered,
         };
         let mut response = match answered {
             Ok(response) => response,
@@ -173,21 +173,6 @@ impl Gateway {
             response.headers.push(b"X-Request-ID", request_id.as_bytes());
         }
         response
-    }
-
-    async fn ask_worker<B: RequestBody>(
-        &self,
-        request: &Ready<'_>,
-        body: &mut B,
-        trail: &mut Trail,
-    ) -> Result<Response, Failure> {
-        if body.length() == BodyLength::None
-            && asks_for_events(request.head)
-            && let Some(answered) = self.dispatcher.events(request, body, trail).await
-        {
-            return answered;
-        }
-        self.dispatcher.dispatch(request, body, trail).await
     }
 
     async fn payload<B: RequestBody>(
@@ -279,16 +264,6 @@ fn origin<'a>(
         tls: connection.tls_facts,
         headers_heard: identity.headers_heard,
     }
-}
-
-/// Will the answer last, if it is what the client hopes for? `EventSource` says so in its Accept (HTML, 9.2.2).
-fn asks_for_events(head: &RequestHead) -> bool {
-    const EVENTS: &[u8] = b"text/event-stream";
-    head.method == Method::Get
-        && head
-            .headers
-            .all("accept")
-            .any(|accept| accept.windows(EVENTS.len()).any(|window| window.eq_ignore_ascii_case(EVENTS)))
 }
 
 /// A file as a response.

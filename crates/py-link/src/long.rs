@@ -8,9 +8,9 @@
 //!                gateway ↔ worker: Message… , each with END on its last piece; Credit both ways
 //!                gateway → Close (the client closed, or the gateway did, 1012 or 1001 when the worker goes)  worker → Close (the app closed); either way the worker's END/Close ends the stream
 //!                worker → Close before the head: 403;  worker → ResponseHead other than 101 [ResponseBody…] END: that answer (websocket.http.response)
-//! event stream   gateway → Request (exchange: Http) when the client's Accept says text/event-stream
-//!                worker → ResponseHead [ResponseBody | ResponseFile…] [Trailers] until END or ABORT
-//! detached       on a slot: worker → Detached(stream, head); the exchange goes on under that number on the long link
+//! event stream   on a slot: worker → Detached(stream, head); the exchange goes on under that number on the long link
+//!                worker → [ResponseBody | ResponseFile…] [Trailers] until END or ABORT
+//! request        gateway → Request (exchange: Http): an answer as on a slot; workers know it, the gateway makes no use of it
 //! gone           gateway → Cancel (the client is gone); the worker still ends the stream with END, ABORT or Close
 //! ```
 //!

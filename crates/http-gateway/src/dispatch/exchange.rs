@@ -1,14 +1,15 @@
 //! From the first frame of an answer to a [`Response`].
 
-use ctl_telemetry::metrics::WORKER_LOST_TOTAL;
+use ctl_telemetry::metrics::{LONG_LIVED_REFUSED_TOTAL, WORKER_LOST_TOTAL};
 use py_link::Flags;
 use tracing::warn;
 
 use super::long::lasting;
 use super::{Dispatcher, Failure};
+use crate::link::long::NotClaimed;
 use crate::link::{Head, Received};
 use crate::message::{AnsweredBy, Body, Response, Trail};
-use crate::queue::CheckedOut;
+use crate::queue::{CheckedOut, NoSlot};
 use crate::spool::{self, Aborted, PumpLimits, pump};
 use crate::upload::{Rest, upload};
 
@@ -24,12 +25,24 @@ impl Dispatcher {
         let worker = checkout.worker();
         let request_id = trail.request_id.clone();
         let head = match received {
+            // The worker has not detached it: it would keep its slot for as long as its client likes.
+            Received::Head(head)
+                if head.is_event_stream() && !head.flags.is_end() && self.links.is_full(worker) =>
+            {
+                LONG_LIVED_REFUSED_TOTAL.inc();
+                return Err(Failure::NoSlot(NoSlot::Full));
+            }
             Received::Head(head) => head,
             Received::Detached(detached) => {
                 // Its part of the exchange is over.
                 drop(checkout);
-                if let Some((head, stream)) = detached.claim() {
-                    return Ok(lasting(*head, stream, trail));
+                match detached.claim() {
+                    Ok((head, stream)) => return Ok(lasting(*head, stream, trail)),
+                    Err(NotClaimed::Full) => {
+                        LONG_LIVED_REFUSED_TOTAL.inc();
+                        return Err(Failure::NoSlot(NoSlot::Full));
+                    }
+                    Err(NotClaimed::Gone) => {}
                 }
                 WORKER_LOST_TOTAL.inc();
                 warn!(

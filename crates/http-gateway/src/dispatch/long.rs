@@ -1,8 +1,9 @@
-//! Exchanges that last: WebSockets and event streams go to a long link from the start, others that turn out to last are
-//! detached from their slot ([`super::exchange`]).
+//! Exchanges that last: WebSockets go to a long link from the start; an event stream is a request like any other until its
+//! answer shows what it is, and is then detached from its slot ([`super::exchange`]).
 //!
 //! No slot, no place in the queue, no spool: what bounds them is `workers.long_lived_max`, the window of each, and
-//! `timeouts.app` until the head.
+//! `timeouts.app` until the head. That a client asks for events (`Accept`) is not enough for it: any request could say so, and
+//! would be spared the queue and whatever it decides under overload.
 
 use std::time::Duration;
 
@@ -37,21 +38,6 @@ enum NoHead {
 }
 
 impl Dispatcher {
-    /// Has a GET that asks for an event stream answered by a long link. `None`: the app has none, it is an ordinary
-    /// request.
-    pub async fn events<B: RequestBody>(
-        &self,
-        request: &Ready<'_>,
-        body: &mut B,
-        trail: &mut Trail,
-    ) -> Option<Result<Response, Failure>> {
-        let opened = self.open(Exchange::Http, request, body, trail).await?;
-        Some(opened.map(|(head, stream)| lasting(*head, stream, trail)).map_err(|no_head| match no_head {
-            NoHead::Final(failure) => failure,
-            NoHead::Ended(_) => Failure::WorkerLost,
-        }))
-    }
-
     /// Asks an app for a WebSocket. `None`: it knows none.
     pub async fn websocket<B: RequestBody>(
         &self,
@@ -59,7 +45,7 @@ impl Dispatcher {
         body: &mut B,
         trail: &mut Trail,
     ) -> Option<Result<Handshake, Failure>> {
-        let opened = self.open(Exchange::WebSocket, request, body, trail).await?;
+        let opened = self.open(request, body, trail).await?;
         Some(match opened {
             Ok((head, stream)) if head.status == 101 => {
                 WEBSOCKETS_TOTAL.inc();
@@ -80,7 +66,6 @@ impl Dispatcher {
     /// Opens an exchange and waits for its head; a worker that dies before is replaced by another once.
     async fn open<B: RequestBody>(
         &self,
-        exchange: Exchange,
         request: &Ready<'_>,
         body: &mut B,
         trail: &mut Trail,
@@ -90,10 +75,11 @@ impl Dispatcher {
         let mut retried = false;
         loop {
             let asked = Instant::now();
-            let write = |out: &mut Vec<u8>| self.write(out, request, exchange, py_link::Body::None);
+            let write =
+                |out: &mut Vec<u8>| self.write(out, request, Exchange::WebSocket, py_link::Body::None);
             let stream = tokio::select! {
                 biased;
-                stream = self.links.begin(limits.pool, limits.patience + limits.start_patience, exchange, write) => stream,
+                stream = self.links.begin(limits.pool, limits.patience + limits.start_patience, Exchange::WebSocket, write) => stream,
                 () = body.closed() => return Some(Err(NoHead::Final(Failure::ClientGone))),
             };
             let mut stream = match stream {

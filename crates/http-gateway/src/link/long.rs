@@ -41,6 +41,7 @@ use super::stream::SlotStream;
 pub(crate) use bridge::bridge;
 pub(crate) use consumer::LongStream;
 pub use detached::Detached;
+pub(crate) use detached::NotClaimed;
 pub(crate) use links::NoLink;
 pub use links::{LongLimits, LongLinks, LongNews};
 use out::Out;
@@ -190,23 +191,27 @@ impl Link {
         Some(stream)
     }
 
-    /// The consumer of a stream that a slot's Detached frame has told of. `None`: the link has ended, or the worker broke
-    /// the protocol.
-    fn claim(self: &Arc<Self>, number: u16, head: &Head) -> Option<LongStream> {
-        let claimed = {
+    /// Does it hold as many exchanges as it may?
+    fn is_full(&self) -> bool {
+        self.open() >= usize::from(self.identity.capacity)
+    }
+
+    /// The consumer of a stream that a slot's Detached frame has told of.
+    fn claim(self: &Arc<Self>, number: u16, head: &Head) -> Result<LongStream, NotClaimed> {
+        let (claimed, too_many) = {
             let mut table = self.table();
             if table.is_closed() {
-                return None;
+                return Err(NotClaimed::Gone);
             }
             let claimed = table.claim(number);
             self.count(&table);
-            claimed
+            (claimed, table.len() > usize::from(self.identity.capacity))
         };
         let shared = match claimed {
             Ok(shared) => shared,
             Err(error) => {
                 self.end(&error.to_string());
-                return None;
+                return Err(NotClaimed::Gone);
             }
         };
         let claimed = shared.state().claim(head);
@@ -214,14 +219,17 @@ impl Link {
         stream.begun = true;
         if let Err(error) = claimed {
             self.end(&error.to_string());
-            return None;
+            return Err(NotClaimed::Gone);
         }
         if stream.shared.state().is_over() {
             self.forget(number);
+        } else if too_many {
+            // Dropping it tells the worker.
+            return Err(NotClaimed::Full);
         } else if self.dismissed.load(Relaxed) != 0 {
             self.dismiss(&stream.shared);
         }
-        Some(stream)
+        Ok(stream)
     }
 
     /// Reads, and sends what was not sent at once, until the worker closes or breaks the protocol.

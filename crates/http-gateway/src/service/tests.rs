@@ -9,7 +9,7 @@ use tokio::time::timeout;
 use super::*;
 use crate::link::long::{Link, LinkIdentity, LongLimits};
 use crate::link::{Slot, SlotIdentity};
-use crate::message::{Body, Headers, Version};
+use crate::message::{Body, Headers, Method, Version};
 use crate::spool::{Aborted, Piece};
 use crate::testing::{Worker, head};
 use crate::websocket::{FromApp, FromClient, MessageType};
@@ -140,28 +140,21 @@ fn hint() -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn event_streams_go_to_the_long_link_with_all_that_a_request_has() {
+async fn who_asks_for_events_waits_for_a_slot_like_anybody_else() {
     let site = Site::new(Interface::Asgi);
-    let (mut slot, mut long) = (site.slot(1), site.long(1, 9));
+    let (mut slot, _long) = (site.slot(1), site.long(1, 9));
     let answer = site.get("text/html, Text/Event-Stream;q=0.9");
-    let (number, kind, _, payload) = long.hear().await.expect("a request");
-    assert_eq!((number, kind), (1, Kind::Request));
+    let (number, kind, _, payload) = slot.hear().await.expect("a request");
+    assert_eq!((number, kind), (0, Kind::Request));
     let request = Request::decode(&payload).expect("decodes");
     assert_eq!((request.exchange, request.tls), (py_link::Exchange::Http, CONNECTION.tls_facts));
     assert_eq!((request.id.len(), request.target), (32, &b"/x"[..]));
-    long.say(1, Kind::EarlyHints, Flags::NONE, &hint()).await;
-    long.head(1, 200, "text/event-stream", Flags::NONE, b"data: 1\n\n").await;
-    let (response, client) = answer.await.expect("ran");
-    assert_eq!(client.0, ["103 </a.css>"]);
-    assert!(response.headers.contains("x-request-id"));
-    assert_eq!((response.trail.by, response.trail.lasts), (AnsweredBy::Worker(1), true));
-    long.say(1, Kind::ResponseBody, Flags::END, b"data: 2\n\n").await;
-    assert_eq!(text(response).await, "200 ~data: 1\n\ndata: 2\n\n");
-    // Others go to a slot.
-    let answer = site.get("*/*");
-    slot.hears(Kind::Request).await;
+    // Saying so spares nobody the queue.
+    assert_eq!(site.get("text/event-stream").await.expect("ran").0.status, 503);
     slot.head(0, 200, "text/plain", Flags::END, b"quick").await;
-    assert_eq!(text(answer.await.expect("ran").0).await, "200 quick");
+    let (response, _) = answer.await.expect("ran");
+    assert!(response.headers.contains("x-request-id"));
+    assert_eq!(text(response).await, "200 quick");
 }
 
 #[tokio::test]
@@ -176,6 +169,7 @@ async fn an_answer_that_lasts_leaves_its_slot() {
     slot.say(0, Kind::Detached, Flags::NONE, &detached).await;
     let (lasting, client) = lasting.await.expect("ran");
     assert_eq!(client.0, ["103 </a.css>"]);
+    assert_eq!((lasting.trail.by, lasting.trail.lasts), (AnsweredBy::Worker(1), true));
     // The only slot serves the next request while the events go on.
     let next = site.get("*/*");
     slot.hears(Kind::Request).await;
@@ -215,47 +209,76 @@ async fn trailers_and_hints_pass_on_a_slot() {
     assert_eq!(text(response).await, "200 ~body {\"link\": \"</a.css>\"}");
 }
 
+/// What is answered to a handshake that is not accepted.
+async fn refused(answer: tokio::task::JoinHandle<Answer>) -> Response {
+    match answer.await {
+        Ok(Answer::Refused(response)) => response,
+        other => panic!("{other:?}"),
+    }
+}
+
 #[tokio::test]
 async fn a_worker_that_dies_before_its_head_is_replaced_once() {
     let site = Site::new(Interface::Asgi);
     let (mut first, mut second) = (site.long(1, 9), site.long(2, 9));
-    let answer = site.get("text/event-stream");
+    let answer = site.websocket();
     first.hears(Kind::Request).await;
     drop(first);
     second.hears(Kind::Request).await;
-    second.head(1, 200, "text/event-stream", Flags::NONE, b"data: 1\n\n").await;
-    let (response, _) = answer.await.expect("ran");
+    second.head(1, 401, "text/plain", Flags::NONE, b"who").await;
+    let response = refused(answer).await;
     drop(second);
-    assert_eq!(text(response).await, "200 ~data: 1\n\n!", "cut short, and it shows");
+    assert_eq!(text(response).await, "401 ~who!", "cut short, and it shows");
     let (mut first, mut second) = (site.long(3, 9), site.long(4, 9));
-    let answer = site.get("text/event-stream");
+    let answer = site.websocket();
     first.hears(Kind::Request).await;
     drop(first);
     second.hears(Kind::Request).await;
     drop(second);
-    assert_eq!(answer.await.expect("ran").0.status, 502);
+    assert_eq!(refused(answer).await.status, 502);
 }
 
 #[tokio::test]
 async fn silence_is_a_504_and_the_app_is_told() {
     let site = Site::new(Interface::Asgi);
     let mut long = site.long(1, 9);
-    let answer = site.get("text/event-stream");
+    let answer = site.websocket();
     long.hears(Kind::Request).await;
-    assert_eq!(answer.await.expect("ran").0.status, 504);
+    assert_eq!(refused(answer).await.status, 504);
     long.hears(Kind::Cancel).await;
 }
 
 #[tokio::test]
 async fn one_too_many_is_a_503_that_says_when_to_come_back() {
     let site = Site::new(Interface::Asgi);
-    let mut long = site.long(1, 1);
-    let _first = site.get("text/event-stream");
+    let (mut slot, mut long) = (site.slot(1), site.long(1, 1));
+    let _first = site.websocket();
     long.hears(Kind::Request).await;
-    let (second, _) = site.get("text/event-stream").await.expect("ran");
+    let second = refused(site.websocket()).await;
     assert_eq!(second.status, 503);
     assert!(second.headers.contains("retry-after"));
-    assert!(matches!(site.websocket().await, Ok(Answer::Refused(refused)) if refused.status == 503));
+    // An event stream that leaves its slot has no place either …
+    let events = site.get("*/*");
+    slot.hears(Kind::Request).await;
+    let mut detached = DETACHED_FIRST.to_le_bytes().to_vec();
+    detached.extend(head(200, "text/event-stream", b"data: 1\n\n"));
+    slot.say(0, Kind::Detached, Flags::NONE, &detached).await;
+    let (events, _) = events.await.expect("ran");
+    assert_eq!(events.status, 503);
+    assert!(events.headers.contains("retry-after"));
+    assert_eq!(long.hears(Kind::Cancel).await, DETACHED_FIRST);
+    long.say(DETACHED_FIRST, Kind::ResponseBody, Flags::ABORT, b"").await;
+    // … and one that finds no room there must not keep its slot instead.
+    let events = site.get("*/*");
+    slot.hears(Kind::Request).await;
+    slot.head(0, 200, "text/event-stream", Flags::NONE, b"data: 1\n\n").await;
+    assert_eq!(events.await.expect("ran").0.status, 503);
+    slot.hears(Kind::Cancel).await;
+    slot.say(0, Kind::ResponseBody, Flags::ABORT, b"").await;
+    let next = site.get("*/*");
+    slot.hears(Kind::Request).await;
+    slot.head(0, 200, "text/plain", Flags::END, b"next").await;
+    assert_eq!(text(next.await.expect("ran").0).await, "200 next");
 }
 
 #[tokio::test]

@@ -226,9 +226,15 @@ impl Stream {
     }
 
     /// A number of our own on the long link, for an exchange that leaves its slot.
+    ///
+    /// How many there may be is the gateway's to say: it refuses one too many when it hears of it. Here there is room for those it has
+    /// not heard of yet, one for each slot: none of them shall keep its slot for want of a number.
     pub(crate) fn reserve(&self, exchange: &Bound<'_, Exchange>) -> Option<u16> {
         let mut state = self.lock();
-        if state.phase != Phase::Serving || state.many.len() >= usize::from(self.hub.limits.long_lived) {
+        let room = usize::from(self.hub.limits.long_lived) + usize::from(self.hub.limits.slots);
+        // Numbers of our own are as many as those below the first of them: one is always free.
+        let room = room.min(usize::from(DETACHED_FIRST) - 1);
+        if state.phase != Phase::Serving || state.many.len() >= room {
             return None;
         }
         // In turn, so that a frame that crossed the end of a stream does not meet the next one with its number.

@@ -14,6 +14,15 @@ pub struct Detached {
     head: Option<Box<Head>>,
 }
 
+/// Why there is no stream for a detached exchange.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum NotClaimed {
+    /// The worker's long link has ended, or the worker broke the protocol.
+    Gone,
+    /// The worker holds as many as it may. This one has been cancelled.
+    Full,
+}
+
 impl std::fmt::Debug for Detached {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Detached({} of worker {})", self.number, self.worker)
@@ -25,12 +34,13 @@ impl Detached {
         Self { links, worker, number, head: Some(head) }
     }
 
-    /// The head (the first piece of its body is in the stream), and the stream. `None`: the worker's long link has ended.
-    pub(crate) fn claim(mut self) -> Option<(Box<Head>, LongStream)> {
-        let mut head = self.head.take()?;
-        let stream = self.links.link_of(self.worker)?.claim(self.number, &head)?;
+    /// The head (the first piece of its body is in the stream), and the stream.
+    pub(crate) fn claim(mut self) -> Result<(Box<Head>, LongStream), NotClaimed> {
+        let mut head = self.head.take().ok_or(NotClaimed::Gone)?;
+        let link = self.links.link_of(self.worker).ok_or(NotClaimed::Gone)?;
+        let stream = link.claim(self.number, &head)?;
         head.body.clear();
-        Some((head, stream))
+        Ok((head, stream))
     }
 }
 

@@ -124,6 +124,11 @@ impl LongLinks {
         self.known().links.get(&worker).map(Arc::clone)
     }
 
+    /// Does the worker have a long link, and no room on it?
+    pub(crate) fn is_full(&self, worker: u32) -> bool {
+        self.link_of(worker).is_some_and(|link| link.is_full())
+    }
+
     /// Serve from this generation on (and what is left of earlier ones that are not retired).
     pub fn activate(&self, generation: u32, is_asgi: bool) {
         let mut known = self.known();

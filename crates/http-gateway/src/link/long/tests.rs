@@ -316,7 +316,7 @@ async fn an_app_that_takes_nothing_and_ends_after_its_client_leaves_nothing_behi
     worker.say(number, Kind::MessageToGateway, Flags::END, b"\x01too much").await;
     // More than the window: nobody listens, and the app does not have to stop for that.
     for _ in 0..2 * WINDOW_BYTES as usize / PIECE_BYTES_MAX {
-        worker.say(number, Kind::MessageToGateway, Flags::END, &[2; PIECE_BYTES_MAX / 2]).await;
+        worker.say(number, Kind::MessageToGateway, Flags::END, &vec![2; PIECE_BYTES_MAX / 2]).await;
     }
     worker.say(number, Kind::CloseToGateway, Flags::NONE, &Close { code: 1009, reason: "" }.encode()).await;
     timeout(SOON, bridge).await.expect("it ends").expect("it ran");
@@ -383,7 +383,7 @@ async fn a_detached_exchange_finds_its_stream_whichever_comes_first() {
     while site.links.loads() != [(1, 0)] {
         tokio::task::yield_now().await;
     }
-    assert!(detached(&site, 2, a, b"").claim().is_none(), "there is no such worker");
+    assert!(detached(&site, 2, a, b"").claim().is_err(), "there is no such worker");
 }
 
 #[tokio::test(start_paused = true)]
