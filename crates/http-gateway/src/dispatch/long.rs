@@ -91,9 +91,7 @@ impl Dispatcher {
             let worker = stream.worker();
             match head(&stream, body, limits.app_timeout).await {
                 Ok(head) => {
-                    if head.status == 101 || head.is_event_stream() {
-                        stream.settle();
-                    }
+                    stream.settle();
                     return Some(Ok((head, stream)));
                 }
                 Err(NoHead::Ended(End::Lost)) if !retried => {

@@ -99,8 +99,8 @@ pub(crate) struct Link {
     socket: SlotStream,
     out: Out,
     table: Mutex<Table>,
-    /// Exchanges that are work (a handshake, an answer that has not begun or is no event stream) rather than presence. Their number is
-    /// bounded as that of requests is, or an Accept header would be a way around the queue.
+    /// Handshakes that are not answered yet: work, where an open WebSocket or event stream is presence. Their number is bounded as
+    /// that of requests is.
     admission: Arc<Semaphore>,
     /// Streams in the table, for choosing without a lock.
     open: AtomicUsize,

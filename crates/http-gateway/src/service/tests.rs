@@ -282,39 +282,28 @@ async fn one_too_many_is_a_503_that_says_when_to_come_back() {
 }
 
 #[tokio::test]
-async fn an_accept_header_is_no_way_around_the_queue() {
+async fn handshakes_are_work_until_they_are_answered() {
     let site = Site::new(Interface::Asgi);
-    let (mut slot, mut long) = (site.slot(1), site.long(1, 99));
-    // Two are at work: one owes its head, the other's answer is no event stream.
-    let _first = site.get("text/event-stream");
-    long.hears(Kind::Request).await;
-    let second = site.get("text/event-stream");
-    long.hears(Kind::Request).await;
-    long.head(2, 200, "application/zip", Flags::NONE, b"PK").await;
-    let (second, _) = second.await.expect("ran");
-    // The third waits for a slot like everybody else.
-    let third = site.get("text/event-stream");
-    slot.hears(Kind::Request).await;
-    slot.head(0, 200, "text/plain", Flags::END, b"in turn").await;
-    assert_eq!(text(third.await.expect("ran").0).await, "200 in turn");
-    long.say(2, Kind::ResponseBody, Flags::END, b"").await;
-    assert_eq!(text(second).await, "200 ~PK");
-    // A handshake waits for its turn, too; event streams that are open take none.
-    for number in 3..9 {
-        let events = site.get("text/event-stream");
+    let mut long = site.long(1, 99);
+    // Two may be at work.
+    let answers: Vec<_> = (0..5).map(|_| site.websocket()).collect();
+    for number in 1..=2 {
         assert_eq!(long.hears(Kind::Request).await, number);
-        long.head(number, 200, "text/event-stream", Flags::NONE, b"").await;
-        std::mem::forget(events.await.expect("ran").0);
     }
-    let (accepted, waits) = (site.websocket(), site.websocket());
-    let number = long.hears(Kind::Request).await;
-    tokio::time::sleep(Duration::from_millis(50)).await;
-    long.head(number, 101, "", Flags::NONE, b"").await;
-    let number = long.hears(Kind::Request).await;
-    long.head(number, 101, "", Flags::NONE, b"").await;
-    for answer in [accepted, waits] {
-        assert!(matches!(answer.await, Ok(Answer::Accepted { .. })));
+    assert!(timeout(Duration::from_millis(50), long.hear()).await.is_err(), "the others wait");
+    // An answer whose client takes its time is no work any more, and an open WebSocket is none.
+    for (number, status) in (1..=5).zip([401, 101, 101, 101, 101]) {
+        long.head(number, status, "text/plain", Flags::NONE, b"").await;
+        if number <= 3 {
+            assert_eq!(long.hears(Kind::Request).await, number + 2);
+        }
     }
+    let mut open = Vec::new();
+    for answer in answers {
+        open.push(timeout(SOON, answer).await.expect("in time").expect("ran"));
+    }
+    let accepted = open.iter().filter(|answer| matches!(answer, Answer::Accepted { .. })).count();
+    assert_eq!((accepted, open.len()), (4, 5));
 }
 
 #[tokio::test]

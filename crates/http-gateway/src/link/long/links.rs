@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use ctl_telemetry::metrics::LONG_LIVED_REFUSED_TOTAL;
 use py_link::Exchange;
-use tokio::sync::{Notify, OwnedSemaphorePermit, TryAcquireError, mpsc};
+use tokio::sync::{Notify, OwnedSemaphorePermit, mpsc};
 use tokio::time::{Instant, timeout_at};
 
 use super::choose::{Choice, Seen, choose};
@@ -31,7 +31,7 @@ pub enum LongNews {
 /// Why there is no link for an exchange.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum NoLink {
-    /// The app has no long links (WSGI), or its workers have enough to do: it is an ordinary request.
+    /// The app has no long links (WSGI): it is an ordinary request.
     Never,
     /// Every worker holds as many as it may, or none came in time.
     Full,
@@ -176,27 +176,14 @@ impl LongLinks {
         self.known().links.iter().map(|(worker, link)| (*worker, link.open())).collect()
     }
 
-    /// Lets a link do one more piece of work. A handshake waits for that; an HTTP request has the queue to wait in.
-    async fn admit(
-        link: &Link,
-        exchange: Exchange,
-        deadline: Instant,
-    ) -> Result<Option<OwnedSemaphorePermit>, NoLink> {
+    /// Lets a link do one more piece of work, when its turn comes. `None`: the link has ended.
+    async fn admit(link: &Link, deadline: Instant) -> Result<Option<OwnedSemaphorePermit>, NoLink> {
         let admission = Arc::clone(&link.admission);
-        match exchange {
-            Exchange::Http => match admission.try_acquire_owned() {
-                Ok(admitted) => Ok(Some(admitted)),
-                Err(TryAcquireError::NoPermits) => Err(NoLink::Never),
-                Err(TryAcquireError::Closed) => Ok(None),
-            },
-            Exchange::WebSocket => {
-                if let Ok(admitted) = timeout_at(deadline, admission.acquire_owned()).await {
-                    return Ok(admitted.ok());
-                }
-                LONG_LIVED_REFUSED_TOTAL.inc();
-                Err(NoLink::Full)
-            }
+        if let Ok(admitted) = timeout_at(deadline, admission.acquire_owned()).await {
+            return Ok(admitted.ok());
         }
+        LONG_LIVED_REFUSED_TOTAL.inc();
+        Err(NoLink::Full)
     }
 
     /// Opens an exchange in a worker of `pool`, waiting up to `patience` where an ASGI app has none for the moment; `write` appends
@@ -211,7 +198,7 @@ impl LongLinks {
         let deadline = Instant::now() + patience;
         for _ in 0..TRIES_MAX {
             let link = self.choose(pool, deadline).await?;
-            let Some(admitted) = Self::admit(&link, exchange, deadline).await? else { continue };
+            let Some(admitted) = Self::admit(&link, deadline).await? else { continue };
             match timeout_at(deadline, link.begin(exchange, admitted, &write)).await {
                 Ok(Some(stream)) => return Ok(stream),
                 Ok(None) => {}
