@@ -61,14 +61,18 @@ pub async fn accept(
                     }
                 }
                 // It was stopped or has died before it said a word; the supervisor tells of deaths.
-                Ok(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                    debug!("a worker ended before its hello");
-                }
+                Ok(Err(error)) if is_gone(&error) => debug!("a worker ended before its hello"),
                 Ok(Err(error)) => warn!("refused a worker: {error}"),
                 Err(_) => warn!("refused a worker: it said nothing for {} s", HELLO_TIMEOUT.as_secs()),
             }
         });
     }
+}
+
+/// The other end is closed.
+fn is_gone(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
+    matches!(error.kind(), UnexpectedEof | BrokenPipe | ConnectionReset)
 }
 
 /// Reads and answers the hello.
