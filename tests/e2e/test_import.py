@@ -57,7 +57,7 @@ def test_what_was_imported_is_a_configuration(tmp_path: Path) -> None:
     )
     said = run("import", "gunicorn.conf.py", "--output", "quintet.toml", cwd=tmp_path)
     assert said.returncode == 0, said.stderr
-    assert "4 settings carried" in said.stderr
+    assert "5 settings carried" in said.stderr
     shown = run("config", "show", "--changed", cwd=tmp_path)
     assert '"app:application"' in shown.stdout
     assert '"45s"' in shown.stdout

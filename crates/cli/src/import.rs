@@ -60,6 +60,14 @@ pub(super) struct Context {
     pub(super) environment: Vec<(String, String)>,
 }
 
+impl Context {
+    /// A variable that is set and not empty.
+    fn variable(&self, name: &str) -> Option<&str> {
+        let found = self.environment.iter().find(|(known, value)| known == name && !value.is_empty());
+        found.map(|(_, value)| value.as_str())
+    }
+}
+
 /// The command.
 pub(crate) fn run(matches: &ArgMatches) -> Result<Exit> {
     let command: Vec<String> = matches.get_many::<String>("command").into_iter().flatten().cloned().collect();
@@ -199,6 +207,17 @@ fn serve_files(draft: &mut Draft, url: &str, dir: &str, from: &str, shown: &str)
             shown,
             "two directories are served, static files and media: copy these to one of them, or send them from the app by \
              X-Accel-Redirect (files.accel)",
+        );
+    }
+}
+
+/// Of a server that passes X-Forwarded-… on to the app from whomever they come. Here they are taken away from all but
+/// trusted proxies, and an app that goes by them (Django's SECURE_PROXY_SSL_HEADER) would see plain HTTP.
+fn name_the_proxy(draft: &mut Draft) {
+    if draft.get("proxy.trusted").is_none() {
+        draft.not_carried(
+            "X-Forwarded-For, -Proto and -Host",
+            "they reach the app from proxy.trusted only: name the proxy before quintet there, if there is one",
         );
     }
 }

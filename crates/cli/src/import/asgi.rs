@@ -218,14 +218,12 @@ const DAPHNE_ROWS: &[Row] = &[
 ];
 
 fn uvicorn_before(context: &Context) -> Options {
-    let count =
-        context.environment.iter().find(|(name, value)| name == "WEB_CONCURRENCY" && !value.is_empty());
-    let given = |(_, value): &(String, String)| Given {
-        name: "workers".into(),
-        value: value.as_str().into(),
-        from: "WEB_CONCURRENCY".into(),
+    let given = |(variable, option): (&str, &str)| {
+        let value = context.variable(variable)?;
+        Some(Given { name: option.into(), value: value.into(), from: variable.into() })
     };
-    Options(count.map(given).into_iter().collect())
+    let known = [("WEB_CONCURRENCY", "workers"), ("FORWARDED_ALLOW_IPS", "forwarded_allow_ips")];
+    Options(known.into_iter().filter_map(given).collect())
 }
 
 /// `shop.asgi:application`; the name is always written with these servers.
@@ -327,18 +325,27 @@ fn uvicorn_finish(draft: &mut Draft, options: &Options) {
         } else {
             set(draft, "proxy.trusted", value::networks, given);
         }
-    } else if options.get("proxy_headers").is_some() && !off {
-        let from = "--proxy-headers: uvicorn trusts this machine";
+    } else if !off {
+        let from = "uvicorn's default of --forwarded-allow-ips: a proxy on this machine";
         draft.set("proxy.trusted", ["127.0.0.1", "::1"].map(Json::from).to_vec(), from);
     }
     default_interface(draft, options);
 }
 
+/// `--proxy-headers` has had its answer.
+fn name_the_proxy(draft: &mut Draft, options: &Options) {
+    if options.get("proxy_headers").is_none() {
+        super::name_the_proxy(draft);
+    }
+}
+
 fn hypercorn_finish(draft: &mut Draft, options: &Options) {
+    name_the_proxy(draft, options);
     default_interface(draft, options);
 }
 
 fn daphne_finish(draft: &mut Draft, options: &Options) {
+    name_the_proxy(draft, options);
     listen(draft, options, "127.0.0.1", "8000");
     default_interface(draft, options);
 }

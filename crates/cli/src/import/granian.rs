@@ -208,6 +208,7 @@ fn finish(draft: &mut Draft, options: &Options) {
         }
     }
     backpressure(draft, options, wsgi);
+    super::name_the_proxy(draft);
     let routes: Vec<_> = options.all("static_path_route").map(|given| plain(&given.value)).collect();
     for (index, given) in options.all("static_path_mount").enumerate() {
         let route = routes.get(index).map_or("/static", String::as_str);

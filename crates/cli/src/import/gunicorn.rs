@@ -49,7 +49,7 @@ const ROWS: &[Row] = &[
     option(
         "limit_request_field_size",
         "--limit-request-field_size",
-        Same("limits.headers_max bounds all fields together"),
+        By(field_size, "`limits.headers_max`, which bounds all fields together, when it is above"),
     ),
     switch("reload", "--reload", No("for development there is `quintet dev`")),
     option("reload_engine", "--reload-engine", Same("`quintet dev` is told by the kernel")),
@@ -233,7 +233,7 @@ const ROWS: &[Row] = &[
 /// gunicorn.conf.py alone, and GUNICORN_CMD_ARGS over it.
 pub(super) fn import_file(file: &Path, name: &str, context: &Context) -> Result<Draft> {
     let mut draft = Draft::new(name);
-    let options = from_python(file, context)?.over(from_environment(context)?);
+    let options = defaults(context).over(from_python(file, context)?).over(from_environment(context)?);
     shell::finish(&mut draft, &SERVER, &options);
     Ok(draft)
 }
@@ -256,23 +256,22 @@ fn before(given: &Options, context: &Context) -> Result<Options> {
             if usual.is_file() { from_python(&usual, context)? } else { Options::default() }
         }
     };
-    Ok(options.over(environment))
+    Ok(defaults(context).over(options).over(environment))
+}
+
+/// Variables that stand for an option nobody has given: weaker than the file.
+fn defaults(context: &Context) -> Options {
+    let given = |(variable, option): (&str, &str)| {
+        let value = context.variable(variable)?;
+        Some(Given { name: option.into(), value: value.into(), from: variable.into() })
+    };
+    let known = [("WEB_CONCURRENCY", "workers"), ("FORWARDED_ALLOW_IPS", "forwarded_allow_ips")];
+    Options(known.into_iter().filter_map(given).collect())
 }
 
 fn from_environment(context: &Context) -> Result<Options> {
-    let find = |name: &str| {
-        context
-            .environment
-            .iter()
-            .find(|(known, value)| known == name && !value.is_empty())
-            .map(|(_, value)| value)
-    };
     let mut options = Options::default();
-    if let Some(count) = find("WEB_CONCURRENCY") {
-        let from = "WEB_CONCURRENCY".to_owned();
-        options.0.push(Given { name: "workers".into(), value: count.as_str().into(), from });
-    }
-    if let Some(line) = find("GUNICORN_CMD_ARGS") {
+    if let Some(line) = context.variable("GUNICORN_CMD_ARGS") {
         let tokens = shell::tokens(line)
             .map_err(|why| Failure::new(Exit::Usage, format!("GUNICORN_CMD_ARGS: {why}")))?;
         let words: Vec<&str> = tokens
@@ -325,6 +324,31 @@ fn request_line(draft: &mut Draft, given: &Given) {
     }
 }
 
+/// A limit of one field; what may be longer than all fields together may be here must not be refused.
+fn field_size(draft: &mut Draft, given: &Given) {
+    /// 0 is "no limit"; the largest that quintet allows comes nearest.
+    const MOST: &str = "512KiB";
+    match value::number(&given.value) {
+        Some(0.0) => draft.set("limits.headers_max", MOST, given.from.clone()),
+        Some(bytes) if bytes > ctl_config::Limits::default().headers_max as f64 => {
+            set(draft, "limits.headers_max", value::bytes, given);
+        }
+        _ => draft.not_needed(given.shown(), "limits.headers_max bounds all fields together"),
+    }
+}
+
+/// Whom gunicorn believes: this machine unless told otherwise, and everybody at a unix socket.
+fn proxies(draft: &mut Draft, options: &Options) {
+    if options.get("forwarded_allow_ips").is_none() {
+        let from = "gunicorn's default of forwarded_allow_ips: a proxy on this machine";
+        draft.set("proxy.trusted", ["127.0.0.1", "::1"].map(Json::from).to_vec(), from);
+    }
+    let is_unix = |address: &Json| plain(address).starts_with("unix:");
+    if draft.get("server.bind").and_then(Json::as_array).is_some_and(|bound| bound.iter().any(is_unix)) {
+        draft.push("proxy.trusted", "unix", "gunicorn believes who comes by a unix socket");
+    }
+}
+
 fn connections(draft: &mut Draft, given: &Given) {
     draft.not_needed(
         given.shown(),
@@ -367,13 +391,28 @@ fn error_log(draft: &mut Draft, given: &Given) {
     }
 }
 
+/// Only the sync worker is silent while it works on a request. The others show that they live from beside it.
+fn time_limit(draft: &mut Draft, options: &Options, is_sync: bool) {
+    let limit = options.get("timeout").filter(|given| value::number(&given.value).is_some_and(|n| n > 0.0));
+    if let Some(given) = limit.filter(|_| !is_sync) {
+        draft.not_carried(
+            given.shown(),
+            "with these workers of gunicorn it did not bound requests, here it does (timeouts.app): raise it if some take longer",
+        );
+    }
+}
+
 /// Worker class and threads belong together.
 fn finish(draft: &mut Draft, options: &Options) {
+    proxies(draft, options);
     let class = options.get("worker_class");
     let name = class.map_or_else(|| "sync".into(), |given| plain(&given.value));
     let short = name.rsplit('.').next().unwrap_or_default().to_ascii_lowercase();
     let threads = options.get("threads").filter(|given| value::number(&given.value).is_some_and(|n| n > 0.0));
     let from = class.map_or_else(|| "worker_class".into(), |given| given.from.clone());
+    let is_sync = matches!(short.as_str(), "sync" | "syncworker")
+        && threads.is_none_or(|given| plain(&given.value) == "1");
+    time_limit(draft, options, is_sync);
     match short.as_str() {
         "sync" | "gthread" | "threadworker" | "syncworker" => {
             if let Some(class) = class {

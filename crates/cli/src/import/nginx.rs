@@ -255,6 +255,7 @@ fn app_location(draft: &mut Draft, location: &Directive, modifier: &str, path: &
 /// `30d`, `max`, `off`, `epoch`, `-1`.
 fn expire(draft: &mut Draft, directive: &Directive) {
     let from = format!("{}: expires", directive.place);
+    let before = draft.get("files.max_age").cloned();
     match directive.args.first().map(String::as_str) {
         Some("max") => draft.set("files.max_age", "365d", from),
         Some("off") => draft.not_needed(directive.shown(), "files.max_age is what browsers are told"),
@@ -264,5 +265,10 @@ fn expire(draft: &mut Draft, directive: &Directive) {
             _ => draft.not_carried(directive.shown(), "not a time"),
         },
         None => {}
+    }
+    let now = draft.get("files.max_age");
+    if let Some(before) = before.filter(|before| now != Some(before)) {
+        let why = format!("files.max_age is one for all files; another location said {}", plain(&before));
+        draft.not_carried(directive.shown(), why);
     }
 }

@@ -114,6 +114,43 @@ fn the_environment_is_weaker_than_the_line() {
     );
 }
 
+/// What another server does without being told, and what looks alike and is not.
+#[test]
+fn defaults_and_false_friends() {
+    let carried = |text: &str, line: &str| assert!(text.contains(line), "no {line} in\n{text}");
+    // The shorter one is what a client meets, in whichever order they stand.
+    let text = line("uwsgi --http :80 -w shop --harakiri 30 --http-timeout 300");
+    carried(&text, "app = \"30s\"  # --harakiri");
+    carried(&text, "--http-timeout = 300: --harakiri is shorter");
+    carried(&line("uwsgi -w shop --harakiri 300 --http-timeout 30"), "app = \"30s\"  # --http-timeout");
+    carried(&line("uwsgi -w shop --harakiri 0 --http-timeout 30"), "app = \"30s\"  # --http-timeout");
+    // A long cookie that gunicorn takes.
+    carried(&line("gunicorn shop --limit-request-field_size 65536"), "headers_max = \"64KiB\"");
+    // A sync worker is killed while it works, others are not.
+    assert!(!line("gunicorn shop -t 5").contains("did not bound requests"));
+    carried(&line("gunicorn shop -t 5 --threads 2"), "did not bound requests");
+    // Variables that are defaults are weaker than the file, and are heard.
+    let environment = [
+        ("WEB_CONCURRENCY", "2"),
+        ("FORWARDED_ALLOW_IPS", "10.0.0.1"),
+        ("GUNICORN_CMD_ARGS", "--config ../gunicorn.conf.py"),
+    ];
+    let text = line_with("gunicorn shop.wsgi", &environment);
+    carried(&text, "count = 5  # workers");
+    let text = line_with("uvicorn shop.asgi:application", &environment);
+    carried(&text, "count = 2  # WEB_CONCURRENCY");
+    carried(&text, "trusted = [\"10.0.0.1\"]  # FORWARDED_ALLOW_IPS");
+    carried(&line("uvicorn shop.asgi:application"), "trusted = [\"127.0.0.1\", \"::1\"]");
+    assert!(!line("uvicorn shop.asgi:application --no-proxy-headers").contains("trusted = "));
+    let text = "server { listen 80; location / { proxy_pass http://app; proxy_set_header X-Tenant shop;\n\
+                proxy_set_header X-Real-IP $remote_addr; proxy_set_header Host $host; }\n\
+                location /static/ { root /srv; expires 30d; }\n location /media/ { root /srv; expires 1h; } }";
+    let text = finished(ok(nginx::import("nginx.conf", text, Path::new("/nowhere"))));
+    carried(&text, "proxy_set_header = X-Tenant shop: quintet adds no fields");
+    carried(&text, "no X-Real-IP is added");
+    carried(&text, "another location said 30d");
+}
+
 /// What our configuration has no room for is said, with our own words, and not written.
 #[test]
 fn values_that_quintet_does_not_take() {

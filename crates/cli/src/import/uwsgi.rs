@@ -79,9 +79,9 @@ const ROWS: &[Row] = &[
     option("chmod-socket", "* -C", No("set the umask where quintet is started: UMask= in a systemd unit")),
     option("chown-socket", "*", No("let systemd make the socket (bind = \"systemd\"), or run as that user")),
     option("listen", "* -l", Set("server.backlog", value::count)),
-    option("harakiri", "* -t", Set("timeouts.app", value::app_seconds)),
+    option("harakiri", "* -t", Together("`timeouts.app`")),
     switch("harakiri-verbose", "*", Same("the stacks of all threads are logged")),
-    option("http-timeout", "*", Set("timeouts.app", value::app_seconds)),
+    option("http-timeout", "*", Together("`timeouts.app`, unless harakiri is shorter")),
     option("socket-timeout", "*", Set("timeouts.write", value::seconds)),
     option("http-keepalive", "*", By(keep_alive, "`timeouts.keep_alive`")),
     switch("http-auto-chunked", "*", Same(ALWAYS)),
@@ -107,7 +107,11 @@ const ROWS: &[Row] = &[
     option("limit-as", "*", No("limits of the system: LimitAS= or MemoryMax= in a systemd unit")),
     option("worker-reload-mercy", "*", Set("server.drain_timeout", value::seconds)),
     option("reload-mercy", "*", Set("server.drain_timeout", value::seconds)),
-    option("buffer-size", "* -b", Set("limits.headers_max", value::bytes)),
+    option(
+        "buffer-size",
+        "* -b",
+        By(buffer_size, "`limits.headers_max`; above 8 KiB also `limits.line_max`"),
+    ),
     option("post-buffering", "*", Same("bodies are always read before the app is called")),
     option("post-buffering-bufsize", "*", Same("bodies are always read before the app is called")),
     option("limit-post", "*", Set("limits.body_max", value::bytes)),
@@ -326,6 +330,32 @@ fn protocol(draft: &mut Draft, given: &Given) {
     }
 }
 
+/// The request line and all fields share it.
+fn buffer_size(draft: &mut Draft, given: &Given) {
+    set(draft, "limits.headers_max", value::bytes, given);
+    if value::number(&given.value).is_some_and(|size| size > ctl_config::Limits::default().line_max as f64) {
+        set(draft, "limits.line_max", value::bytes, given);
+    }
+}
+
+/// The shorter one is what a client meets; 0 is none of both.
+fn time_limit(draft: &mut Draft, options: &Options) {
+    let limits = ["harakiri", "http-timeout"].into_iter().filter_map(|name| options.get(name));
+    let length = |given: &Given| match value::number(&given.value) {
+        Some(0.0) => f64::INFINITY,
+        Some(seconds) => seconds,
+        // Nothing that could be compared: it is told why it is not carried.
+        None => f64::NEG_INFINITY,
+    };
+    let mut limits: Vec<_> = limits.collect();
+    limits.sort_by(|one, other| length(one).total_cmp(&length(other)));
+    let Some((shortest, others)) = limits.split_first() else { return };
+    set(draft, "timeouts.app", value::app_seconds, shortest);
+    for other in others {
+        draft.not_needed(other.shown(), format!("{} is shorter", shortest.from));
+    }
+}
+
 fn keep_alive(draft: &mut Draft, given: &Given) {
     match value::number(&given.value) {
         // `http-keepalive = 1` is the switch of old, anything above seconds.
@@ -355,6 +385,8 @@ fn finish(draft: &mut Draft, options: &Options) {
             "uWSGI's default; more threads help an app that waits, if it is thread-safe",
         ),
     }
+    time_limit(draft, options);
+    super::name_the_proxy(draft);
     static_maps(draft, options);
 }
 

@@ -158,7 +158,7 @@ pub(in super::super) const ROWS: &[Row] = &[
     option("resolver*", "", Same("there is nothing to resolve")),
     option("etag", "", Same("files have an ETag")),
     option("if_modified_since", "", Same("files answer conditional requests")),
-    option("proxy_set_header", "", Same(FORWARDED)),
+    option("proxy_set_header", "", By(set_header, "nothing for the usual ones; others are named")),
     option("proxy_redirect", "", Same(FORWARDED)),
     option("proxy_pass_header", "", Same(FORWARDED)),
     option("proxy_pass_request_*", "", Same(FORWARDED)),
@@ -216,6 +216,37 @@ fn access_log(draft: &mut Draft, given: &Given) {
     }
     draft.set("log.access", "text", given.from.clone());
     draft.not_carried(given.shown(), "the access log goes to standard output: redirect it to the file");
+}
+
+/// Fields that tell the app of its client, or are about the connection to it.
+const TOLD_ANYWAY: [&str; 14] = [
+    "host",
+    "forwarded",
+    "x-forwarded-for",
+    "x-forwarded-proto",
+    "x-forwarded-host",
+    "x-forwarded-port",
+    "x-forwarded-server",
+    "x-forwarded-ssl",
+    "x-scheme",
+    "x-url-scheme",
+    "connection",
+    "upgrade",
+    "accept-encoding",
+    "x-request-id",
+];
+
+fn set_header(draft: &mut Draft, given: &Given) {
+    let text = plain(&given.value);
+    let name = text.split(' ').next().unwrap_or_default().to_ascii_lowercase();
+    if name == "x-real-ip" {
+        let why = "no X-Real-IP is added: the app finds the client in REMOTE_ADDR";
+        draft.not_carried(given.shown(), why);
+    } else if TOLD_ANYWAY.contains(&name.as_str()) {
+        draft.not_needed(given.shown(), FORWARDED);
+    } else {
+        draft.not_carried(given.shown(), "quintet adds no fields to a request: the app has to do without it");
+    }
 }
 
 fn real_ip_from(draft: &mut Draft, given: &Given) {
