@@ -312,7 +312,8 @@ settings! {
             otherwise("the mean time of a request in its worker, at least 5 ms"),
             between("1ms", "1m", "visitors notice more"), example("\"100ms\"");
         /// How important requests are under overload, as `PATTERN=CLASS`: critical, high, normal, low or lowest. The first pattern
-        /// that matches the path decides.
+        /// that matches the path decides. Who sends a session cookie or an Authorization header counts as signed in. That is not
+        /// checked: it sorts honest visitors, and keeps no attacker out.
         priority: Vec<String> = Vec::new(),
             otherwise("high: signed-in users who change something; normal: signed-in users; low: others; lowest: known bots"),
             example("[\"/checkout/*=critical\", \"/feed/*=lowest\"]"), checked(check_priority);
@@ -323,7 +324,8 @@ settings! {
 
     /// WebSockets (ASGI).
     [websocket] Websocket {
-        /// Longest message of a client; the connection is closed with 1009 above.
+        /// Longest message of a client; the connection is closed with 1009 above. While an app is slow to take them, the gateway
+        /// may hold seven of them for each WebSocket.
         message_max: u64 = MIB,
             between("125B", "256MiB", "a message is handed to the app in one piece");
         /// Pause after which a silent client is sent a ping; 0 for never.

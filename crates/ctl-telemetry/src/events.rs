@@ -24,6 +24,13 @@ pub static PROXY_HEADER_BAD: Event = Event::new(
     "switch the PROXY protocol on in the proxy too, or proxy.protocol off here",
 );
 
+/// An app chose a subprotocol that its client had not offered: any client can bring that about, as often as it likes.
+pub static SUBPROTOCOL_DROPPED: Event = Event::new(
+    &metrics::WEBSOCKET_SUBPROTOCOLS_DROPPED_TOTAL,
+    "the app chose a subprotocol that the client did not offer: it was left out",
+    "let the app choose from scope[\"subprotocols\"], or refuse clients that do not offer what it speaks",
+);
+
 /// The access log's writer does not keep up.
 pub static ACCESS_LOG_DROPPED: Event = Event::new(
     &metrics::ACCESS_LOG_DROPPED_TOTAL,

@@ -96,6 +96,8 @@ metrics! {
     Gauge LONG_LIVED = "quintet_long_lived";
     /// WebSockets accepted by the app.
     Counter WEBSOCKETS_TOTAL = "quintet_websockets_total";
+    /// Handshakes for which the app chose a subprotocol that the client had not offered. It was left out.
+    Counter WEBSOCKET_SUBPROTOCOLS_DROPPED_TOTAL = "quintet_websocket_subprotocols_dropped_total";
     /// WebSockets and event streams refused because `workers.long_lived_max` was reached.
     Counter LONG_LIVED_REFUSED_TOTAL = "quintet_long_lived_refused_total";
     /// Slots that workers have opened.

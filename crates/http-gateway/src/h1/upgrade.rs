@@ -3,6 +3,7 @@
 use std::task::{Context, Poll};
 
 use bytes::BytesMut;
+use ctl_telemetry::events::SUBPROTOCOL_DROPPED;
 
 use super::body::AHEAD_BYTES_MAX;
 use super::connection::{Kept, Next, Shared, respond};
@@ -73,9 +74,8 @@ async fn open<T: Transport, S: Service>(
     trail: Trail,
 ) -> Next {
     let fields = handshake.fields(headers, &parsed.head, |chosen| {
-        let request_id = &*trail.request_id;
         let chosen = String::from_utf8_lossy(chosen);
-        tracing::warn!(request_id, %chosen, "the app chose a subprotocol that the client did not offer: it was left out");
+        SUBPROTOCOL_DROPPED.happened(format_args!("request {}: {chosen}", &*trail.request_id));
     });
     if let Err(bad) = encode_switching(&mut stream.output, &fields, &date::now()) {
         let mut response = shared.service.refuse(&shared.connection, 502, bad.0);

@@ -5,6 +5,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf as _, Bytes, BytesMut};
+use ctl_telemetry::events::SUBPROTOCOL_DROPPED;
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
 use tokio::time::timeout;
@@ -53,9 +54,8 @@ impl<S: Service> Exchanges<'_, S> {
             Answer::Refused(response) => return self.answer(respond, Some(&head), false, response).await,
         };
         let fields = handshake.fields(&headers, &head, |chosen| {
-            let request_id = &*trail.request_id;
             let chosen = String::from_utf8_lossy(chosen);
-            tracing::warn!(request_id, %chosen, "the app chose a subprotocol that the client did not offer: it was left out");
+            SUBPROTOCOL_DROPPED.happened(format_args!("request {}: {chosen}", &*trail.request_id));
         });
         let opening = match response::accepted(&fields, &crate::h1::date::now()) {
             Ok(opening) => opening,

@@ -1,7 +1,8 @@
 //! How important a request is, by what its head says. Pure; asked only when a request finds no slot free.
 //!
-//! Anybody can say that he is signed in: a made-up cookie lifts its sender over the anonymous, not over those who are signed in,
-//! and counts as one user among them. Who must be kept out is kept out elsewhere; here it is only decided who waits.
+//! Anybody can say that he is signed in: a made-up cookie lifts its sender among those who are, and a POST with one over those
+//! who read; many made-up cookies are many users. So this sorts honest visitors, and keeps no attacker out: that is done
+//! elsewhere. Here it is only decided who waits, and what somebody can win by a lie is what he would have had without an overload.
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::{PoisonError, RwLock};

@@ -270,6 +270,28 @@ async fn a_silent_client_is_pinged_and_given_up() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_client_on_a_slow_line_is_given_time_until_the_ping_reaches_it() {
+    let mut client = Client::on("/ws/large", "", Config::default()).await;
+    client.frame(TEXT, b"x").await;
+    let started = tokio::time::Instant::now();
+    let (mut bytes, mut pings) = (0, 0);
+    while bytes < LARGE_BYTES || pings == 0 {
+        tokio::time::sleep(Duration::from_secs(15)).await;
+        match client.got().await {
+            (PING, _) => {
+                pings += 1;
+                client.frame(PONG, b"").await;
+            }
+            (_, payload) => bytes += payload.len(),
+        }
+    }
+    assert!(started.elapsed().as_secs() > 60, "{:?}", started.elapsed());
+    // From then on it must be answered as ever.
+    assert_eq!(client.got().await, (PING, Vec::new()));
+    assert_eq!(client.closed().await, (1011, "a ping was not answered".to_owned()));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_slow_app_holds_its_client_up_and_no_ping_kills_it() {
     let mut client = Client::on("/ws/slow", "", Config::default()).await;
     let large = vec![b'x'; 60_000];

@@ -76,6 +76,8 @@ pub(super) struct Conversation<'w, W> {
     heard: Instant,
     /// When it was asked for one.
     asked: Option<Instant>,
+    /// The question is still behind other output: no answer can have come.
+    asking: bool,
     /// When our close frame follows the beginning of a drain.
     leave_at: Option<Instant>,
     sent: u64,
@@ -116,6 +118,7 @@ impl<'w, W: Wire> Conversation<'w, W> {
             told: false,
             heard: now,
             asked: None,
+            asking: false,
             leave_at: None,
             sent: 0,
         }
@@ -147,6 +150,9 @@ impl<'w, W: Wire> Conversation<'w, W> {
                     self.asked = None;
                 }
                 Happened::Sent => {
+                    if std::mem::take(&mut self.asking) {
+                        self.asked = self.asked.map(|_| Instant::now());
+                    }
                     if self.state == State::Closing(None) {
                         self.state = State::Closing(Some(Instant::now() + CLOSE_WAIT));
                     }
@@ -361,7 +367,12 @@ impl<'w, W: Wire> Conversation<'w, W> {
     fn ping_deadline(&self) -> Option<Instant> {
         let interval = self.terms.ping_interval?;
         let listens = self.state == State::Open && self.held.is_none();
-        listens.then(|| self.asked.map_or(self.heard + interval, |asked| asked + self.terms.ping_timeout))
+        listens.then(|| match self.asked {
+            None => self.heard + interval,
+            // A client on a slow line takes its time to take what comes before: as long as it does take, it is there.
+            Some(asked) if self.asking => asked.max(self.moved) + self.terms.ping_timeout,
+            Some(asked) => asked + self.terms.ping_timeout,
+        })
     }
 
     /// When something must be done at the latest.
@@ -390,6 +401,7 @@ impl<'w, W: Wire> Conversation<'w, W> {
             } else {
                 put_ping(&mut self.out);
                 self.asked = Some(now);
+                self.asking = true;
             }
         }
         if self.state == State::Open && self.leave_at.is_some_and(|at| now >= at) {
