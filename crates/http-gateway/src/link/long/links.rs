@@ -290,6 +290,7 @@ impl Link {
             pool: identity.pool,
             generation: identity.generation,
             retiring: self.is_retiring(),
+            busy: self.admission.available_permits() == 0,
             open: self.open(),
             capacity: identity.capacity,
         }
