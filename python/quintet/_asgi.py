@@ -70,7 +70,7 @@ async def _life(
         run=_runner(app, _between(worker, start)),
         report=log.exchange,
         slots=slots,
-        long_lived_max=start.get("long_lived_max") or 1,
+        long_lived_max=start.get("long_lived_max", 1),
         message_max=start.get("message_max") or 1024 * 1024,
         state=lifespan.state if lifespan.takes_part else None,
     )

@@ -50,6 +50,12 @@ def test_hello_names_worker_and_stream(serve_asgi: Serve, package_version: str) 
     assert worker.link.hello == {**hello, "channel": "long", "slot": 0, "slots": 77}
 
 
+def test_none_is_a_number_of_websockets_too(serve_asgi: Serve) -> None:
+    worker = serve_asgi(HELLO, long_lived_max=0)
+    assert worker.link.hello["slots"] == 0
+    assert worker.slot.get("/x").body == b"/x"
+
+
 def test_slots_serve_at_the_same_time(serve_asgi: Serve, tmp_path: Path) -> None:
     worker = serve_asgi(HELLO, concurrency=4)
     for slot in worker.slots[:3]:
