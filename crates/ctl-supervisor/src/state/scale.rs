@@ -15,6 +15,9 @@ use super::{State, Worker};
 /// A want that could not be met is told in status for this long after it was last felt.
 const TOLD: Duration = Duration::from_secs(10);
 
+/// What was felt within this time is told as it is now: the scaler looks ten times a second, and passes over some looks.
+const NOW: Duration = Duration::from_secs(2);
+
 /// A pool's workers, as they should be.
 #[derive(Debug)]
 pub(crate) struct Crew {
@@ -55,12 +58,17 @@ impl State {
 
     /// For status: what is short.
     pub(crate) fn scale_notes(&self, now: Instant) -> Vec<String> {
+        // One worker is what `quintet dev` is about: what waits for it waits for the import.
+        if self.settings.dev {
+            return Vec::new();
+        }
         let several = self.staff.len() > 1;
         let notes = self.settings.pools.iter().zip(&self.staff).filter_map(|(pool, crew)| {
             let (at, text) = crew.short.as_ref()?;
-            let fresh = now.saturating_duration_since(*at) < TOLD;
+            let ago = now.saturating_duration_since(*at);
             let whose = if several { format!("pool {}: ", pool.name) } else { String::new() };
-            fresh.then(|| format!("{whose}{text}"))
+            let when = if ago < NOW { String::new() } else { format!("{} s ago: ", ago.as_secs()) };
+            (ago < TOLD).then(|| format!("{whose}{when}{text}"))
         });
         notes.collect()
     }

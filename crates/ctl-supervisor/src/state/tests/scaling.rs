@@ -56,6 +56,8 @@ fn a_full_cpu_brings_a_note_instead() {
     assert_eq!(table.crowded(4), "");
     let notes = table.state.scale_notes(table.now);
     assert!(notes.len() == 1 && notes[0].starts_with("pool default: CPU is what is short"), "{notes:?}");
+    let notes = table.state.scale_notes(table.now + Duration::from_secs(5));
+    assert!(notes[0].starts_with("pool default: 5 s ago: CPU is what is short"), "{notes:?}");
     assert_eq!(table.state.scale_notes(table.now + Duration::from_secs(10)), [""; 0], "it is over");
 }
 
