@@ -58,18 +58,11 @@ pub(crate) fn reload(matches: &ArgMatches) -> Result<Exit> {
     let end = client::reload(&instance.runtime_dir, each * workers + MARGIN, progress);
     match end {
         Ok(text) => done(&text),
-        // What it says is the traceback of the new code, or why the configuration was not taken.
-        Err(ClientError::Failed(_)) if is_leaving(&instance) => {
+        Err(ClientError::Failed { .. }) if is_leaving(&instance) => {
             let failure = Failure::new(Exit::Failure, "there is no reload: the instance is stopping");
             Err(failure.hint("`quintet run` starts it with the new code"))
         }
-        Err(ClientError::Failed(text)) => {
-            anstream::eprintln!("{text}");
-            // A configuration that was not taken comes as we write such errors ourselves; everything else is the app's.
-            let exit = if text.starts_with("error: ") { Exit::Usage } else { Exit::App };
-            let failure = Failure::new(exit, "the reload failed; the old code is still serving");
-            Err(failure.hint("mend what is shown above, then run `quintet reload` again"))
-        }
+        Err(ClientError::Failed { text, app }) => Err(shown(&text, app)),
         Err(error) => Err(not_reached(error, &instance)),
     }
 }
@@ -95,15 +88,15 @@ pub(crate) fn upgrade(matches: &ArgMatches) -> Result<Exit> {
     let patience = (config.workers.start_timeout + MARGIN) * (workers + 1);
     match client::upgrade(&instance.runtime_dir, program, patience, progress) {
         Ok(text) => done(&text),
-        Err(ClientError::Failed(text)) => {
-            anstream::eprintln!("{text}");
-            // What is not the app's own traceback comes as we write errors ourselves.
-            let exit = if text.starts_with("error: ") { Exit::Usage } else { Exit::App };
-            let failure = Failure::new(exit, "the upgrade failed; the old program is still serving");
-            Err(failure.hint("mend what is shown above, then run `quintet upgrade` again"))
-        }
+        Err(ClientError::Failed { text, app }) => Err(shown(&text, app)),
         Err(error) => Err(not_reached(error, &instance)),
     }
+}
+
+/// The instance has said it all: what is wrong, and what goes on serving.
+fn shown(text: &str, app: bool) -> Failure {
+    anstream::eprintln!("{}", text.trim_end());
+    Failure::Shown(if app { Exit::App } else { Exit::Usage })
 }
 
 /// As the instance, which is somewhere else, understands it.

@@ -36,8 +36,13 @@ pub enum ClientError {
         waited: Duration,
     },
     /// It said that it could not.
-    #[error("{0}")]
-    Failed(String),
+    #[error("{text}")]
+    Failed {
+        /// See [`Reply::Failed`].
+        text: String,
+        /// See [`Reply::Failed`].
+        app: bool,
+    },
     /// It went away in the middle of the answer.
     #[error("the instance closed the connection before it had answered")]
     Closed,
@@ -54,7 +59,7 @@ pub fn status(runtime_dir: &Path) -> Result<Status, ClientError> {
     for reply in ask(runtime_dir, &Command::Status, STATUS_TIMEOUT)? {
         match reply? {
             Reply::Status(status) => return Ok(*status),
-            Reply::Failed { text } => return Err(ClientError::Failed(text)),
+            Reply::Failed { text, app } => return Err(ClientError::Failed { text, app }),
             Reply::Progress { .. } | Reply::Done { .. } => {}
         }
     }
@@ -94,7 +99,7 @@ fn to_the_end(replies: Replies, mut progress: impl FnMut(&str)) -> Result<String
         match reply? {
             Reply::Progress { text } => progress(&text),
             Reply::Done { text } => return Ok(text),
-            Reply::Failed { text } => return Err(ClientError::Failed(text)),
+            Reply::Failed { text, app } => return Err(ClientError::Failed { text, app }),
             Reply::Status(_) => {}
         }
     }
@@ -223,7 +228,7 @@ mod tests {
 
         let (dir, _answers) = instance("{\"reply\":\"failed\",\"text\":\"SyntaxError\"}\n");
         let end = reload(dir.path(), Duration::from_secs(5), |_| {});
-        assert!(matches!(end, Err(ClientError::Failed(text)) if text == "SyntaxError"));
+        assert!(matches!(end, Err(ClientError::Failed { text, app: false }) if text == "SyntaxError"));
 
         let (dir, _answers) = instance("{\"reply\":\"progress\",\"text\":\"\"}\n");
         assert!(matches!(stop(dir.path(), Duration::from_secs(5), |_| {}), Err(ClientError::Closed)));

@@ -90,8 +90,8 @@ mod tests {
         assert_eq!(line(&Command::Reload).unwrap(), b"{\"command\":\"reload\"}\n");
         let text = "two\nlines".to_owned();
         assert_eq!(
-            line(&Reply::Failed { text }).unwrap(),
-            b"{\"reply\":\"failed\",\"text\":\"two\\nlines\"}\n"
+            line(&Reply::Failed { text, app: true }).unwrap(),
+            b"{\"reply\":\"failed\",\"text\":\"two\\nlines\",\"app\":true}\n"
         );
     }
 

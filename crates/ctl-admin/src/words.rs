@@ -39,8 +39,11 @@ pub enum Reply {
     },
     /// It failed; the instance goes on as before.
     Failed {
-        /// Message, and for a failed import the traceback.
+        /// All that is to be shown: traceback, message, detail, hint, and what goes on serving.
         text: String,
+        /// It is the app that does not start.
+        #[serde(default)]
+        app: bool,
     },
 }
 

@@ -84,8 +84,13 @@ pub(crate) enum FromHeir {
     Serves,
     /// It has the names; these unix listeners are its own from now on.
     Mine { kept: Vec<String> },
-    /// It cannot serve, and goes. Why, for people; a traceback begins it when it is the app.
-    Failed { text: String },
+    /// It cannot serve, and goes. Why, for people; a traceback begins it where there is one.
+    Failed {
+        text: String,
+        /// It is the app that does not start.
+        #[serde(default)]
+        app: bool,
+    },
 }
 
 /// Elder to heir.
@@ -155,7 +160,8 @@ pub fn tell_elder(text: &str) -> bool {
         return false;
     }
     let Ear::Open(socket) = &mut *elder() else { return false };
-    let Ok(line) = line(&FromHeir::Failed { text: text.trim_end().to_owned() }) else { return false };
+    let failed = FromHeir::Failed { text: text.trim_end().to_owned(), app: false };
+    let Ok(line) = line(&failed) else { return false };
     // Blocking from here on, for both handles: nothing comes after it.
     socket.set_nonblocking(false).is_ok()
         && socket.set_write_timeout(Some(TELL_TIMEOUT)).is_ok()
@@ -180,7 +186,7 @@ mod tests {
             FromHeir::Progress { text: "1 of 2".to_owned() },
             FromHeir::Serves,
             FromHeir::Mine { kept: vec!["unix:/run/shop.sock".to_owned()] },
-            FromHeir::Failed { text: "error: no".to_owned() },
+            FromHeir::Failed { text: "error: no".to_owned(), app: true },
         ] {
             let line = line(&said).unwrap();
             assert_eq!(serde_json::from_slice::<FromHeir>(&line).unwrap(), said);

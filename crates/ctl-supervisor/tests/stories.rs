@@ -190,10 +190,11 @@ fn a_reload_of_code_that_does_not_import_changes_nothing() {
     let mut instance = Instance::start(&[]);
     let before = instance.status().unwrap();
     instance.write("worker", "fail");
-    let Err(ClientError::Failed(text)) = client::reload(&instance.run_dir(), SOON, |_| {}) else {
+    let Err(ClientError::Failed { text, app: true }) = client::reload(&instance.run_dir(), SOON, |_| {})
+    else {
         panic!("it should have failed");
     };
-    assert!(text.contains("ImportError: no cello") && text.contains("the old one keeps serving"), "{text}");
+    assert!(text.contains("ImportError: no cello") && text.contains("the old code keeps serving"), "{text}");
     let after = instance.wait_for("the new one is gone", |status| status.workers.len() == 2);
     let pids = |status: &ctl_admin::words::Status| {
         status.workers.iter().map(|worker| worker.pid).collect::<Vec<_>>()

@@ -177,7 +177,10 @@ impl Driver {
     pub(super) fn show_failure(&mut self, text: &str) {
         match &mut self.elder {
             Some(elder) => {
-                elder.send(&FromHeir::Failed { text: text.trim_end().to_owned() }, "the old program");
+                elder.send(
+                    &FromHeir::Failed { text: text.trim_end().to_owned(), app: true },
+                    "the old program",
+                );
             }
             None => report::show(text),
         }

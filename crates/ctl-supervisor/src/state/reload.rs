@@ -5,6 +5,7 @@ use std::time::Instant;
 use ctl_admin::words::{Reply, ToGateway};
 
 use crate::event::{Action, ClientId, Failure, Level, Notify, Settings};
+use crate::report;
 
 use super::worker::Step;
 use super::{State, TERM_GRACE};
@@ -39,8 +40,8 @@ impl Reload {
 impl State {
     pub(super) fn reload_asked(&mut self, client: Option<ClientId>, now: Instant) {
         if self.stop.is_some() {
-            let text = "the instance is stopping".to_owned();
-            self.reply(client.as_slice(), &Reply::Failed { text });
+            let text = "error: there is no reload\ndetail: the instance is stopping".to_owned();
+            self.reply(client.as_slice(), &Reply::Failed { text, app: false });
             return;
         }
         if self.heir.is_some() {
@@ -48,7 +49,7 @@ impl State {
                 "error: there is no reload\ndetail: an upgrade is under way, which brings new code as well"
                     .to_owned();
             self.log(Level::Warn, "no reload: an upgrade is under way, which brings new code as well");
-            self.reply(client.as_slice(), &Reply::Failed { text });
+            self.reply(client.as_slice(), &Reply::Failed { text, app: false });
             return;
         }
         if self.settings.dev {
@@ -90,7 +91,7 @@ impl State {
                 // Also for who has asked by signal, and hears nothing else.
                 let why = text.trim_end().trim_start_matches("error: ");
                 self.log(Level::Error, format!("reload failed, the old code keeps serving: {why}"));
-                self.end_reload(Err(text));
+                self.end_reload(&failed(&text, OLD_SERVES, false));
             }
             Ok(settings) => {
                 self.settings = settings;
@@ -129,11 +130,7 @@ impl State {
         let Some(reload) = &mut self.reload else { return };
         reload.failures += 1;
         if reload.failures >= FAILURES_MAX {
-            let text = format!(
-                "some workers run the new code, the others could not be started yet and keep running the old one; \
-                 the attempts go on\n{failure}"
-            );
-            self.end_reload(Err(text));
+            self.end_reload(&failed(&report::failure(failure), SOME_SERVE, true));
         }
     }
 
@@ -151,7 +148,7 @@ impl State {
         }
         self.target = self.generation();
         self.log(Level::Error, format!("reload failed, the old code keeps serving: {failure}"));
-        self.end_reload(Err(format!("the new code does not start; the old one keeps serving\n{failure}")));
+        self.end_reload(&failed(&report::failure(failure), OLD_SERVES, true));
     }
 
     /// Ends a reload that is done, and begins the one that was asked for meanwhile.
@@ -190,7 +187,9 @@ impl State {
                 1 => "; one old worker finishes its requests".to_owned(),
                 count => format!("; {count} old workers finish their requests"),
             };
-            self.end_reload(Ok(format!("generation {} serves, after {after:.1} s{finishing}", self.target)));
+            let text = format!("generation {} serves, after {after:.1} s{finishing}", self.target);
+            self.log(Level::Info, format!("reload: {text}"));
+            self.end_reload(&Reply::Done { text });
         }
     }
 
@@ -212,16 +211,9 @@ impl State {
         }
     }
 
-    fn end_reload(&mut self, result: Result<String, String>) {
+    fn end_reload(&mut self, reply: &Reply) {
         let Some(reload) = self.reload.take() else { return };
-        let reply = match result {
-            Ok(text) => {
-                self.log(Level::Info, format!("reload: {text}"));
-                Reply::Done { text }
-            }
-            Err(text) => Reply::Failed { text },
-        };
-        self.reply(&reload.clients, &reply);
+        self.reply(&reload.clients, reply);
         self.out.push(Action::Notify(Notify::Ready));
     }
 
@@ -229,6 +221,17 @@ impl State {
     pub(super) fn fail_waiting(&mut self, why: &str) {
         let mut clients = self.queued_reload.take().unwrap_or_default();
         clients.extend(self.reload.take().map(|reload| reload.clients).unwrap_or_default());
-        self.reply(&clients, &Reply::Failed { text: why.to_owned() });
+        let text = format!("error: there is no reload\ndetail: {why}");
+        self.reply(&clients, &Reply::Failed { text, app: false });
     }
+}
+
+const OLD_SERVES: &str = "the old code keeps serving; try again when this is mended";
+
+const SOME_SERVE: &str = "some workers run the new code; the others could not be started yet and keep running the old one, and the \
+                          attempts go on";
+
+/// What went wrong as a terminal shows it, and what goes on serving.
+fn failed(shown: &str, note: &str, app: bool) -> Reply {
+    Reply::Failed { text: format!("{}\nnote: {note}", shown.trim_end()), app }
 }

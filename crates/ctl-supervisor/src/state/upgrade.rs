@@ -37,8 +37,8 @@ pub(super) struct Heir {
     deadline: Instant,
     /// It was told to take the names.
     told: bool,
-    /// Its last words, or ours about it.
-    failed: Option<String>,
+    /// Its last words, or ours about it; and whether it is the app that does not start.
+    failed: Option<(String, bool)>,
     leaving: Option<Leaving>,
 }
 
@@ -88,7 +88,7 @@ impl State {
             return;
         };
         let text = format!("error: there is no upgrade\ndetail: {refused}");
-        self.reply(client.as_slice(), &Reply::Failed { text });
+        self.reply(client.as_slice(), &Reply::Failed { text, app: false });
     }
 
     pub(super) fn heir_spawned(&mut self, pid: u32) {
@@ -106,7 +106,7 @@ impl State {
                 let _ = write!(text, "\n{name}: {part}");
             }
         }
-        self.end_upgrade(text);
+        self.end_upgrade(text, false);
     }
 
     pub(super) fn heir_said(&mut self, said: FromHeir, now: Instant) {
@@ -124,8 +124,8 @@ impl State {
                 self.out.push(Action::TellHeir(ToHeir::Yours));
             }
             FromHeir::Mine { kept } if heir.told => self.hand_over(kept, now),
-            FromHeir::Failed { text } => {
-                heir.failed = Some(text);
+            FromHeir::Failed { text, app } => {
+                heir.failed = Some((text, app));
                 // It exits by itself; should it not, it is helped.
                 heir.leaving = Some(Leaving { step: Step::Asked, deadline: now + EXIT_GRACE });
             }
@@ -168,31 +168,29 @@ impl State {
 
     pub(super) fn heir_exited(&mut self, exit: Exit) {
         let Some(heir) = &self.heir else { return };
-        let text = heir.failed.clone().unwrap_or_else(|| {
-            format!(
+        let (text, app) = heir.failed.clone().unwrap_or_else(|| {
+            let text = format!(
                 "error: the new program does not take over\ndetail: it ended before it served: {exit}\n\
                  hint: what it printed stands in the log of the instance"
-            )
+            );
+            (text, false)
         });
         if heir.told {
             // It may have come so far as to take the names.
             self.out.push(Action::Reclaim);
         }
-        self.end_upgrade(text);
+        self.end_upgrade(text, app);
     }
 
     /// The upgrade has failed, or the instance stops.
-    fn end_upgrade(&mut self, text: String) {
+    fn end_upgrade(&mut self, mut text: String, app: bool) {
         let Some(heir) = self.heir.take() else { return };
         if self.stop.is_none() {
-            let why = match text.strip_prefix("error: ") {
-                Some(why) => format!(": {why}"),
-                // A traceback.
-                None => format!("\n{text}"),
-            };
-            self.log(Level::Error, format!("upgrade failed, the old program keeps serving{why}"));
+            let why = cause_first(&text);
+            self.log(Level::Error, format!("upgrade failed, the old program keeps serving: {why}"));
+            text.push_str("\nnote: the old program keeps serving; try again when this is mended");
         }
-        self.reply(&heir.clients, &Reply::Failed { text });
+        self.reply(&heir.clients, &Reply::Failed { text, app });
     }
 
     pub(super) fn heir_deadline(&self) -> Option<Instant> {
@@ -211,7 +209,7 @@ impl State {
                     "error: the new program does not take over\ndetail: it did not serve after {after} s\n\
                      hint: workers.start_timeout sets how long the app's import may take"
                 );
-                heir.failed = Some(text);
+                heir.failed = Some((text, false));
                 self.send_off_heir(Step::Term, TERM_GRACE, now);
             }
             Some(Step::Asked) => self.send_off_heir(Step::Term, TERM_GRACE, now),
@@ -237,7 +235,8 @@ impl State {
     /// The instance stops, and with it the heir, which may have requests of its own by now.
     pub(super) fn stop_heir(&mut self, now: Instant) {
         let Some(heir) = &mut self.heir else { return };
-        heir.failed = Some("error: there is no upgrade\ndetail: the instance is stopping".to_owned());
+        heir.failed =
+            Some(("error: there is no upgrade\ndetail: the instance is stopping".to_owned(), false));
         let grace = self.settings.drain_delay + self.settings.drain_timeout + START_SLACK;
         self.send_off_heir(Step::Term, grace, now);
     }
@@ -297,4 +296,16 @@ impl State {
         self.elder = None;
         self.out.push(Action::Notify(Notify::Ready));
     }
+}
+
+/// What a terminal shows below its traceback stands above it in a log; the hint remains the last line.
+fn cause_first(shown: &str) -> String {
+    let (traceback, error) = match shown.strip_prefix("error: ") {
+        Some(error) => ("", error),
+        None => shown.split_once("\nerror: ").unwrap_or(("", shown)),
+    };
+    let (cause, hint) = error.split_once("\nhint: ").unwrap_or((error, ""));
+    let hint = if hint.is_empty() { String::new() } else { format!("hint: {hint}") };
+    let parts = [cause, traceback, &hint];
+    parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("\n")
 }

@@ -370,7 +370,7 @@ impl World {
         match self.dice.next() % 4 {
             0 => self.after(delay, Later::HeirEnds(self.heirs, Exit::Code(1))),
             1 => {
-                let said = FromHeir::Failed { text: "error: no".to_owned() };
+                let said = FromHeir::Failed { text: "error: no".to_owned(), app: false };
                 self.after(delay, Later::HeirSays(self.heirs, said));
             }
             2 => self.after(delay, Later::HeirSays(self.heirs, FromHeir::Serves)),

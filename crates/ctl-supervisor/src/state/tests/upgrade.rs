@@ -21,7 +21,7 @@ fn says(table: &mut Table, said: FromHeir) -> String {
 fn reply(table: &Table) -> String {
     let texts = table.actions.iter().filter_map(|action| match action {
         Action::Reply {
-            reply: Reply::Failed { text } | Reply::Done { text } | Reply::Progress { text },
+            reply: Reply::Failed { text, .. } | Reply::Done { text } | Reply::Progress { text },
             ..
         } => Some(text.as_str()),
         _ => None,
@@ -87,9 +87,17 @@ fn an_heir_that_ends_before_has_changed_nothing() {
     assert_eq!(crate::state::phase_name(&table.state), "serving");
     // The next one may.
     spawned(&mut table);
-    says(&mut table, FromHeir::Failed { text: "Traceback\nImportError: no".to_owned() });
+    says(
+        &mut table,
+        FromHeir::Failed {
+            text: "Traceback\nImportError: no\nerror: no import\nhint: mend it".to_owned(),
+            app: true,
+        },
+    );
     assert_eq!(table.exits(Who::Heir, Exit::Code(3)), "failed→7");
-    assert!(reply(&table).starts_with("Traceback\nImportError: no"), "{}", reply(&table));
+    assert!(reply(&table).starts_with("Traceback\nImportError: no\nerror: no import"), "{}", reply(&table));
+    let logged = table.logged(Level::Error);
+    assert!(logged.ends_with(": no import\nTraceback\nImportError: no\nhint: mend it"), "{logged}");
     // One that has been told to take the names may have done so.
     spawned(&mut table);
     says(&mut table, FromHeir::Serves);
@@ -98,7 +106,11 @@ fn an_heir_that_ends_before_has_changed_nothing() {
     assert_eq!(upgrade(&mut table, 8), "heir");
     let problem = Problem::new("/opt/q cannot be started").hint("install it");
     assert_eq!(table.does(Event::SpawnFailed { who: Who::Heir, problem }), "failed→8");
-    assert_eq!(reply(&table), "error: /opt/q cannot be started\nhint: install it");
+    assert_eq!(
+        reply(&table),
+        "error: /opt/q cannot be started\nhint: install it\n\
+         note: the old program keeps serving; try again when this is mended"
+    );
 }
 
 #[test]
