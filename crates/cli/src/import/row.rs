@@ -21,9 +21,17 @@ impl Given {
     pub(super) fn shown(&self) -> String {
         match &self.value {
             Json::Bool(_) => self.from.clone(),
+            _ if self.is_secret() => self.from.clone(),
             // What follows it was written in the file, however long; a note needs enough to find it.
             value => format!("{} = {}", self.from, shortened(&plain(value))),
         }
+    }
+
+    /// Its value does not belong into a file that goes into a repository, nor on a terminal.
+    fn is_secret(&self) -> bool {
+        // With a question mark: any name that stands in a gunicorn.conf.py.
+        let any = ["environment.", "?", "set-ph", "set-placeholder"];
+        self.name.contains("password") || any.iter().any(|prefix| self.name.starts_with(prefix))
     }
 }
 

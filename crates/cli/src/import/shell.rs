@@ -182,13 +182,13 @@ fn is_name(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
 }
 
-/// A variable that is set for the app.
+/// A variable that is set for the app; `from` ends with its value, which is often a secret and is not repeated.
 pub(super) fn environment(draft: &mut Draft, name: &str, value: &str, from: &str) {
     match name {
         "DJANGO_SETTINGS_MODULE" => draft.set("app.settings", value, from),
         "GUNICORN_CMD_ARGS" | "WEB_CONCURRENCY" | "UVICORN_WORKERS" => {}
         _ => draft.not_carried(
-            from,
+            from.strip_suffix(value).unwrap_or(from).trim_end_matches('='),
             "quintet passes its own environment on to the app: set the variable where quintet is started",
         ),
     }

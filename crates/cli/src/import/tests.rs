@@ -146,9 +146,31 @@ fn defaults_and_false_friends() {
                 proxy_set_header X-Real-IP $remote_addr; proxy_set_header Host $host; }\n\
                 location /static/ { root /srv; expires 30d; }\n location /media/ { root /srv; expires 1h; } }";
     let text = finished(ok(nginx::import("nginx.conf", text, Path::new("/nowhere"))));
-    carried(&text, "proxy_set_header = X-Tenant shop: quintet adds no fields");
+    carried(&text, "proxy_set_header X-Tenant: quintet adds no fields");
     carried(&text, "no X-Real-IP is added");
     carried(&text, "another location said 30d");
+}
+
+/// What is printed goes into repositories and terminals.
+#[test]
+fn secrets_are_not_repeated() {
+    let unit = r#"{"listeners": {"*:80": {"pass": "applications/shop"}},
+        "applications": {"shop": {"type": "python", "module": "shop.wsgi", "environment": {"SECRET_KEY": "hunter2"}}}}"#;
+    let service = "[Service]\nEnvironment=\"SECRET_KEY=hunter2\" TZ=UTC\nExecStart=/bin/gunicorn shop.wsgi\n";
+    let nginx =
+        "server { listen 80; location / { proxy_pass http://app; proxy_set_header Authorization hunter2; } }";
+    let context = Context { dir: fixtures().join("nginx"), ..Context::default() };
+    for (text, name) in [
+        (finished(ok(unit::import("unit.json", unit))), "SECRET_KEY"),
+        (finished(ok(procfile::import_systemd("shop.service", service, &context))), "SECRET_KEY"),
+        (finished(ok(nginx::import("nginx.conf", nginx, Path::new("/nowhere")))), "Authorization"),
+        (line("SECRET_KEY=hunter2 gunicorn shop -e DATABASE_URL=hunter2"), "DATABASE_URL"),
+        (line("uwsgi --set-placeholder secret=hunter2 -w shop"), "--set-placeholder"),
+        (line("uwsgi --env SECRET_KEY=hunter2 -w shop"), "SECRET_KEY"),
+        (line("uvicorn shop:app --ssl-keyfile-password hunter2"), "--ssl-keyfile-password"),
+    ] {
+        assert!(text.contains(name) && !text.contains("hunter2"), "{text}");
+    }
 }
 
 /// What our configuration has no room for is said, with our own words, and not written.

@@ -238,14 +238,17 @@ const TOLD_ANYWAY: [&str; 14] = [
 
 fn set_header(draft: &mut Draft, given: &Given) {
     let text = plain(&given.value);
-    let name = text.split(' ').next().unwrap_or_default().to_ascii_lowercase();
+    let field = text.split(' ').next().unwrap_or_default();
+    // Without the value, which may be a secret between nginx and the app.
+    let shown = format!("{} {field}", given.from);
+    let name = field.to_ascii_lowercase();
     if name == "x-real-ip" {
         let why = "no X-Real-IP is added: the app finds the client in REMOTE_ADDR";
-        draft.not_carried(given.shown(), why);
+        draft.not_carried(shown, why);
     } else if TOLD_ANYWAY.contains(&name.as_str()) {
-        draft.not_needed(given.shown(), FORWARDED);
+        draft.not_needed(shown, FORWARDED);
     } else {
-        draft.not_carried(given.shown(), "quintet adds no fields to a request: the app has to do without it");
+        draft.not_carried(shown, "quintet adds no fields to a request: the app has to do without it");
     }
 }
 
