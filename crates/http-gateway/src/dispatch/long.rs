@@ -82,7 +82,7 @@ impl Dispatcher {
                 stream = self.links.begin(limits.pool, limits.patience + limits.start_patience, Exchange::WebSocket, write) => stream,
                 () = body.closed() => return Some(Err(NoHead::Final(Failure::ClientGone))),
             };
-            let mut stream = match stream {
+            let stream = match stream {
                 Ok(stream) => stream,
                 Err(NoLink::Never) => return None,
                 Err(NoLink::Full) => return Some(Err(NoHead::Final(Failure::NoSlot(NoSlot::Full)))),

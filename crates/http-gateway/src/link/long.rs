@@ -176,12 +176,11 @@ impl Link {
             if full || table.is_closed() || self.is_retiring() || self.dismissed.load(Relaxed) != 0 {
                 return None;
             }
-            let shared = table.open(exchange)?;
+            let shared = table.open(exchange, admitted)?;
             self.count(&table);
             shared
         };
         let mut stream = LongStream::new(self, shared);
-        stream.admitted = Some(admitted);
         let mut request = Vec::with_capacity(1024);
         write(&mut request);
         set_stream(&mut request, stream.shared.number);

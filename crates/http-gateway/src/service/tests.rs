@@ -307,6 +307,24 @@ async fn handshakes_are_work_until_they_are_answered() {
 }
 
 #[tokio::test]
+async fn a_client_that_goes_leaves_its_handshake_at_work_until_the_app_has_noticed() {
+    let site = Site::new(Interface::Asgi);
+    let mut long = site.long(1, 99);
+    for number in 1..=2 {
+        let answer = site.websocket();
+        assert_eq!(long.hears(Kind::Request).await, number);
+        answer.abort();
+        assert_eq!(long.hears(Kind::Cancel).await, number);
+    }
+    assert_eq!(refused(site.websocket()).await.status, 503, "two are at work");
+    long.say(1, Kind::ResponseBody, Flags::ABORT, b"").await;
+    let answer = site.websocket();
+    let number = long.hears(Kind::Request).await;
+    long.head(number, 401, "text/plain", Flags::END, b"who?").await;
+    assert_eq!(refused(answer).await.status, 401);
+}
+
+#[tokio::test]
 async fn websockets_are_accepted_refused_or_answered_by_the_app() {
     let site = Site::new(Interface::Asgi);
     let mut long = site.long(1, 9);

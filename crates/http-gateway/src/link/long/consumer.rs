@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use py_link::long::{MessageType, encode_credit};
 use py_link::{Flags, HEADER_BYTES, Kind, encode_header, set_stream};
-use tokio::sync::OwnedSemaphorePermit;
 
 use super::{End, Item, Link, LinkGone, Shared};
 
@@ -16,8 +15,6 @@ pub(crate) struct LongStream {
     pub(super) begun: bool,
     /// The worker knows that the client is gone.
     told: bool,
-    /// It is work, and counts as such.
-    pub(super) admitted: Option<OwnedSemaphorePermit>,
 }
 
 impl std::fmt::Debug for LongStream {
@@ -28,12 +25,12 @@ impl std::fmt::Debug for LongStream {
 
 impl LongStream {
     pub(super) fn new(link: &Arc<Link>, shared: Arc<Shared>) -> Self {
-        Self { link: Arc::clone(link), shared, begun: false, told: false, admitted: None }
+        Self { link: Arc::clone(link), shared, begun: false, told: false }
     }
 
-    /// From here on it is there rather than at work: a WebSocket, an event stream.
-    pub(crate) fn settle(&mut self) {
-        self.admitted = None;
+    /// From here on it is there rather than at work. Its client takes the rest as slowly as it likes, and must not keep others from their turn by that.
+    pub(crate) fn settle(&self) {
+        self.link.table().settle(&self.shared);
     }
 
     /// The worker's number.

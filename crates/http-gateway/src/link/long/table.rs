@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use py_link::long::DETACHED_FIRST;
 use py_link::{Exchange, LinkError};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 use super::Shared;
@@ -33,6 +34,14 @@ enum Care {
 struct Entry {
     shared: Arc<Shared>,
     care: Care,
+    /// It is work, and counts as such. A client that goes does not change that: its app works on until it notices.
+    admitted: Option<OwnedSemaphorePermit>,
+}
+
+impl Entry {
+    fn new(shared: &Arc<Shared>, care: Care, admitted: Option<OwnedSemaphorePermit>) -> Self {
+        Self { shared: Arc::clone(shared), care, admitted }
+    }
 }
 
 /// See the head of this file.
@@ -70,7 +79,7 @@ impl Table {
     }
 
     /// A new stream under the next number that is free: 1 to 32767, in turn. `None`: all are in use.
-    pub(super) fn open(&mut self, exchange: Exchange) -> Option<Arc<Shared>> {
+    pub(super) fn open(&mut self, exchange: Exchange, admitted: OwnedSemaphorePermit) -> Option<Arc<Shared>> {
         let ours = DETACHED_FIRST - 1;
         let number = (0..ours)
             .map(|step| (u32::from(self.last) + u32::from(step)) % u32::from(ours) + 1)
@@ -78,7 +87,7 @@ impl Table {
             .find(|number| !self.streams.contains_key(number))?;
         self.last = number;
         let shared = Shared::new(number, State::new(exchange));
-        self.streams.insert(number, Entry { shared: Arc::clone(&shared), care: Care::Claimed });
+        self.streams.insert(number, Entry::new(&shared, Care::Claimed, Some(admitted)));
         Some(shared)
     }
 
@@ -89,7 +98,7 @@ impl Table {
         }
         self.unclaimed += 1;
         let shared = Shared::new(number, State::detached());
-        self.streams.insert(number, Entry { shared: Arc::clone(&shared), care: Care::Unclaimed(now) });
+        self.streams.insert(number, Entry::new(&shared, Care::Unclaimed(now), None));
         Ok(shared)
     }
 
@@ -108,8 +117,16 @@ impl Table {
             };
         }
         let shared = Shared::new(number, State::detached());
-        self.streams.insert(number, Entry { shared: Arc::clone(&shared), care: Care::Claimed });
+        self.streams.insert(number, Entry::new(&shared, Care::Claimed, None));
         Ok(shared)
+    }
+
+    /// From here on it is there rather than at work.
+    pub(super) fn settle(&mut self, shared: &Arc<Shared>) {
+        let entry = self.streams.get_mut(&shared.number).filter(|entry| Arc::ptr_eq(&entry.shared, shared));
+        if let Some(entry) = entry {
+            entry.admitted = None;
+        }
     }
 
     /// The worker was told that the client is gone.
@@ -152,6 +169,8 @@ impl Table {
                 }
                 Care::Cancelled(since) if now.duration_since(since) >= patience => {
                     entry.care = Care::Lingering;
+                    // Others have waited for it long enough.
+                    entry.admitted = None;
                     overdue.lingering += 1;
                 }
                 Care::Unclaimed(_) | Care::Cancelled(_) => overdue.more = true,

@@ -466,6 +466,21 @@ async fn what_is_read_behind_the_end_of_a_link_counts_for_nothing() {
 }
 
 #[test]
+fn an_app_that_never_notices_that_its_client_is_gone_is_not_at_work_for_ever() {
+    let (mut table, now, patience) = (Table::default(), Instant::now(), Duration::from_secs(9));
+    let admission = Arc::new(tokio::sync::Semaphore::new(1));
+    let admitted = Arc::clone(&admission).try_acquire_owned().expect("room");
+    let shared = table.open(Exchange::WebSocket, admitted).expect("room");
+    table.cancelled(shared.number, now);
+    for (age, permits, lingering) in [(8, 0, 0), (9, 1, 1), (10, 1, 0)] {
+        let overdue = table.overdue(now + Duration::from_secs(age), patience);
+        assert_eq!((admission.available_permits(), overdue.lingering), (permits, lingering), "{age}");
+    }
+    table.over(shared.number);
+    assert_eq!(table.len(), 0);
+}
+
+#[test]
 fn given_up_streams_do_not_count_as_unclaimed() {
     let mut table = Table::default();
     let now = Instant::now();
