@@ -49,7 +49,7 @@ def load(start: dict[str, Any]) -> tuple[Callable[..., Any], dict[str, Any]]:
         raise AppError(str(error), error.hint) from None
     report: dict[str, Any] = {"app": name, "interface": interface, "python": platform.python_version()}
     if interface == _interface.ASGI:
-        report["event_loop"] = _interface.loop_name(start.get("event_loop") or "auto")
+        report["event_loop"] = _event_loop(start.get("event_loop") or "auto")
         # Before a fork, so that all workers share it; not for WSGI, which needs no asyncio.
         importlib.import_module("quintet._asgi")
     if _django.is_used():
@@ -62,6 +62,16 @@ def load(start: dict[str, Any]) -> tuple[Callable[..., Any], dict[str, Any]]:
         app = _dev.attend(app, interface)
         report["watch"] = _dev.foreign_code(start["dir"])
     return app, report
+
+
+def _event_loop(wanted: str) -> str:
+    try:
+        return _interface.loop_name(wanted)
+    except ImportError as error:
+        raise AppError(
+            f"workers.event_loop is {wanted}, which cannot be imported: {error}",
+            f"install it for {sys.executable}, or leave the setting out: asyncio is always there",
+        ) from None
 
 
 def import_callable(name: str) -> Callable[..., Any]:

@@ -96,7 +96,8 @@ def test_an_interface_that_does_not_fit(start_worker: Serve) -> None:
 def test_an_event_loop_that_is_not_there(start_worker: Serve) -> None:
     source = "import sys; sys.modules['uvloop'] = None\n" + textwrap.dedent(SHAPES)
     word = failed(start_worker(source, app="app:function", event_loop="uvloop"))
-    assert "uvloop" in word["message"]
+    assert "workers.event_loop is uvloop" in word["message"]
+    assert "leave the setting out" in word["hint"]
 
 
 LIFESPAN = """
