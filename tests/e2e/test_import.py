@@ -75,4 +75,5 @@ def test_a_configuration_that_fails_shows_its_traceback(tmp_path: Path) -> None:
     assert said.returncode == 1
     assert "ZeroDivisionError" in said.stderr
     assert "gunicorn.conf.py cannot be run" in said.stderr
+    assert "<string>" not in said.stderr, "no frame of ours"
     assert not said.stdout

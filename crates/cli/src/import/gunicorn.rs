@@ -238,6 +238,9 @@ pub(super) fn import_file(file: &Path, name: &str, context: &Context) -> Result<
     Ok(draft)
 }
 
+/// What gunicorn reads where nothing is named.
+const USUAL: &str = "gunicorn.conf.py";
+
 /// What is weaker than the command line.
 fn before(given: &Options, context: &Context) -> Result<Options> {
     let environment = from_environment(context)?;
@@ -249,14 +252,21 @@ fn before(given: &Options, context: &Context) -> Result<Options> {
         }
         Some(file) => {
             let file = file.strip_prefix("file:").unwrap_or(file);
-            from_python(&context.dir.join(file), context)?
+            beside(file, context)?
         }
-        None => {
-            let usual = context.dir.join("gunicorn.conf.py");
-            if usual.is_file() { from_python(&usual, context)? } else { Options::default() }
-        }
+        None if context.dir.join(USUAL).is_file() => beside(USUAL, context)?,
+        None => Options::default(),
     };
     Ok(defaults(context).over(options).over(environment))
+}
+
+/// A file that the command line leads to, whose name each line then tells: nobody has named it to us.
+fn beside(file: &str, context: &Context) -> Result<Options> {
+    let mut options = from_python(&context.dir.join(file), context)?;
+    for option in &mut options.0 {
+        option.from = format!("{file}: {}", option.from);
+    }
+    Ok(options)
 }
 
 /// Variables that stand for an option nobody has given: weaker than the file.

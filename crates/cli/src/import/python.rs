@@ -14,15 +14,20 @@ use crate::failure::{Failure, Result};
 /// Runs the file as gunicorn does and prints its globals. What the file itself prints goes to standard error. Functions
 /// and classes are told by the text "a function"; what JSON cannot hold by its repr.
 const PROGRAM: &str = r#"
-import json, os, sys, types
+import json, os, sys, traceback, types
 path = sys.argv[1]
 out = os.fdopen(os.dup(1), "w")
 os.dup2(2, 1)
 os.chdir(os.path.dirname(os.path.abspath(path)))
 sys.path.insert(0, os.getcwd())
 names = {"__builtins__": __builtins__, "__name__": "__config__", "__file__": os.path.abspath(path), "__doc__": None}
-with open(os.path.basename(path), "rb") as file:
-    exec(compile(file.read(), path, "exec"), names, names)
+try:
+    with open(os.path.basename(path), "rb") as file:
+        exec(compile(file.read(), path, "exec"), names, names)
+except Exception as error:
+    # Without the frame of this program, which is nobody's but ours.
+    traceback.print_exception(type(error), error, error.__traceback__.tb_next)
+    sys.exit(1)
 told = []
 for name, value in names.items():
     if name.startswith("_") or value is None or isinstance(value, types.ModuleType):

@@ -136,7 +136,7 @@ fn defaults_and_false_friends() {
         ("GUNICORN_CMD_ARGS", "--config ../gunicorn.conf.py"),
     ];
     let text = line_with("gunicorn shop.wsgi", &environment);
-    carried(&text, "count = 5  # workers");
+    carried(&text, "count = 5  # ../gunicorn.conf.py: workers");
     let text = line_with("uvicorn shop.asgi:application", &environment);
     carried(&text, "count = 2  # WEB_CONCURRENCY");
     carried(&text, "trusted = [\"10.0.0.1\"]  # FORWARDED_ALLOW_IPS");
