@@ -95,7 +95,7 @@ pub(crate) fn upgrade(matches: &ArgMatches) -> Result<Exit> {
 
 /// The instance has said it all: what is wrong, and what goes on serving.
 fn shown(text: &str, app: bool) -> Failure {
-    anstream::eprintln!("{}", text.trim_end());
+    anstream::eprintln!("{}", Style::COLOUR.paint(text.trim_end()));
     Failure::Shown(if app { Exit::App } else { Exit::Usage })
 }
 

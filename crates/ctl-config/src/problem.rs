@@ -145,6 +145,22 @@ impl Style {
     /// ANSI colours.
     pub const COLOUR: Self =
         Self { strong: "\x1b[1;31m", quiet: "\x1b[2m", hint: "\x1b[1;36m", reset: "\x1b[0m" };
+
+    /// A plain text in these colours, for what another process has written: the words at the beginning of a line.
+    pub fn paint(self, text: &str) -> String {
+        let words =
+            [("error", self.strong), ("detail", self.quiet), ("hint", self.hint), ("note", self.hint)];
+        let paint = |line: &str| {
+            let word = words
+                .iter()
+                .find(|(word, _)| line.strip_prefix(word).is_some_and(|rest| rest.starts_with(": ")));
+            match word {
+                Some((word, colour)) => format!("{colour}{word}{}{}", self.reset, &line[word.len()..]),
+                None => line.to_owned(),
+            }
+        };
+        text.split_inclusive('\n').map(paint).collect()
+    }
 }
 
 /// Everything that is wrong, never empty.

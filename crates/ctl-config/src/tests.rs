@@ -346,3 +346,13 @@ fn json_and_back() {
     let json = serde_json::to_value(&config).unwrap();
     assert_eq!(serde_json::from_value::<Config>(json).unwrap(), config);
 }
+
+#[test]
+fn a_plain_text_is_painted_at_its_words() {
+    let style = Style { strong: "<", quiet: "(", hint: "[", reset: "|" };
+    let text = "Traceback:\n  error: in it\nerror: no\ndetail: not there\nhints: x\nhint: go\nnote: on\n";
+    let painted =
+        "Traceback:\n  error: in it\n<error|: no\n(detail|: not there\nhints: x\n[hint|: go\n[note|: on\n";
+    assert_eq!(style.paint(text), painted);
+    assert_eq!(Style::default().paint(text), text);
+}

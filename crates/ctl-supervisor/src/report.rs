@@ -4,7 +4,10 @@ use std::fmt::Write as _;
 use std::io::Write as _;
 use std::time::Duration;
 
+use anstream::{AutoStream, ColorChoice};
 use ctl_admin::words::{AppReport, Interface};
+
+use ctl_config::Style;
 
 use crate::event::Failure;
 
@@ -51,6 +54,12 @@ pub(crate) fn failure(failure: &Failure) -> String {
         let _ = writeln!(text, "hint: {}", failure.hint);
     }
     text
+}
+
+/// As [`show`], in colours where somebody looks at it.
+pub(crate) fn show_failure(text: &str) {
+    let plain = AutoStream::choice(&std::io::stderr()) == ColorChoice::Never;
+    show(&if plain { text.to_owned() } else { Style::COLOUR.paint(text) });
 }
 
 /// To standard error, in one piece. When nobody can read it there is nobody to tell.

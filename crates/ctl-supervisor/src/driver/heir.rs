@@ -182,7 +182,7 @@ impl Driver {
                     "the old program",
                 );
             }
-            None => report::show(text),
+            None => report::show_failure(text),
         }
     }
 
