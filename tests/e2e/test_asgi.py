@@ -232,7 +232,7 @@ def test_early_hints(asgi: Start) -> None:
     # Those of HTTP/1.0 get none.
     raw = site.raw().request("GET /hints HTTP/1.0")
     assert raw.answer().text == "hinted"
-    # On the long link, too.
+    # Who asks for events gets them just so.
     raw = site.raw().request("GET /hints", "Accept: text/event-stream")
     assert raw.head()[0] == "HTTP/1.1 103 Early Hints"
     assert raw.answer().text == "hinted"
