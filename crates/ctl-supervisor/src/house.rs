@@ -21,7 +21,7 @@ use ctl_config::pool::DEFAULT_POOL;
 use crate::driver::Program;
 use crate::event::{Place, Pool, RecycleLimits, Settings};
 use crate::inherit;
-use crate::listen::{self, Bound, Inherited, Reach, SocketFile};
+use crate::listen::{self, Bound, HEIRS_ENDING, Inherited, Reach, SocketFile};
 use crate::plan::{Problem, RunPlan};
 use crate::report;
 use crate::runtime_dir::RuntimeDir;
@@ -323,7 +323,7 @@ fn own_name(name: &str, ordinal: u32) -> String {
     const NAMES: u32 = 10;
     match ordinal {
         0 => name.to_owned(),
-        _ => name.replace(".sock", &format!("{}.sk", ordinal % NAMES)),
+        _ => name.replace(".sock", &format!("{}.{HEIRS_ENDING}", ordinal % NAMES)),
     }
 }
 

@@ -19,7 +19,7 @@ use crate::plan::Problem;
 use crate::systemd;
 
 pub(crate) use inherited::Inherited;
-pub(crate) use unix::{Reach, SocketFile, bind_unix};
+pub(crate) use unix::{HEIRS_ENDING, Reach, SocketFile, bind_unix, remove_dead};
 
 /// A listening socket.
 #[derive(Debug)]

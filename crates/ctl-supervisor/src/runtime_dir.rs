@@ -10,6 +10,7 @@ use std::sync::Arc;
 use ctl_admin::place::LOCK_FILE;
 use rustix::fs::FlockOperation;
 
+use crate::listen;
 use crate::plan::Problem;
 
 /// In the lock file after the process id: the directory was not there before, and goes with the instance.
@@ -72,13 +73,15 @@ impl RuntimeDir {
 
 impl Drop for RuntimeDir {
     fn drop(&mut self) {
-        if !self.owned {
-            return;
+        if self.owned {
+            // Of heirs that were killed before they had taken over.
+            listen::remove_dead(&self.path);
+            // While the lock is held: nobody else has it open as theirs (see `lock`).
+            let _ = fs::remove_file(self.path.join(LOCK_FILE));
         }
-        // While the lock is held: nobody else has it open as theirs (see `lock`).
-        let _ = fs::remove_file(self.path.join(LOCK_FILE));
         if self.made {
-            // Fails if something else is in it, as it should.
+            // Fails if something else is in it, as it should: so the last of those who share it takes it away, which may be an
+            // elder that has outlived its heir.
             let _ = fs::remove_dir(&self.path);
         }
     }
@@ -226,6 +229,29 @@ mod tests {
         drop(first);
         assert!(!path.exists(), "an empty directory of our own is removed");
         drop(RuntimeDir::open(&path, false).unwrap());
+    }
+
+    #[test]
+    fn the_last_one_takes_the_directory_away_with_what_the_dead_have_left() {
+        let base = tempfile::tempdir().unwrap();
+        let path = base.path().join("shop");
+        let mut elder = RuntimeDir::open(&path, false).unwrap();
+        let mut heir =
+            RuntimeDir::inherited(&path, elder.was_made(), elder.lock().try_clone().unwrap()).unwrap();
+        heir.own().unwrap();
+        elder.release();
+        // Sockets of somebody who was killed, and of the elder, which still finishes its requests.
+        drop(std::os::unix::net::UnixListener::bind(heir.join("link2.sk")).unwrap());
+        let used = std::os::unix::net::UnixListener::bind(heir.join("link1.sk")).unwrap();
+        fs::write(heir.join("notes.sk"), "no socket").unwrap();
+        drop(heir);
+        assert!(path.join("link1.sk").exists() && path.join("notes.sk").exists());
+        assert!(!path.join("link2.sk").exists() && !path.join(LOCK_FILE).exists());
+        drop(used);
+        fs::remove_file(path.join("link1.sk")).unwrap();
+        fs::remove_file(path.join("notes.sk")).unwrap();
+        drop(elder);
+        assert!(!path.exists());
     }
 
     #[test]

@@ -12,6 +12,9 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
 use crate::plan::Problem;
 
+/// Of the names of an heir's own sockets.
+pub(crate) const HEIRS_ENDING: &str = "sk";
+
 /// Who may connect, as far as the socket itself decides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Reach {
@@ -104,6 +107,16 @@ pub(crate) fn bind_unix(path: &Path, backlog: u32, reach: Reach) -> Result<(Owne
         };
         problem().detail(error.to_string()).hint(hint)
     })
+}
+
+/// Removes the private sockets of heirs (`link3.sk`, see `own_name`) that nobody listens at any more.
+pub(crate) fn remove_dead(dir: &Path) {
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        if entry.path().extension().is_some_and(|ending| ending == HEIRS_ENDING) {
+            // One in use stays, and what is no socket.
+            let _ = remove_left_behind(&entry.path(), || Problem::new("it is in use"));
+        }
+    }
 }
 
 /// A socket that nobody listens at was left behind by a process that was killed.
