@@ -88,7 +88,9 @@ def import_callable(name: str) -> Callable[..., Any]:
                 _nearest(attribute, names) or _usual(module_name, names),
             ) from None
     if not callable(found):
-        raise AppError(f"{name} is no WSGI or ASGI app: a {type(found).__name__} cannot be called")
+        raise AppError(
+            f"{name} is no WSGI or ASGI app: it is of type {type(found).__name__}, which cannot be called"
+        )
     return found
 
 

@@ -327,8 +327,14 @@ fn again_in(delay: Duration) -> String {
 }
 
 pub(super) fn not_ready(who: Who, start_timeout: Duration) -> Failure {
+    let seconds = start_timeout.as_secs_f64();
+    let message = match who {
+        // Nobody who starts an app for the first time knows what a template is.
+        Who::Template(_) => format!("the app was not imported after {seconds} s"),
+        _ => format!("{who} was not ready after {seconds} s"),
+    };
     Failure::new(
-        format!("{who} was not ready after {} s", start_timeout.as_secs_f64()),
+        message,
         "something in the app's import takes long (a connection that does not answer?); \
          workers.start_timeout sets how long that may be",
     )
@@ -340,5 +346,9 @@ pub(super) fn died_at_start(who: Who, exit: Exit) -> Failure {
         Exit::Signal(SIGKILL) => "most likely memory ran out: see `dmesg`, or the container's memory limit",
         Exit::Signal(_) => "a native extension may have crashed; try to import the app in a plain Python",
     };
-    Failure::new(format!("{who} ended while it started: {exit}"), hint)
+    let message = match who {
+        Who::Template(_) => format!("Python ended while it imported the app: {exit}"),
+        _ => format!("{who} ended while it started: {exit}"),
+    };
+    Failure::new(message, hint)
 }
