@@ -9,7 +9,7 @@ use crate::cross;
 use crate::define::{Setting, all, find};
 use crate::file::{self, anywhere};
 use crate::pool;
-use crate::problem::{Place, Problem, Problems};
+use crate::problem::{Place, Problem, Problems, nearest};
 use crate::raw::{Fault, Input, Raw};
 use crate::settings::{Config, SECTIONS};
 use crate::value::json_text;
@@ -171,9 +171,10 @@ fn unknown_variable(name: &str) -> Option<Problem> {
         let place = Place::Named(format!("environment variable {name}"));
         return Some(pool::only_in_the_file().at(Some(place)));
     }
-    let (section, key) = SECTIONS
+    let known = SECTIONS
         .iter()
-        .find_map(|section| Some((section.name, rest.strip_prefix(section.name)?.strip_prefix('_')?)))?;
+        .find_map(|section| Some((section.name, rest.strip_prefix(section.name)?.strip_prefix('_')?)));
+    let Some((section, key)) = known else { return unknown_section(name, &rest) };
     let kubernetes = key == "port" || key.starts_with("port_") || key.starts_with("service_");
     if kubernetes || find(&format!("{section}.{key}")).is_some() {
         return None;
@@ -181,6 +182,17 @@ fn unknown_variable(name: &str) -> Option<Problem> {
     let mut problem = file::unknown_key(section, key);
     problem.hint = anywhere(&format!("{section}.{key}"))
         .map(|near| format!("did you mean {}?", near.environment_name()));
+    Some(problem.at(Some(Place::Named(format!("environment variable {name}")))))
+}
+
+/// `QUINTET_WORKER_COUNT`: only where the rest is a setting of the section that was probably meant. Whatever else begins with
+/// our name may be somebody else's.
+fn unknown_section(name: &str, rest: &str) -> Option<Problem> {
+    let (typo, key) = rest.split_once('_')?;
+    let section = nearest(typo, SECTIONS.iter().map(|section| section.name))?;
+    let meant = find(&format!("{section}.{key}"))?;
+    let problem = Problem::new(format!("there is no section \"{typo}\""))
+        .hint(format!("did you mean {}?", meant.environment_name()));
     Some(problem.at(Some(Place::Named(format!("environment variable {name}")))))
 }
 

@@ -229,6 +229,8 @@ fn variables_that_are_nearly_settings() {
         ("QUINTET_SERVER_PORT_8000_TCP", "tcp://10.0.0.1:8000"),
         ("QUINTET_CONFIG", "/etc/quintet.toml"),
         ("QUINTET_WORKER", "{}"),
+        ("QUINTET_WORKER_COUNT", "2"),
+        ("QUINTET_WORKER_THING", "2"),
     ];
     let loaded = load(&sources("", &environment, &[])).unwrap();
     let warnings: Vec<_> =
@@ -236,7 +238,9 @@ fn variables_that_are_nearly_settings() {
     assert_eq!(
         warnings.join(""),
         "warning: there is no setting \"queuee\" in [timeouts]\n  --> environment variable QUINTET_TIMEOUTS_QUEUEE\n\
-         hint: did you mean QUINTET_TIMEOUTS_QUEUE?\n"
+         hint: did you mean QUINTET_TIMEOUTS_QUEUE?\n\
+         warning: there is no section \"worker\"\n  --> environment variable QUINTET_WORKER_COUNT\n\
+         hint: did you mean QUINTET_WORKERS_COUNT?\n"
     );
 }
 
