@@ -221,7 +221,7 @@ impl State {
             Event::Asked { client, command } => self.asked(Some(client), &command, now),
             Event::StopSignal => self.asked(None, &Command::Stop, now),
             Event::ReloadSignal => self.asked(None, &Command::Reload, now),
-            Event::CodeChanged(what) => self.code_changed(&what, now),
+            Event::CodeChanged(what) => self.restart(&format!("{what} has changed"), now),
             Event::ConfigRead(read) => {
                 if !self.dev_config_read(&read) {
                     self.config_read(read, now);

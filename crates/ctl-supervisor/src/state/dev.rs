@@ -33,11 +33,12 @@ impl Dev {
 }
 
 impl State {
-    pub(super) fn code_changed(&mut self, what: &str, now: Instant) {
+    /// `why`: "shop/views.py has changed".
+    pub(super) fn restart(&mut self, why: &str, now: Instant) {
         if self.stop.is_some() || !self.settings.dev {
             return;
         }
-        self.log(Level::Info, format!("{what} has changed: restarting"));
+        self.log(Level::Info, format!("{why}: restarting"));
         self.dev = Dev { broken: None, reading: true, changed: Some(now) };
         self.fail_waiting("the code has changed meanwhile");
         if self.gateway.runs() {

@@ -55,7 +55,7 @@ impl State {
         if self.settings.dev {
             let text = "restarting with the code as it is now".to_owned();
             self.reply(client.as_slice(), &Reply::Done { text });
-            self.code_changed("something", now);
+            self.restart("a reload was asked for", now);
             return;
         }
         if self.reload.is_some() || self.active.is_none() {

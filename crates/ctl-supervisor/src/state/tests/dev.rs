@@ -77,6 +77,7 @@ fn a_reload_that_is_asked_for_in_development_is_a_change() {
     let mut table = developing();
     table.up(1);
     let asked = table.does(Event::Asked { client: 7, command: Command::Reload });
+    assert!(table.logged(Level::Info).ends_with("a reload was asked for: restarting"));
     assert_eq!(asked, "done→7 hold retire[1] read-config");
     // Changes are of no interest to an instance that serves visitors, or that stops.
     assert_eq!(Table::serving(1).does(Event::CodeChanged("views.py".to_owned())), "");
