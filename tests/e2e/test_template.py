@@ -230,9 +230,9 @@ def test_an_import_that_takes_too_long_is_given_up(start: Start, tmp_path: Path)
         wait=False,
         env={"QUINTET_WORKERS_START_TIMEOUT": "1s"},
     )
-    site.allow_log("was not ready")
+    site.allow_log("was not imported")
     assert site.wait_exit() == 3
-    assert "was not ready after 1 s" in site.log
+    assert "was not imported after 1 s" in site.log
     site.process.returncode = 0
 
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 from collections.abc import Iterator
@@ -87,4 +88,6 @@ async def asgi(scope: dict[str, Any], receive: Any, send: Any) -> None:
         if (phase, number) in {("after-head", 1), ("mid-body", PIECES // 2)}:
             die(query)
         await send({"type": "http.response.body", "body": PIECE, "more_body": number < PIECES - 1})
+    # What `send` has taken may still be on its way out of the process.
+    await asyncio.sleep(0.3)
     die(query)
