@@ -96,7 +96,7 @@ def main() -> None:
     Prints nothing when that is the Python that runs this.
     """
     if newest().version != sys.version_info[:2]:
-        print(venv(newest(), "Django", "psycopg[binary]"))
+        print(venv(newest(), "Django", "psycopg[binary]", "channels"))
 
 
 if __name__ == "__main__":
