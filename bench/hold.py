@@ -50,7 +50,7 @@ def _open(host: str, port: int, request: bytes, source: str) -> socket.socket:
     head, _, body = answer.partition(b"\r\n\r\n")
     if head.startswith(b"HTTP/1.1 101"):
         return connection
-    if not head.startswith(b"HTTP/1.1 200"):
+    if b"Upgrade:" in request or not head.startswith(b"HTTP/1.1 200"):
         raise SystemExit(f"answered {head[:60]!r}")
     lengths = [
         int(line.split(b":")[1])

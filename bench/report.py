@@ -196,6 +196,8 @@ def _three(result: dict[str, Any], figure: str, unit: str) -> tuple[str, str, st
         return f"{_number(bar.value)} {unit}"
 
     ours, *rivals = charts.bars(result, figure)
+    # A growth of memory below zero says that it could not be measured, not that there was none.
+    rivals = [bar for bar in rivals if bar.value >= 0]
     usual = next((bar for bar in rivals if bar.name in {"nginx", "nginx+gunicorn"}), None)
     best = rivals[0]
     last = f"{best.name} {shown(best)}" if best is not usual else ""
