@@ -40,7 +40,7 @@ def run(context: Context) -> Outcome:
         "nginx+uwsgi": _uwsgi_cheaper,
     }
     orders: dict[str, Callable[[Stack], None]] = {
-        "quintet": _replace,
+        "quintet": _ttin,
         "nginx+gunicorn": _ttin,
         "nginx+gunicorn --preload": _ttin,
         "nginx+uwsgi": _fifo,
@@ -64,10 +64,9 @@ def run(context: Context) -> Outcome:
             )
     outcome = Outcome(
         samples,
-        method=f"{_WORKERS} workers and {_RATE:.0f} requests/s; then one more worker (gunicorn TTIN, uWSGI cheaper-algo manual), "
-        "until a request has been answered by the new process. quintet has no such order: one of its workers is "
-        "killed, which it answers with a pause that spares the machine in a row of deaths: the time is counted from the "
-        "birth of the process, and from the order beside it. Granian cannot add workers while it runs.",
+        method=f"{_WORKERS} workers and {_RATE:.0f} requests/s; then one more worker (quintet and gunicorn: SIGTTIN; uWSGI: cheaper-algo "
+        f"manual and its fifo), {_SPAWNS} times, until a request has been answered by the new process: since its birth, and since the "
+        "order beside it. Granian cannot add workers while it runs.",
     )
     if not context.rivals_only:
         outcome.goals = [
@@ -125,22 +124,6 @@ def _one_more(stack: Stack, order: Callable[[Stack], None]) -> tuple[float, floa
             age = time.clock_gettime(time.CLOCK_BOOTTIME) - processes.born(int(body))
             return age * 1000, (time.monotonic() - begin) * 1000
     raise BenchError(f"{stack.name} did not add a worker", f"within {_SECONDS_MAX:.0f} s", stack.log_tails())
-
-
-def _replace(stack: Stack) -> None:
-    """Kills the oldest worker: processes whose command is our Python worker, but not the template that forks them."""
-    workers = [pid for pid in stack.pids() if _answers(pid)]
-    os.kill(workers[0], signal.SIGKILL)
-
-
-def _answers(pid: int) -> bool:
-    """The template runs the same command and is the only one of them without a stream to the gateway."""
-    try:
-        command = Path(f"/proc/{pid}/cmdline").read_bytes()
-        links = [str(entry.readlink()) for entry in Path(f"/proc/{pid}/fd").iterdir()]
-    except OSError:
-        return False
-    return b"quintet.worker" in command and sum(link.startswith("socket:") for link in links) > 1
 
 
 def _ttin(stack: Stack) -> None:

@@ -52,8 +52,8 @@ def test_status_tells_the_state(plain: Start) -> None:
 def test_commands_without_an_instance(plain: Start) -> None:
     site = plain(workers=1)
     site.stop()
-    for command in ("status", "reload", "stop"):
-        done = site.quintet(command)
+    for command in ("status", "reload", "stop", "scale +1"):
+        done = site.quintet(*command.split())
         assert done.returncode == 5, command
         assert "error:" in done.stderr, command
 

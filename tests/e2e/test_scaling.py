@@ -148,3 +148,49 @@ def test_cpu_that_is_short_is_not_answered_with_workers(start: Start, tmp_path: 
         # A spike may have brought a few before the CPU was full; not as many as are allowed.
         assert serving(site) <= 2 + 2 * (os.cpu_count() or 1)
     assert load.failures == []
+
+
+@pytest.mark.short
+def test_workers_come_and_go_by_order_until_the_next_reload(plain: Start) -> None:
+    site = plain(workers=2, threads=1)
+    began = set(site.workers())
+    with Load(site, "/hello", clients=2) as load:
+        load.wait_for(10)
+        # As an operator of gunicorn does; two signals are two workers.
+        site.terminate(signal.SIGTTIN)
+        wait_until(lambda: serving(site) == 3, 10, "one more")
+        site.terminate(signal.SIGTTIN)
+        wait_until(lambda: serving(site) == 4, 10, "two more")
+        assert set(site.workers()) > began
+        assert any("4 workers as ordered, 2 as configured" in note for note in site.status()["notes"])
+        done = site.quintet("scale", "-1")
+        assert done.returncode == 0, done.stderr
+        assert done.stdout == "pool default: 3 workers instead of 4, as ordered, until the next reload\n"
+        wait_until(lambda: len(site.status()["workers"]) == 3, 10, "one fewer")
+        site.terminate(signal.SIGTTOU)
+        wait_until(lambda: len(site.status()["workers"]) == 2, 10, "two fewer")
+        assert site.quintet("scale", "5").returncode == 0
+        wait_until(lambda: serving(site) == 5, 10, "five")
+        assert site.reload().returncode == 0
+        wait_until(lambda: len(site.status()["workers"]) == 2, 10, "as configured")
+        assert site.status()["notes"] == []
+        load.wait_for(10)
+    assert load.failures == []
+    assert set(load.statuses) == {200}
+
+
+@pytest.mark.short
+def test_an_order_does_not_pass_what_is_configured(start: Start, tmp_path: Path) -> None:
+    project = write_project(tmp_path, "[workers]\ncount = 1\nmax = 2\n")
+    site = start(project, workers=1, flags=PLAIN)
+    assert site.quintet("scale", "+1").returncode == 0
+    assert (pool(site)["wanted"], pool(site)["min"], pool(site)["max"]) == (2, 2, 2)
+    site.allow_log("the number of workers stays as it is")
+    done = site.quintet("scale", "+1")
+    assert done.returncode == 1
+    assert "pool default has 2 workers at most" in done.stderr
+    assert "raise workers.max" in done.stderr
+    assert site.quintet("scale", "0").returncode == 1
+    assert site.quintet("scale", "two").returncode == 2
+    assert site.quintet("scale", "2", "--pool", "reports").returncode == 1
+    assert pool(site)["wanted"] == 2

@@ -84,7 +84,7 @@ fn run() -> Command {
   quintet run --tls-certificate cert.pem --tls-key key.pem --bind :443
   quintet run --set timeouts.app=2m                any other setting
 
-Signals: TERM and INT stop in order, HUP reloads. See `quintet help signals`.",
+Signals: TERM and INT stop in order, HUP reloads, TTIN and TTOU add and take away a worker. See `quintet help signals`.",
     )
 }
 
@@ -196,7 +196,7 @@ Exit code 0: printed, whether or not all could be carried; 1: gunicorn.conf.py f
         )
 }
 
-fn instance_commands() -> [Command; 4] {
+fn instance_commands() -> [Command; 5] {
     let found = "The instance is found by its project directory, as it was given to `quintet run`, or by --runtime-dir.";
     [
         instance(Command::new("status").about("Show a running instance: addresses, workers, requests"))
@@ -207,11 +207,40 @@ fn instance_commands() -> [Command; 4] {
                 "New workers import the code as it is now; when they are ready, the old ones finish and go. If the new \
                  code cannot be imported, the old keeps serving and the traceback is shown (exit code 3).\n\n{found}"
             )),
+        scale(found),
         instance(Command::new("stop").about("Stop a running instance in order")).after_help(format!(
             "Readiness goes off, requests in flight are finished, within server.drain_timeout.\n\n{found}"
         )),
         upgrade(found),
     ]
+}
+
+fn scale(found: &str) -> Command {
+    let workers = Arg::new("workers")
+        .value_name("WORKERS")
+        .required(true)
+        .allow_negative_numbers(true)
+        .value_parser(crate::instance::parse_change)
+        .help("How many: +1 or -1 from what there are now, or a number");
+    let pool = Arg::new("pool").long("pool").value_name("NAME").help("The pool [default: the default pool]");
+    let command = Command::new("scale")
+        .about("Add workers to a running instance, or take some away, until the next reload")
+        .long_about(
+            "Add workers to a running instance, or take some away, until the next reload.\n\n\
+             A pool with a fixed number has another number then. In one that scales (workers.max above workers.count) the order \
+             is the new lower bound: load may bring more workers, up to the upper one. A reload, an upgrade and a new start \
+             go back to what is configured. Workers that go finish their requests first.\n\n\
+             workers.max, workers.memory_total_max and workers.db_connections_max are not passed: the order is refused, \
+             with the reason (exit code 1).",
+        );
+    instance(command.arg(workers)).arg(pool).after_help(format!(
+        "Examples:
+  quintet scale +1                   one more; SIGTTIN does the same
+  quintet scale -1                   one fewer; SIGTTOU does the same
+  quintet scale 4 --pool reports     four workers for this pool
+
+{found}"
+    ))
 }
 
 fn upgrade(found: &str) -> Command {

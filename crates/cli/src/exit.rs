@@ -25,7 +25,7 @@ pub(crate) const TABLE: [(Exit, &str, &str); 6] = [
     (
         Exit::Failure,
         "failure",
-        "Something failed; the message says what. `quintet check`: a finding is a failure.",
+        "Something failed; the message says what. `quintet check`: a finding is a failure. `quintet scale`: the number of workers stays as it is.",
     ),
     (
         Exit::Usage,
@@ -41,7 +41,7 @@ pub(crate) const TABLE: [(Exit, &str, &str); 6] = [
     (
         Exit::NotRunning,
         "not running",
-        "`status`, `reload`, `stop`, `upgrade`: no instance of this project is running.",
+        "`status`, `reload`, `scale`, `stop`, `upgrade`: no instance of this project is running.",
     ),
 ];
 

@@ -1,4 +1,4 @@
-//! `quintet reload`, `quintet stop` and `quintet upgrade`, and how every command finds a running instance.
+//! `quintet reload`, `quintet scale`, `quintet stop` and `quintet upgrade`, and how every command finds a running instance.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::ArgMatches;
 use ctl_admin::client::{self, ClientError};
+use ctl_admin::words::Change;
 use ctl_config::{Config, Style};
 
 use crate::exit::Exit;
@@ -62,7 +63,33 @@ pub(crate) fn reload(matches: &ArgMatches) -> Result<Exit> {
             let failure = Failure::new(Exit::Failure, "there is no reload: the instance is stopping");
             Err(failure.hint("`quintet run` starts it with the new code"))
         }
-        Err(ClientError::Failed { text, app }) => Err(shown(&text, app)),
+        Err(ClientError::Failed { text, app }) => {
+            Err(shown(&text, if app { Exit::App } else { Exit::Usage }))
+        }
+        Err(error) => Err(not_reached(error, &instance)),
+    }
+}
+
+/// `+1`, `-1` or `4`.
+pub(crate) fn parse_change(text: &str) -> std::result::Result<Change, String> {
+    let change = match text.as_bytes().first() {
+        Some(b'+' | b'-') => text.parse().map(Change::By),
+        _ => text.parse().map(Change::To),
+    };
+    change.map_err(|_| "it is neither a number of workers nor a change of it, such as +1 or -1".to_owned())
+}
+
+/// The command.
+pub(crate) fn scale(matches: &ArgMatches) -> Result<Exit> {
+    let instance = find(matches)?;
+    let pool = matches.get_one::<String>("pool").cloned();
+    let Some(change) = matches.get_one::<Change>("workers").copied() else {
+        // clap lets no command line pass without it.
+        return Err(Failure::new(Exit::Usage, "how many workers?"));
+    };
+    match client::scale(&instance.runtime_dir, pool, change) {
+        Ok(text) => done(&text),
+        Err(ClientError::Failed { text, .. }) => Err(shown(&text, Exit::Failure)),
         Err(error) => Err(not_reached(error, &instance)),
     }
 }
@@ -88,15 +115,17 @@ pub(crate) fn upgrade(matches: &ArgMatches) -> Result<Exit> {
     let patience = (config.workers.start_timeout + MARGIN) * (workers + 1);
     match client::upgrade(&instance.runtime_dir, program, patience, progress) {
         Ok(text) => done(&text),
-        Err(ClientError::Failed { text, app }) => Err(shown(&text, app)),
+        Err(ClientError::Failed { text, app }) => {
+            Err(shown(&text, if app { Exit::App } else { Exit::Usage }))
+        }
         Err(error) => Err(not_reached(error, &instance)),
     }
 }
 
 /// The instance has said it all: what is wrong, and what goes on serving.
-fn shown(text: &str, app: bool) -> Failure {
+fn shown(text: &str, exit: Exit) -> Failure {
     anstream::eprintln!("{}", Style::COLOUR.paint(text.trim_end()));
-    Failure::Shown(if app { Exit::App } else { Exit::Usage })
+    Failure::Shown(exit)
 }
 
 /// As the instance, which is somewhere else, understands it.
@@ -142,5 +171,20 @@ pub(crate) fn not_reached(error: ClientError, instance: &Instance) -> Failure {
                 .hint("quintet status shows how far it is")
         }
         error => Failure::new(Exit::Failure, error.to_string()).detail(format!("its sockets are at {at}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_or_a_number() {
+        let parse = |text| parse_change(text).ok();
+        assert_eq!(
+            ["+1", "-2", "4", "0"].map(parse),
+            [Some(Change::By(1)), Some(Change::By(-2)), Some(Change::To(4)), Some(Change::To(0))]
+        );
+        assert_eq!(["", "+", "one", "1.5", "--1", "99999999999"].map(parse), [None; 6]);
     }
 }

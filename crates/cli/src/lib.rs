@@ -56,6 +56,7 @@ fn dispatch(matches: &ArgMatches) -> Result<Exit> {
         Some(("config", matches)) => settings::run(matches),
         Some(("status", matches)) => status::run(matches),
         Some(("reload", matches)) => instance::reload(matches),
+        Some(("scale", matches)) => instance::scale(matches),
         Some(("stop", matches)) => instance::stop(matches),
         Some(("upgrade", matches)) => instance::upgrade(matches),
         Some(("version", matches)) => pages::version(matches),

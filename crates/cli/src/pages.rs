@@ -43,6 +43,7 @@ Signals of `quintet run`
   TERM, INT   Stop in order: readiness off, server.drain_delay, requests in flight finished within
               server.drain_timeout, exit 0. A second one stops at once.
   HUP         Reload, like `quintet reload`: new workers import the code, then the old ones go.
+  TTIN, TTOU  A worker more, a worker fewer, like `quintet scale +1` and `-1`: until the next reload.
 
   Send them to the supervisor, whose process id `quintet status` shows. Its children end with it. After `quintet upgrade`
   the process that was started first hands them on.

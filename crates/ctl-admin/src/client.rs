@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::lines::{LineError, LineReader, line};
 use crate::place::CONTROL_SOCKET;
-use crate::words::{Command, Reply, Status};
+use crate::words::{Change, Command, Reply, Status};
 
 /// The supervisor answers from memory; a machine that swaps may take a moment.
 const STATUS_TIMEOUT: Duration = Duration::from_secs(5);
@@ -92,6 +92,11 @@ pub fn upgrade(
     progress: impl FnMut(&str),
 ) -> Result<String, ClientError> {
     to_the_end(ask(runtime_dir, &Command::Upgrade { program }, timeout)?, progress)
+}
+
+/// More or fewer workers of a pool; `None`: the default one. The text that is returned tells what is now so.
+pub fn scale(runtime_dir: &Path, pool: Option<String>, change: Change) -> Result<String, ClientError> {
+    to_the_end(ask(runtime_dir, &Command::Scale { pool, change }, STATUS_TIMEOUT)?, |_| {})
 }
 
 fn to_the_end(replies: Replies, mut progress: impl FnMut(&str)) -> Result<String, ClientError> {

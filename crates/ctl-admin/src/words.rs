@@ -19,6 +19,23 @@ pub enum Command {
         /// The new program; `None`: where the running one was started from.
         program: Option<PathBuf>,
     },
+    /// More or fewer workers, until the next reload. Answered at once, with `Done` or `Failed`.
+    Scale {
+        /// The pool's name; `None`: the default one.
+        pool: Option<String>,
+        /// By how many, or to how many.
+        change: Change,
+    },
+}
+
+/// What an order does to the number of workers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Change {
+    /// So many more than there are, or fewer.
+    By(i32),
+    /// So many.
+    To(u32),
 }
 
 /// Supervisor to command.

@@ -242,7 +242,7 @@ fn short(wanted: u32, seen: &Seen, limits: &Limits) -> Option<Why> {
             max_bytes: limits.memory_bytes_max,
         });
     }
-    if fitting_connections(wanted, seen, limits) == 0 {
+    if seen.connections_room(wanted, limits) == 0 {
         return Some(Why::ConnectionsShort {
             head_wait,
             open: seen.db_connections,
@@ -259,27 +259,13 @@ fn fitting(wanted: u32, seen: &Seen, limits: &Limits) -> u32 {
         .max
         .saturating_sub(wanted)
         .min(fitting_memory(wanted, seen, limits))
-        .min(fitting_connections(wanted, seen, limits))
+        .min(seen.connections_room(wanted, limits))
 }
 
-/// Workers on their way have not taken their memory yet.
+/// Where it is not known what one takes: one at a time, as long as there is any memory.
 fn fitting_memory(wanted: u32, seen: &Seen, limits: &Limits) -> u32 {
-    let on_the_way = u64::from(wanted.saturating_sub(seen.serving));
-    let taken = seen.memory_bytes.saturating_add(on_the_way.saturating_mul(seen.memory_bytes_per_worker));
-    let free = limits.memory_bytes_max.saturating_sub(taken);
-    match free.checked_div(seen.memory_bytes_per_worker) {
-        Some(workers) => u32::try_from(workers).unwrap_or(u32::MAX),
-        // Unknown: one at a time, as long as there is any.
-        None => u32::from(free > 0),
-    }
-}
-
-/// Workers that were wanted and are not even starting have not been counted yet.
-fn fitting_connections(wanted: u32, seen: &Seen, limits: &Limits) -> u32 {
-    let uncounted = wanted.saturating_sub(seen.serving.saturating_add(seen.starting));
-    let taken = seen.db_connections.saturating_add(uncounted.saturating_mul(seen.slots_per_worker));
-    let free = limits.db_connections_max.saturating_sub(taken);
-    free.checked_div(seen.slots_per_worker).unwrap_or(u32::MAX)
+    let unknown = u32::from(seen.memory_bytes < limits.memory_bytes_max);
+    seen.memory_room(wanted, limits).unwrap_or(unknown)
 }
 
 fn percent(share: f32) -> u8 {

@@ -56,6 +56,27 @@ pub struct Seen {
     pub db_connections: u32,
 }
 
+impl Seen {
+    /// How many workers fit into the memory besides `wanted` ones; `None`: it is not known what one takes.
+    pub fn memory_room(&self, wanted: u32, limits: &Limits) -> Option<u32> {
+        // Workers on their way have not taken their memory yet.
+        let on_the_way = u64::from(wanted.saturating_sub(self.serving));
+        let taken = self.memory_bytes.saturating_add(on_the_way.saturating_mul(self.memory_bytes_per_worker));
+        let free = limits.memory_bytes_max.saturating_sub(taken);
+        let workers = free.checked_div(self.memory_bytes_per_worker)?;
+        Some(u32::try_from(workers).unwrap_or(u32::MAX))
+    }
+
+    /// How many workers may open their database connections besides `wanted` ones.
+    pub fn connections_room(&self, wanted: u32, limits: &Limits) -> u32 {
+        // Those that were wanted and are not even starting have not been counted yet.
+        let uncounted = wanted.saturating_sub(self.serving.saturating_add(self.starting));
+        let taken = self.db_connections.saturating_add(uncounted.saturating_mul(self.slots_per_worker));
+        let free = limits.db_connections_max.saturating_sub(taken);
+        free.checked_div(self.slots_per_worker).unwrap_or(u32::MAX)
+    }
+}
+
 /// Bounds, from the configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
@@ -128,6 +149,11 @@ impl Scaler {
             },
         };
         Decision { wanted: self.wanted, why }
+    }
+
+    /// Somebody has ordered this number. What was learned of the load stays.
+    pub fn order(&mut self, wanted: u32) {
+        self.wanted = wanted;
     }
 
     /// The configuration may have changed since the last call.

@@ -24,7 +24,6 @@ pub mod reference;
 pub mod schema;
 pub mod settings;
 mod size;
-pub mod tables;
 mod value;
 
 #[cfg(test)]
@@ -39,5 +38,4 @@ pub use pool::WorkerPool;
 pub use problem::{Problem, Problems, Style, nearest};
 pub use settings::*;
 pub use size::{parse_size, size_text};
-pub use tables::{Record, Table};
 pub use value::{Choice, Kind, Program};

@@ -3,8 +3,8 @@
 use std::fmt::Write as _;
 
 use crate::define::{Reload, Section, Setting, plain_doc};
-use crate::settings::{SECTIONS, TABLES};
-use crate::tables::Table;
+use crate::pool;
+use crate::settings::SECTIONS;
 use crate::value::Kind;
 
 const HEAD: &str = "\
@@ -25,9 +25,6 @@ then environment, then command line. `quintet config show` prints the effective 
 | list | `[\"a\", \"b\"]` in the file, `a,b` in the environment, the flag repeated on the command line |
 
 An empty variable of the environment counts as not set. Unknown names in the file are refused.
-
-Tables in double brackets may be there several times. They stand in the file only: neither the environment nor flags can set
-them.
 ";
 
 /// The whole page.
@@ -36,9 +33,7 @@ pub fn markdown() -> String {
     for section in SECTIONS {
         push_section(&mut page, section);
     }
-    for table in TABLES {
-        push_table(&mut page, table);
-    }
+    push_pools(&mut page);
     page
 }
 
@@ -49,9 +44,9 @@ fn push_section(page: &mut String, section: &Section) {
     }
 }
 
-fn push_table(page: &mut String, table: &Table) {
-    let _ = write!(page, "\n## [[{}]]\n\n{}\n", table.name, plain_doc(table.doc));
-    for key in table.keys {
+fn push_pools(page: &mut String) {
+    let _ = write!(page, "\n## [[{}]]\n\n{}\n", pool::TABLE, plain_doc(pool::DOC));
+    for key in pool::KEYS {
         push_head(page, key);
         push_foot(page, key);
     }
@@ -66,7 +61,7 @@ fn push_setting(page: &mut String, setting: &Setting) {
     push_foot(page, setting);
 }
 
-fn push_head(page: &mut String, setting: &Setting) {
+fn push_head<Of: Default>(page: &mut String, setting: &Setting<Of>) {
     let _ = write!(page, "\n### {}\n\n{}\n\n", setting.key, plain_doc(setting.doc));
     if let Kind::Choice(choices) = setting.kind {
         for choice in choices {
@@ -85,7 +80,7 @@ fn push_head(page: &mut String, setting: &Setting) {
     }
 }
 
-fn push_foot(page: &mut String, setting: &Setting) {
+fn push_foot<Of>(page: &mut String, setting: &Setting<Of>) {
     let reload = match setting.reload {
         Reload::Live => "with `quintet reload`",
         Reload::Restart => "when the instance is started again",
@@ -95,11 +90,11 @@ fn push_foot(page: &mut String, setting: &Setting) {
 }
 
 /// The default, in words where nothing is set.
-pub fn default_text(setting: &Setting) -> String {
+pub fn default_text<Of: Default>(setting: &Setting<Of>) -> String {
     let value = match setting.key {
         // Depends on where the command is called; `otherwise` says how.
         "app.dir" => String::new(),
-        _ => match setting.default_json() {
+        _ => match setting.json(&Of::default()) {
             serde_json::Value::Null => String::new(),
             serde_json::Value::Array(items) if items.is_empty() => String::new(),
             serde_json::Value::String(text) if text.is_empty() => String::new(),

@@ -17,7 +17,7 @@ use std::os::fd::AsFd;
 use std::os::unix::net::UnixListener;
 use std::time::{Duration, Instant};
 
-use ctl_admin::words::{FromGateway, FromTemplate, FromWorker, Reply, ToWorker};
+use ctl_admin::words::{Change, FromGateway, FromTemplate, FromWorker, Reply, ToWorker};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal};
 
@@ -241,20 +241,11 @@ impl Driver {
     fn attend(&mut self, source: Source, flags: PollFlags) {
         let writable = flags.contains(PollFlags::OUT);
         match source {
-            Source::Signal(index) => match self.signals[index].take() {
-                Some(Asks::Stop) => {
-                    self.hand_on(Signal::TERM);
-                    self.feed(Event::StopSignal);
+            Source::Signal(index) => {
+                if let Some(asks) = self.signals[index].take() {
+                    self.obey(asks);
                 }
-                // The terminal was closed: nobody is left who could stop us with Ctrl-C.
-                Some(Asks::Reload) if self.on_terminal && !is_terminal() => self.feed(Event::StopSignal),
-                Some(Asks::Reload) => {
-                    self.hand_on(Signal::HUP);
-                    self.feed(Event::ReloadSignal);
-                }
-                Some(Asks::Reap) => self.reap(),
-                None => {}
-            },
+            }
             Source::Heir => self.heir_speaks(writable),
             Source::Elder => self.elder_speaks(writable),
             Source::Code => {
@@ -306,6 +297,21 @@ impl Driver {
                 self.feed_all(said.into_iter().map(|said| Event::Worker { worker, said }));
             }
         }
+    }
+
+    /// A signal came.
+    fn obey(&mut self, asks: Asks) {
+        let (signal, event) = match asks {
+            Asks::Reap => return self.reap(),
+            Asks::Stop => (Signal::TERM, Event::StopSignal),
+            // The terminal was closed: nobody is left who could stop us with Ctrl-C.
+            Asks::Reload if self.on_terminal && !is_terminal() => return self.feed(Event::StopSignal),
+            Asks::Reload => (Signal::HUP, Event::ReloadSignal),
+            Asks::More => (Signal::TTIN, Event::ScaleSignal(Change::By(1))),
+            Asks::Fewer => (Signal::TTOU, Event::ScaleSignal(Change::By(-1))),
+        };
+        self.hand_on(signal);
+        self.feed(event);
     }
 
     fn reap(&mut self) {

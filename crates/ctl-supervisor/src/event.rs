@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use ctl_admin::words::{
-    AppReport, Command, FromGateway, FromTemplate, FromWorker, GatewayStatus, Reply, ToGateway,
+    AppReport, Change, Command, FromGateway, FromTemplate, FromWorker, GatewayStatus, Reply, ToGateway,
 };
 
 use crate::plan::{Outcome, Problem};
@@ -119,6 +119,8 @@ pub(crate) enum Event {
     StopSignal,
     /// SIGHUP.
     ReloadSignal,
+    /// SIGTTIN: one worker more; SIGTTOU: one fewer.
+    ScaleSignal(Change),
     /// `quintet dev`: this file, and maybe others.
     CodeChanged(String),
     /// The answer to [`Action::ReadConfig`].

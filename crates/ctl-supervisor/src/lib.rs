@@ -51,11 +51,12 @@ pub fn look(config: &Config, runtime_dir: &Path) -> Result<(), Problem> {
 
 /// Runs an instance until it is told to stop, and returns when all its processes are gone.
 ///
-/// Call it from a process with a single thread, and once: it takes over the signals SIGTERM, SIGINT, SIGHUP and
-/// SIGCHLD and waits for every child process there is.
+/// Call it from a process with a single thread, and once: it takes over the signals SIGTERM, SIGINT, SIGHUP,
+/// SIGTTIN, SIGTTOU and SIGCHLD and waits for every child process there is.
 ///
 /// SIGTERM and SIGINT drain and stop (a second one hurries, a third kills); SIGHUP and [`ctl_admin::words::Command::Reload`]
-/// replace the workers one after another and have the certificates read again. Of a configuration that
+/// replace the workers one after another and have the certificates read again; SIGTTIN and SIGTTOU
+/// add and take away a worker until then. Of a configuration that
 /// [`RunPlan::reload_config`] returns, these take effect at a reload: `app.callable`, `app.settings`, `app.interface` and
 /// `workers` but for its user. The rest needs a new start.
 pub fn run(plan: RunPlan) -> Outcome {

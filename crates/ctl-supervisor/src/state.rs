@@ -14,6 +14,7 @@
 
 mod dev;
 mod gateway;
+mod order;
 mod recycle;
 mod reload;
 mod scale;
@@ -221,6 +222,7 @@ impl State {
             Event::Asked { client, command } => self.asked(Some(client), &command, now),
             Event::StopSignal => self.asked(None, &Command::Stop, now),
             Event::ReloadSignal => self.asked(None, &Command::Reload, now),
+            Event::ScaleSignal(change) => self.asked(None, &Command::Scale { pool: None, change }, now),
             Event::CodeChanged(what) => self.restart(&format!("{what} has changed"), now),
             Event::ConfigRead(read) => {
                 if !self.dev_config_read(&read) {
@@ -281,6 +283,7 @@ impl State {
             Command::Reload => self.reload_asked(client, now),
             Command::Stop => self.stop_asked(client, now),
             Command::Upgrade { program } => self.upgrade_asked(client, program.clone(), now),
+            Command::Scale { pool, change } => self.scale_asked(client, pool.as_deref(), *change),
         }
     }
 

@@ -6,18 +6,22 @@ use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM, SIGTTIN, SIGTTOU};
 
 /// What a signal asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Asks {
     Stop,
     Reload,
+    /// A worker more.
+    More,
+    /// A worker fewer.
+    Fewer,
     /// A child has ended.
     Reap,
 }
 
-/// One signal's pipe. Signals that come while it is unread are one signal, as the kernel's own are.
+/// One signal's pipe.
 #[derive(Debug)]
 pub(crate) struct SignalPipe {
     read: UnixStream,
@@ -33,9 +37,13 @@ impl SignalPipe {
         Ok(Self { read, asks, id })
     }
 
-    /// Empties the pipe; what the signal asks for, if it came.
+    /// What the signal asks for, if it came. Those that came while nobody looked are one, as the kernel's own are; but two
+    /// workers more are two: there the next look finds the next.
     pub(crate) fn take(&mut self) -> Option<Asks> {
         let mut bytes = [0; 64];
+        if matches!(self.asks, Asks::More | Asks::Fewer) {
+            return matches!(self.read.read(&mut bytes[..1]), Ok(1)).then_some(self.asks);
+        }
         let mut came = false;
         while let Ok(1..) = self.read.read(&mut bytes) {
             came = true;
@@ -66,6 +74,13 @@ pub(crate) fn wait_for_signals(signals: &[SignalPipe], patience: Duration) {
 
 pub(super) fn register() -> io::Result<Vec<SignalPipe>> {
     // Two pipes for stop, so that SIGTERM and SIGINT together still are two: the second says that it is urgent.
-    let wanted = [(SIGTERM, Asks::Stop), (SIGINT, Asks::Stop), (SIGHUP, Asks::Reload), (SIGCHLD, Asks::Reap)];
+    let wanted = [
+        (SIGTERM, Asks::Stop),
+        (SIGINT, Asks::Stop),
+        (SIGHUP, Asks::Reload),
+        (SIGTTIN, Asks::More),
+        (SIGTTOU, Asks::Fewer),
+        (SIGCHLD, Asks::Reap),
+    ];
     wanted.into_iter().map(|(signal, asks)| SignalPipe::register(signal, asks)).collect()
 }

@@ -38,6 +38,7 @@ impl Driver {
             template_pid: self.state.template_pid(),
             notes: [
                 self.state.scale_notes(now),
+                self.state.order_notes(),
                 self.state.recycle_notes(),
                 self.state.template_notes(),
                 self.state.dev_notes(),

@@ -18,13 +18,20 @@ const TOLD: Duration = Duration::from_secs(10);
 /// What was felt within this time is told as it is now: the scaler looks ten times a second, and passes over some looks.
 const NOW: Duration = Duration::from_secs(2);
 
+/// Why the number is what it is while neither load nor order has changed it.
+const CONFIGURED: &str = "as configured";
+
 /// A pool's workers, as they should be.
 #[derive(Debug)]
 pub(crate) struct Crew {
     pub(super) wanted: u32,
-    scaler: Scaler,
+    /// The bounds: as configured, or as an order has moved them (`order.rs`).
+    pub(super) min: u32,
+    pub(super) max: u32,
+    pub(super) ordered: bool,
+    pub(super) scaler: Scaler,
     /// Why it is this number, for people.
-    reason: String,
+    pub(super) reason: String,
     /// More were needed and could not be had: when that was last so, and why.
     short: Option<(Instant, String)>,
     load: PoolLoad,
@@ -34,8 +41,11 @@ impl Crew {
     pub(super) fn new(pool: &Pool) -> Self {
         Self {
             wanted: pool.min,
+            min: pool.min,
+            max: pool.max,
+            ordered: false,
             scaler: Scaler::new(pool.min),
-            reason: "as configured".to_owned(),
+            reason: CONFIGURED.to_owned(),
             short: None,
             load: PoolLoad::default(),
         }
@@ -48,8 +58,8 @@ impl State {
         let rows = self.settings.pools.iter().zip(&self.staff).map(|(pool, crew)| PoolStatus {
             name: pool.name.clone(),
             wanted: crew.wanted,
-            min: pool.min,
-            max: pool.max,
+            min: crew.min,
+            max: crew.max,
             reason: crew.reason.clone(),
             load: crew.load.clone(),
         });
@@ -81,10 +91,14 @@ impl State {
         }
     }
 
-    /// A reload has changed the bounds; what scaling has found stays within them.
+    /// A reload may have changed the bounds, and ends orders; what scaling has found stays within them.
     pub(super) fn fit_staff(&mut self) {
         for (crew, pool) in self.staff.iter_mut().zip(&self.settings.pools) {
+            (crew.min, crew.max) = (pool.min, pool.max);
             crew.wanted = crew.wanted.max(pool.min).min(pool.max);
+            if std::mem::take(&mut crew.ordered) {
+                CONFIGURED.clone_into(&mut crew.reason);
+            }
         }
     }
 
@@ -131,27 +145,22 @@ impl State {
         let was = std::mem::replace(&mut crew.wanted, decision.wanted);
         crew.reason = decision.why.to_string();
         let (name, wanted, why) = (&settings.name, decision.wanted, &decision.why);
-        let workers = match wanted {
-            0 => "no worker".to_owned(),
-            1 => "1 worker".to_owned(),
-            wanted => format!("{wanted} workers"),
-        };
-        let text = format!("pool {name}: {workers} instead of {was}: {why}");
+        let text = format!("pool {name}: {} instead of {was}: {why}", workers_text(wanted));
         self.log(Level::Info, text);
     }
 
-    fn scale_limits(&self, pool: usize) -> Option<Limits> {
-        let settings = self.settings.pools.get(pool)?;
+    pub(super) fn scale_limits(&self, pool: usize) -> Option<Limits> {
+        let (settings, crew) = (self.settings.pools.get(pool)?, self.staff.get(pool)?);
         Some(Limits {
-            min: settings.min,
-            max: settings.max,
+            min: crew.min,
+            max: crew.max,
             memory_bytes_max: self.settings.recycle.memory_total_max.unwrap_or(u64::MAX),
             db_connections_max: self.settings.db_connections_max,
             idle_timeout: settings.idle_timeout,
         })
     }
 
-    fn seen(&self, pool: usize) -> Seen {
+    pub(super) fn seen(&self, pool: usize) -> Seen {
         // There are at most POOLS_MAX of them, see ctl-config.
         let number = u16::try_from(pool).unwrap_or(u16::MAX);
         let load = &self.staff[pool].load;
@@ -192,6 +201,14 @@ impl State {
     fn db_connections(&self, worker: &Worker) -> u32 {
         let django = self.active.as_ref().is_some_and(|(_, app)| app.django.is_some());
         if django { self.slots(worker.place.pool) } else { 0 }
+    }
+}
+
+pub(super) fn workers_text(workers: u32) -> String {
+    match workers {
+        0 => "no worker".to_owned(),
+        1 => "1 worker".to_owned(),
+        several => format!("{several} workers"),
     }
 }
 

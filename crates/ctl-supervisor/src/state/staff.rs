@@ -10,7 +10,7 @@ use super::worker::Fork;
 use super::{State, Worker};
 
 /// Old workers that may be finishing their requests, for each one that is wanted, while a reload goes on: reloads that
-/// follow each other quickly must not fill the memory. One reload alone never gets there.
+/// follow each other quickly must not fill the memory. One reload alone gets there only when it takes away most of the workers.
 const LEAVING_MAX_PER_WORKER: usize = 2;
 
 impl State {

@@ -12,6 +12,7 @@ use super::State;
 
 mod births;
 mod dev;
+mod order;
 mod scaling;
 mod upgrade;
 

@@ -37,6 +37,8 @@ pub(crate) fn stay(heir: Pid, ended: Option<Exit>, dir: &Path, mut signals: Vec<
             match signal.take() {
                 Some(Asks::Stop) => hand_on(dir, Some(followed), Signal::TERM),
                 Some(Asks::Reload) => hand_on(dir, Some(followed), Signal::HUP),
+                Some(Asks::More) => hand_on(dir, Some(followed), Signal::TTIN),
+                Some(Asks::Fewer) => hand_on(dir, Some(followed), Signal::TTOU),
                 Some(Asks::Reap) | None => {}
             }
         }

@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use ctl_admin::words::{AppReport, Command, FromGateway, FromWorker, LoadReport, PoolLoad, Reply, ToGateway};
+use ctl_admin::words::{
+    AppReport, Change, Command, FromGateway, FromWorker, LoadReport, PoolLoad, Reply, ToGateway,
+};
 
 use crate::event::{Action, ClientId, Event, Exit, Pool, RecycleLimits, Settings, Who};
 use crate::plan::{Outcome, Problem};
@@ -481,7 +483,7 @@ impl World {
     pub(super) fn strike(&mut self) {
         let workers: Vec<u32> = self.workers.keys().copied().collect();
         let pick = (!workers.is_empty()).then(|| workers[self.dice.next() as usize % workers.len()]);
-        match (self.dice.next() % 11, pick) {
+        match (self.dice.next() % 12, pick) {
             (0 | 1, Some(worker)) => self.happen(Later::WorkerEnds(worker, Exit::Signal(9))),
             (2, Some(worker)) if self.gateway.is_some_and(|(_, ready)| ready) => {
                 self.feed(Event::Gateway(FromGateway::WorkerStuck { worker, request_id: String::new() }));
@@ -496,7 +498,34 @@ impl World {
             (7, _) => self.strike_templates(),
             (8 | 9, _) if self.gateway.is_some_and(|(_, ready)| ready) => self.crowd(),
             (5 | 6, _) => self.ask(Command::Reload),
+            (10, _) => self.order(),
             _ => self.ask(Command::Status),
+        }
+    }
+
+    /// Somebody wants more workers, or fewer, by command or by signal.
+    fn order(&mut self) {
+        let by = (self.dice.next() % 7) as i32 - 3;
+        if self.dice.chance(30) {
+            self.feed(Event::ScaleSignal(Change::By(by.signum())));
+            return;
+        }
+        let change = if self.dice.chance(60) { Change::By(by) } else { Change::To(by.unsigned_abs()) };
+        let pool = self.dice.chance(50).then(|| format!("pool{}", self.dice.next() % 4));
+        self.ask(Command::Scale { pool, change });
+        self.assert_staff_is_within_bounds();
+    }
+
+    /// What is configured bounds the load, and a pool that scales any order, too.
+    fn assert_staff_is_within_bounds(&self) {
+        // What is read there counts as soon as it has been read.
+        if self.state.reload.as_ref().is_some_and(Reload::waits_for_config) {
+            return;
+        }
+        for (crew, pool) in self.state.staff.iter().zip(&self.settings.pools) {
+            assert!((crew.min..=crew.max).contains(&crew.wanted), "{crew:?} of {pool:?}");
+            assert!(crew.min >= pool.min.min(1), "{crew:?} of {pool:?}");
+            assert!(crew.max == pool.max || crew.ordered && pool.min == pool.max, "{crew:?} of {pool:?}");
         }
     }
 
@@ -525,11 +554,7 @@ impl World {
             if self.end.is_some() {
                 return;
             }
-            for (crew, pool) in self.state.staff.iter().zip(&self.settings.pools) {
-                let reads_config = self.state.reload.as_ref().is_some_and(Reload::waits_for_config);
-                let within = (pool.min..=pool.max).contains(&crew.wanted);
-                assert!(within || reads_config, "{} of {pool:?}", crew.wanted);
-            }
+            self.assert_staff_is_within_bounds();
         }
     }
 
@@ -540,6 +565,8 @@ impl World {
         assert_eq!(self.workers.len(), self.state.wanted() as usize, "{:#?}", self.state);
         assert!(self.waiting.is_empty(), "{:?} have no answer: {:#?}", self.waiting, self.state);
         assert_eq!(phase_name(&self.state), "serving");
+        // A start or a reload has just ended: no order is left.
+        assert_eq!(self.state.order_notes(), [""; 0]);
         let generation = self.state.generation();
         let up_to_date = |worker: &Worker| worker.place.generation == generation && worker.serves();
         assert!(self.state.workers().all(|(_, worker)| up_to_date(worker)));

@@ -5,7 +5,7 @@ use ctl_admin::words::{LoadReport, PoolLoad, WorkerLoad};
 
 impl Table {
     /// The default pool of 1 to 4, and one of 0 to 2.
-    fn pools() -> Self {
+    pub(super) fn pools() -> Self {
         let mut table = Self::new(1);
         table.settings.pools = vec![Pool::of("default", 1, 4), Pool::of("reports", 0, 2)];
         table.state = State::new(table.settings.clone(), 1, table.now);
@@ -16,7 +16,7 @@ impl Table {
     }
 
     /// Half a second in which so many wait in the default pool, all slots being busy. What was done.
-    fn crowded(&mut self, waiting: u32) -> String {
+    pub(super) fn crowded(&mut self, waiting: u32) -> String {
         let mut told = Vec::new();
         for _ in 0..5 {
             self.now += Duration::from_millis(100);
@@ -34,7 +34,19 @@ impl Table {
         told.join(" ")
     }
 
-    fn wanted(&mut self, pool: u16) -> String {
+    /// So many seconds in which nobody asks. What was done.
+    pub(super) fn quiet(&mut self, seconds: u32) -> String {
+        let mut told = String::new();
+        for _ in 0..seconds {
+            self.now += Duration::from_secs(1);
+            let pools = vec![PoolLoad::default(), PoolLoad::default()];
+            let report = LoadReport { pools, workers: Vec::new() };
+            told += &self.does(Event::Gateway(FromGateway::Load(Box::new(report))));
+        }
+        told
+    }
+
+    pub(super) fn wanted(&mut self, pool: u16) -> String {
         self.does(Event::Gateway(FromGateway::PoolWanted { pool }))
     }
 }
@@ -69,19 +81,7 @@ fn a_pool_with_nobody_in_it_is_woken() {
     assert_eq!(table.wanted(1), "", "it is on its way");
     assert_eq!(table.wanted(7), "", "there is no such pool");
     table.up(2);
-    // A minute without a request.
-    let idle = || {
-        Event::Gateway(FromGateway::Load(Box::new(LoadReport {
-            pools: vec![PoolLoad::default(), PoolLoad::default()],
-            workers: Vec::new(),
-        })))
-    };
-    let mut told = String::new();
-    for _ in 0..70 {
-        table.now += Duration::from_secs(1);
-        told += &table.does(idle());
-    }
-    assert_eq!(told, "retire[2]");
+    assert_eq!(table.quiet(70), "retire[2]", "a minute without a request");
     // Somebody asks while it goes: another one.
     assert_eq!(table.wanted(1), "worker3:generation1:pool1");
 }
