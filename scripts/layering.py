@@ -22,6 +22,7 @@ PLANES = {
     "quintet-ctl-config": 0,
     "quintet-ctl-telemetry": 0,
     "quintet-ctl-admin": 0,
+    "quintet-http-limits": 0,
     "quintet-py-link": 0,
     "quintet-http-gateway": 1,
     "quintet-ctl-supervisor": 1,

@@ -16,8 +16,9 @@ _STARTS = {
 _SLOW_SHARE = 0.05
 # 8 slots / (5 % of 500 ms + 95 % of about 1 ms) is 300 requests a second; the rates are 30, 50 and 80 % of that.
 _RATES = {30: 90.0, 50: 150.0, 80: 240.0}
-# p99 needs many fast requests; the rate with a goal gets more of them.
-_SECONDS = {30: 8.0, 50: 4.0, 80: 4.0}
+# p99 needs many fast requests; the rate with a goal gets more of them: its stalls are rare with some rivals, and in 700
+# requests the slowest hundredth is seven, which one such stall more or less decides.
+_SECONDS = {30: 24.0, 50: 4.0, 80: 4.0}
 _BUSY_SHARES = {"quick": (30,), "full": (30, 50, 80)}
 
 

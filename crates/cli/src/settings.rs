@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use clap::ArgMatches;
-use ctl_config::{Loaded, Origin, Reload, Setting, Style, WorkerPool, pool, schema};
+use ctl_config::{Loaded, Origin, Reload, SECTIONS, Setting, Style, TABLES, Table, schema, tables};
 use serde_json::{Map, Value as Json, json};
 
 use crate::exit::Exit;
@@ -33,35 +33,38 @@ type Row<'a> = (&'static str, String, &'a Origin);
 /// `section.name = value  # origin`, in TOML but for what is unset.
 fn as_text(loaded: &Loaded, changed: bool, style: Style) -> String {
     let mut text = String::new();
-    for section in ctl_config::SECTIONS {
-        let origin = |setting: &Setting| loaded.origin(setting.key);
-        let rows = rows(section.settings, &loaded.config, changed, origin);
-        push_table(&mut text, &format!("[{}]", section.name), &rows, style);
+    for section in SECTIONS {
+        let settings = section.settings.iter().map(|setting| (setting, loaded.origin(setting.key)));
+        push_table(&mut text, &format!("[{}]", section.name), &rows(settings, loaded, 0, changed), style);
     }
-    for (index, pool) in loaded.config.worker_pool.iter().enumerate() {
-        let origin = |key: &Setting<WorkerPool>| loaded.origin(&pool::key_of(index, key.name));
-        push_table(
-            &mut text,
-            &format!("[[{}]]", pool::TABLE),
-            &rows(pool::KEYS, pool, changed, origin),
-            style,
-        );
+    for table in TABLES {
+        for index in 0..table.count(&loaded.config) {
+            let rows = rows(in_table(loaded, table, index), loaded, index, changed);
+            push_table(&mut text, &format!("[[{}]]", table.name), &rows, style);
+        }
     }
     if text.is_empty() { "Every setting has its default.\n".into() } else { text }
 }
 
-fn rows<'a, Of>(
-    settings: &'static [Setting<Of>],
-    values: &Of,
+/// The keys of one of the tables of a name, and where their values came from.
+fn in_table<'a>(
+    loaded: &'a Loaded,
+    table: &'static Table,
+    index: usize,
+) -> impl Iterator<Item = (&'static Setting, &'a Origin)> {
+    table.keys.iter().map(move |key| (key, loaded.origin(&tables::key_of(table.name, index, key.name))))
+}
+
+fn rows<'a>(
+    settings: impl Iterator<Item = (&'static Setting, &'a Origin)>,
+    loaded: &Loaded,
+    index: usize,
     changed: bool,
-    origin: impl Fn(&Setting<Of>) -> &'a Origin,
 ) -> Vec<Row<'a>> {
     settings
-        .iter()
-        .map(|setting| (setting, origin(setting)))
         .filter(|(_, origin)| !changed || **origin != Origin::Default)
         .map(|(setting, origin)| {
-            let value = match setting.json(values) {
+            let value = match setting.json(&loaded.config, index) {
                 Json::Null => String::new(),
                 value => ctl_config::reference::toml_text(&value),
             };
@@ -97,27 +100,27 @@ fn push_table(text: &mut String, header: &str, rows: &[Row<'_>], style: Style) {
 }
 
 fn as_json(loaded: &Loaded, changed: bool) -> Json {
-    let mut settings = Map::new();
-    for setting in ctl_config::settings::all() {
-        let origin = loaded.origin(setting.key);
-        if !changed || *origin != Origin::Default {
-            settings.insert(setting.key.to_owned(), entry(setting, &loaded.config, origin));
-        }
-    }
-    let mut pools = Vec::new();
-    for (index, pool) in loaded.config.worker_pool.iter().enumerate() {
-        let keys = pool::KEYS.iter().map(|key| (key, loaded.origin(&pool::key_of(index, key.name))));
-        let keys: Map<_, _> = keys
-            .filter(|(_, origin)| !changed || **origin != Origin::Default)
-            .map(|(key, origin)| (key.name.to_owned(), entry(key, pool, origin)))
-            .collect();
-        pools.push(keys);
-    }
+    let shown = |origin: &Origin| !changed || *origin != Origin::Default;
+    let settings = ctl_config::settings::all().map(|setting| (setting, loaded.origin(setting.key)));
+    let settings: Map<_, _> = settings
+        .filter(|(_, origin)| shown(origin))
+        .map(|(setting, origin)| (setting.key.to_owned(), entry(setting, loaded, 0, origin)))
+        .collect();
     let warnings: Vec<_> = loaded.warnings.iter().map(|warning| &warning.message).collect();
-    json!({ "file": loaded.file, "settings": settings, pool::TABLE: pools, "warnings": warnings })
+    let mut json = json!({ "file": loaded.file, "settings": settings, "warnings": warnings });
+    for table in TABLES {
+        let one = |index| -> Map<String, Json> {
+            in_table(loaded, table, index)
+                .filter(|(_, origin)| shown(origin))
+                .map(|(key, origin)| (key.name.to_owned(), entry(key, loaded, index, origin)))
+                .collect()
+        };
+        json[table.name] = (0..table.count(&loaded.config)).map(one).collect();
+    }
+    json
 }
 
-fn entry<Of>(setting: &Setting<Of>, values: &Of, origin: &Origin) -> Json {
+fn entry(setting: &Setting, loaded: &Loaded, index: usize, origin: &Origin) -> Json {
     let kind = match origin {
         Origin::Default => "default",
         Origin::File { .. } => "file",
@@ -125,7 +128,7 @@ fn entry<Of>(setting: &Setting<Of>, values: &Of, origin: &Origin) -> Json {
         Origin::Flag(_) => "flag",
     };
     json!({
-        "value": setting.json(values),
+        "value": setting.json(&loaded.config, index),
         "origin": kind,
         "from": origin.to_string(),
         "reload": setting.reload == Reload::Live,

@@ -1,9 +1,10 @@
-//! What a setting is, and the macro that turns the table in [`crate::settings`] into types and rows.
+//! What a setting is, and the macros that turn the table in [`crate::settings`] and those of repeated tables into types and rows.
 
 use serde_json::Value as Json;
 
 use crate::raw::{Fault, Input};
 use crate::settings::{Config, SECTIONS};
+use crate::tables;
 use crate::value::{Kind, json_text};
 
 /// A table of `quintet.toml`.
@@ -29,9 +30,9 @@ pub enum Reload {
 /// A rule of one value, as text; of a list, of each item.
 type Check = fn(&str) -> Result<(), Fault>;
 
-/// A row of a table: of the settings, or of the keys of a repeated table (`[[worker_pool]]`), whose values are in `Of`.
+/// A row of a table: of the settings, or of the keys of a repeated table (`[[worker_pool]]`).
 #[derive(Debug)]
-pub struct Setting<Of = Config> {
+pub struct Setting {
     /// `section.name`.
     pub key: &'static str,
     /// The table it stands in.
@@ -55,24 +56,19 @@ pub struct Setting<Of = Config> {
     /// Smallest, largest, and why: written like a value.
     pub range: Option<(&'static str, &'static str, &'static str)>,
     pub(crate) check: Option<Check>,
-    pub(crate) access: Access<Of>,
+    pub(crate) access: Access,
 }
 
-/// The three functions that reach a field.
+/// The three functions that reach a field. The number says which of the tables of one name is meant; of a section there is one.
 #[derive(Debug)]
-pub(crate) struct Access<Of> {
-    pub(crate) read: fn(&mut Of, Input<'_>) -> Result<(), Fault>,
-    pub(crate) get_json: fn(&Of) -> Json,
-    pub(crate) get_number: fn(&Of) -> Option<u64>,
+pub(crate) struct Access {
+    pub(crate) read: fn(&mut Config, usize, Input<'_>) -> Result<(), Fault>,
+    pub(crate) get_json: fn(&Config, usize) -> Json,
+    pub(crate) get_number: fn(&Config, usize) -> Option<u64>,
 }
 
-impl<Of> Setting<Of> {
-    pub(crate) const fn new(
-        path: [&'static str; 3],
-        doc: &'static str,
-        kind: Kind,
-        access: Access<Of>,
-    ) -> Self {
+impl Setting {
+    pub(crate) const fn new(path: [&'static str; 3], doc: &'static str, kind: Kind, access: Access) -> Self {
         let [key, section, name] = path;
         Self {
             key,
@@ -133,14 +129,23 @@ impl<Of> Setting<Of> {
         self
     }
 
-    /// The value in `values`, for machines.
-    pub fn json(&self, values: &Of) -> Json {
-        (self.access.get_json)(values)
+    /// The value in `config`, for machines; of a repeated table, in the one of this number.
+    ///
+    /// # Panics
+    ///
+    /// Where there are not so many of them.
+    pub fn json(&self, config: &Config, index: usize) -> Json {
+        (self.access.get_json)(config, index)
     }
 
-    /// The value in `values`, for people.
-    pub fn text(&self, values: &Of) -> String {
-        json_text(&self.json(values))
+    /// The value in `config`, for people.
+    pub(crate) fn text(&self, config: &Config, index: usize) -> String {
+        json_text(&self.json(config, index))
+    }
+
+    /// What it is while nobody sets it.
+    pub fn default_json(&self) -> Json {
+        self.json(&tables::one_of_each(), 0)
     }
 
     /// The first sentence of [`Self::doc`].
@@ -152,9 +157,7 @@ impl<Of> Setting<Of> {
             None => paragraph.trim_end_matches('.').to_owned(),
         }
     }
-}
 
-impl Setting {
     /// The variable of the environment: `QUINTET_TIMEOUTS_QUEUE`.
     pub fn environment_name(&self) -> String {
         format!("QUINTET_{}_{}", self.section.to_ascii_uppercase(), self.name.to_ascii_uppercase())
@@ -177,7 +180,7 @@ pub fn find(key: &str) -> Option<&'static Setting> {
     all().find(|setting| setting.key == key)
 }
 
-/// Turns the table of settings into [`Config`], a struct a section, and [`SECTIONS`].
+/// Turns the table of settings into [`Config`], a struct a section, [`SECTIONS`] and [`TABLES`](crate::settings::TABLES).
 ///
 /// A row is `/// documentation`, `name: Type = default`, then options that are methods of [`Setting`].
 macro_rules! settings {
@@ -189,14 +192,16 @@ macro_rules! settings {
                 $field:ident: $Type:ty = $default:expr $(, $option:ident($($argument:expr),*))*;
             )+
         }
-    )+) => {
+    )+
+    tables {
+        $($(#[doc = $table_doc:literal])+ $table:ident: $Record:ty,)+
+    }) => {
         /// The effective configuration: a field a section of `quintet.toml`.
         #[derive(Debug, Clone, Default, PartialEq, Eq, ::serde::Serialize, ::serde::Deserialize)]
         #[serde(default)]
         pub struct Config {
             $($(#[doc = $section_doc])+ pub $section: $Section,)+
-            /// Classes of workers for some paths, in the order of the file; the first that matches a path takes it.
-            pub worker_pool: Vec<$crate::pool::WorkerPool>,
+            $($(#[doc = $table_doc])+ pub $table: Vec<$Record>,)+
         }
 
         $(
@@ -229,22 +234,36 @@ macro_rules! settings {
                         concat!($($doc, "\n"),+),
                         <$Type as $crate::value::Value>::KIND,
                         $crate::define::Access {
-                            read: |config: &mut Config, input| {
+                            read: |config, _, input| {
                                 config.$section.$field = $crate::value::Value::read(input)?;
                                 Ok(())
                             },
-                            get_json: |config: &Config| $crate::value::Value::json(&config.$section.$field),
-                            get_number: |config: &Config| $crate::value::Value::number(&config.$section.$field),
+                            get_json: |config, _| $crate::value::Value::json(&config.$section.$field),
+                            get_number: |config, _| $crate::value::Value::number(&config.$section.$field),
                         },
                     )
                     $(.$option($($argument),*))*
                 ),+],
             }
         ),+];
+
+        /// Every table that may be there several times.
+        pub static TABLES: &[$crate::tables::Table] = &[$(
+            $crate::tables::Table::of::<$Record>(
+                |config| config.$table.push(<$Record>::default()),
+                |config| config.$table.len(),
+                |config, index, given| {
+                    config.$table.get_mut(index).into_iter().for_each(|record| {
+                        $crate::tables::Rules::complete(record, given);
+                    });
+                },
+            )
+        ),+];
     };
 }
 
-/// Turns the table of a repeated section, `[[worker_pool]]`, into its struct and `KEYS`. Rows are as in [`settings!`].
+/// Turns the keys of a repeated table, `[[worker_pool]]`, into its struct and its `KEYS`. Rows are as in [`settings!`]; what else
+/// it says is in [`Rules`](crate::tables::Rules), and a row of `tables` there makes it known.
 macro_rules! record {
     (
         $(#[doc = $record_doc:literal])+
@@ -268,30 +287,30 @@ macro_rules! record {
             }
         }
 
-        /// Its documentation.
-        pub const DOC: &str = concat!($($record_doc, "\n"),+);
-
-        /// Its keys, in the order of the reference.
-        pub static KEYS: &[$crate::define::Setting<$Record>] = &[$(
-            $crate::define::Setting::new(
-                [
-                    concat!(stringify!($section), ".", stringify!($field)),
-                    stringify!($section),
-                    stringify!($field),
-                ],
-                concat!($($doc, "\n"),+),
-                <$Type as $crate::value::Value>::KIND,
-                $crate::define::Access {
-                    read: |record: &mut $Record, input| {
-                        record.$field = $crate::value::Value::read(input)?;
-                        Ok(())
+        impl $crate::tables::Record for $Record {
+            const TABLE: &'static str = stringify!($section);
+            const DOC: &'static str = concat!($($record_doc, "\n"),+);
+            const KEYS: &'static [$crate::define::Setting] = &[$(
+                $crate::define::Setting::new(
+                    [
+                        concat!(stringify!($section), ".", stringify!($field)),
+                        stringify!($section),
+                        stringify!($field),
+                    ],
+                    concat!($($doc, "\n"),+),
+                    <$Type as $crate::value::Value>::KIND,
+                    $crate::define::Access {
+                        read: |config, index, input| {
+                            config.$section[index].$field = $crate::value::Value::read(input)?;
+                            Ok(())
+                        },
+                        get_json: |config, index| $crate::value::Value::json(&config.$section[index].$field),
+                        get_number: |config, index| $crate::value::Value::number(&config.$section[index].$field),
                     },
-                    get_json: |record: &$Record| $crate::value::Value::json(&record.$field),
-                    get_number: |record: &$Record| $crate::value::Value::number(&record.$field),
-                },
-            )
-            $(.$option($($argument),*))*
-        ),+];
+                )
+                $(.$option($($argument),*))*
+            ),+];
+        }
     };
 }
 

@@ -1,14 +1,30 @@
 //! `quintet.toml`: from text to raw values with their places. Knows TOML, and which keys exist; no values.
 
 use std::ops::Range;
+use std::path::Path;
 
 use toml_edit::{Document, Item, TableLike, Value as Toml};
 
 use crate::define::{Setting, all, find};
-use crate::pool::{self, WorkerPool};
 use crate::problem::{Place, Problem, nearest};
 use crate::raw::Raw;
-use crate::settings::SECTIONS;
+use crate::settings::{SECTIONS, TABLES};
+use crate::tables::{Table, Written};
+
+/// The file, for the places of what it says.
+pub(crate) struct InFile<'a> {
+    /// As shown to people.
+    pub(crate) name: &'a str,
+    pub(crate) text: &'a str,
+    /// Where relative paths start.
+    pub(crate) base: &'a Path,
+}
+
+impl InFile<'_> {
+    pub(crate) fn place(&self, span: Range<usize>) -> Place {
+        Place::in_file(self.name, self.text, span)
+    }
+}
 
 /// A value of the file.
 pub(crate) struct Entry {
@@ -21,28 +37,21 @@ pub(crate) struct Entry {
 #[derive(Default)]
 pub(crate) struct Found {
     pub(crate) entries: Vec<Entry>,
-    /// The tables `[[worker_pool]]`.
-    pub(crate) pools: Vec<PoolTable>,
-}
-
-/// One `[[worker_pool]]`.
-pub(crate) struct PoolTable {
-    /// Of its header.
-    pub(crate) span: Range<usize>,
-    pub(crate) entries: Vec<(&'static Setting<WorkerPool>, Raw, Range<usize>)>,
+    /// The tables that may be there several times, those of one name in their order.
+    pub(crate) tables: Vec<Written>,
 }
 
 /// Reads the file; what is wrong with its form and keys goes to `problems`.
-pub(crate) fn read(name: &str, text: &str, problems: &mut Vec<Problem>) -> Found {
-    let document = match Document::parse(text) {
+pub(crate) fn read(file: &InFile<'_>, problems: &mut Vec<Problem>) -> Found {
+    let document = match Document::parse(file.text) {
         Ok(document) => document,
         Err(error) => {
-            let place = error.span().map(|span| Place::in_file(name, text, span));
-            problems.push(Problem::new(format!("{name} is not TOML: {}", error.message())).at(place));
+            let place = error.span().map(|span| file.place(span));
+            problems.push(Problem::new(format!("{} is not TOML: {}", file.name, error.message())).at(place));
             return Found::default();
         }
     };
-    let mut reader = Reader { name, text, problems, found: Found::default() };
+    let mut reader = Reader { file, problems, found: Found::default() };
     for (key, item) in document.iter() {
         reader.section(document.as_table(), key, item);
     }
@@ -50,16 +59,15 @@ pub(crate) fn read(name: &str, text: &str, problems: &mut Vec<Problem>) -> Found
 }
 
 struct Reader<'a> {
-    name: &'a str,
-    text: &'a str,
+    file: &'a InFile<'a>,
     problems: &'a mut Vec<Problem>,
     found: Found,
 }
 
 impl Reader<'_> {
     fn section(&mut self, root: &dyn TableLike, key: &str, item: &Item) {
-        if key == pool::TABLE {
-            self.pools(root, item);
+        if let Some(table) = TABLES.iter().find(|table| table.name == key) {
+            self.tables(table, root, item);
             return;
         }
         let Some(section) = SECTIONS.iter().find(|section| section.name == key) else {
@@ -72,57 +80,55 @@ impl Reader<'_> {
             self.problem(problem, key_span(root, key));
             return;
         };
+        let unknown = |name: &str| unknown_key(section.name, name);
+        let entries = self.entries(table, section.settings, &format!("[{key}]"), unknown);
+        self.found.entries.extend(entries);
+    }
+
+    fn tables(&mut self, table: &'static Table, root: &dyn TableLike, item: &Item) {
+        let header = format!("[[{}]]", table.name);
+        let Some(all) = item.as_array_of_tables() else {
+            let problem = Problem::new(format!("\"{}\" may be there several times", table.name))
+                .hint(format!("write it as {header}"));
+            self.problem(problem, key_span(root, table.name));
+            return;
+        };
+        for one in all {
+            let span = one.span().or_else(|| key_span(root, table.name)).unwrap_or(0..0);
+            let entries = self.entries(one, table.keys, &header, |name| table.unknown_key(name));
+            self.found.tables.push(Written { table, span, entries });
+        }
+    }
+
+    /// The values of one table, which begins with `header` and has these keys.
+    fn entries(
+        &mut self,
+        table: &dyn TableLike,
+        keys: &'static [Setting],
+        header: &str,
+        unknown: impl Fn(&str) -> Problem,
+    ) -> Vec<Entry> {
+        let mut entries = Vec::new();
         for (name, item) in table.iter() {
-            let Some(setting) = section.settings.iter().find(|setting| setting.name == name) else {
-                self.problem(unknown_key(section.name, name), key_span(table, name));
+            let Some(setting) = keys.iter().find(|setting| setting.name == name) else {
+                self.problem(unknown(name), key_span(table, name));
                 continue;
             };
             let Some(value) = item.as_value() else {
                 let problem =
                     Problem::new(format!("{} is a {}, not a section", setting.key, setting.kind.describe()))
-                        .hint(format!("write it as {name} = … in [{}]", section.name));
+                        .hint(format!("write it as {name} = … in {header}"));
                 self.problem(problem, key_span(table, name));
                 continue;
             };
             let span = value.span().or_else(|| key_span(table, name)).unwrap_or(0..0);
-            self.found.entries.push(Entry { setting, raw: raw(value), span });
+            entries.push(Entry { setting, raw: raw(value), span });
         }
-    }
-
-    fn pools(&mut self, root: &dyn TableLike, item: &Item) {
-        if let Some(tables) = item.as_array_of_tables() {
-            for table in tables {
-                let span = table.span().or_else(|| key_span(root, pool::TABLE)).unwrap_or(0..0);
-                self.pool(table, span);
-            }
-            return;
-        }
-        let problem = Problem::new(format!("\"{}\" may be there several times", pool::TABLE))
-            .hint(format!("write it as [[{}]]", pool::TABLE));
-        self.problem(problem, key_span(root, pool::TABLE));
-    }
-
-    fn pool(&mut self, table: &dyn TableLike, span: Range<usize>) {
-        let mut entries = Vec::new();
-        for (name, item) in table.iter() {
-            let Some(key) = pool::KEYS.iter().find(|key| key.name == name) else {
-                self.problem(pool::unknown_key(name), key_span(table, name));
-                continue;
-            };
-            let Some(value) = item.as_value() else {
-                let problem =
-                    Problem::new(format!("{} is a {}, not a section", key.key, key.kind.describe()));
-                self.problem(problem, key_span(table, name));
-                continue;
-            };
-            let span = value.span().or_else(|| key_span(table, name)).unwrap_or(0..0);
-            entries.push((key, raw(value), span));
-        }
-        self.found.pools.push(PoolTable { span, entries });
+        entries
     }
 
     fn problem(&mut self, problem: Problem, span: Option<Range<usize>>) {
-        let place = span.map(|span| Place::in_file(self.name, self.text, span));
+        let place = span.map(|span| self.file.place(span));
         self.problems.push(problem.at(place));
     }
 }
@@ -146,9 +152,12 @@ fn raw(value: &Toml) -> Raw {
 fn unknown_section(key: &str, item: &Item) -> Problem {
     if item.is_table_like() || item.is_array_of_tables() {
         let problem = Problem::new(format!("there is no section \"{key}\""));
-        let names = SECTIONS.iter().map(|section| section.name).chain([pool::TABLE]);
+        let tables = || TABLES.iter().map(|table| table.name);
+        let names = SECTIONS.iter().map(|section| section.name).chain(tables());
         return match nearest(key, names.clone()) {
-            Some(pool::TABLE) => problem.hint(format!("did you mean [[{}]]?", pool::TABLE)),
+            Some(near) if tables().any(|table| table == near) => {
+                problem.hint(format!("did you mean [[{near}]]?"))
+            }
             Some(near) => problem.hint(format!("did you mean [{near}]?")),
             None => problem.hint(format!("sections are {}", names.collect::<Vec<_>>().join(", "))),
         };

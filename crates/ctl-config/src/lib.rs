@@ -24,6 +24,7 @@ pub mod reference;
 pub mod schema;
 pub mod settings;
 mod size;
+pub mod tables;
 mod value;
 
 #[cfg(test)]
@@ -38,4 +39,5 @@ pub use pool::WorkerPool;
 pub use problem::{Problem, Problems, Style, nearest};
 pub use settings::*;
 pub use size::{parse_size, size_text};
+pub use tables::{Record, Table};
 pub use value::{Choice, Kind, Program};

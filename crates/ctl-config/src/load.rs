@@ -7,11 +7,11 @@ use serde_json::Value as Json;
 
 use crate::cross;
 use crate::define::{Setting, all, find};
-use crate::file::{self, anywhere};
-use crate::pool;
+use crate::file::{self, Entry, InFile, anywhere};
 use crate::problem::{Place, Problem, Problems, nearest};
 use crate::raw::{Fault, Input, Raw};
 use crate::settings::{Config, SECTIONS};
+use crate::tables;
 use crate::value::json_text;
 
 /// Everything a configuration is made of.
@@ -85,6 +85,8 @@ pub struct Loaded {
     /// The file that was read.
     pub file: Option<PathBuf>,
     pub(crate) places: Vec<(String, Origin, Option<Place>)>,
+    /// Where each table of a name begins, those of one name in their order.
+    pub(crate) headers: Vec<(&'static str, Place)>,
 }
 
 impl Loaded {
@@ -108,6 +110,7 @@ pub fn load(sources: &Sources) -> Result<Loaded, Problems> {
         warnings: Vec::new(),
         file: sources.file.as_ref().map(|file| file.path.clone()),
         places: Vec::new(),
+        headers: Vec::new(),
     };
     loaded.config.app.dir.clone_from(&sources.working_dir);
     if let Some(file) = &sources.file {
@@ -117,6 +120,7 @@ pub fn load(sources: &Sources) -> Result<Loaded, Problems> {
     from_flags(sources, &mut loaded, &mut problems);
     if problems.is_empty() {
         cross::check(&loaded, &mut problems);
+        tables::check(&loaded, &mut problems);
     }
     if problems.is_empty() { Ok(loaded) } else { Err(Problems(problems)) }
 }
@@ -125,26 +129,37 @@ fn from_file(file: &TextFile, working_dir: &Path, loaded: &mut Loaded, problems:
     let name = file.path.strip_prefix(working_dir).unwrap_or(&file.path).display().to_string();
     let base = file.path.parent().unwrap_or(Path::new("/"));
     loaded.config.app.dir = base.to_path_buf();
-    let found = file::read(&name, &file.text, problems);
+    let file = InFile { name: &name, text: &file.text, base };
+    let found = file::read(&file, problems);
     for entry in found.entries {
-        let at = |span| Place::in_file(&name, &file.text, span);
-        let place = at(entry.span.clone());
-        let Place::File { line, .. } = place else { continue };
-        let input = Input { raw: &entry.raw, base };
-        match apply(&mut loaded.config, entry.setting, input) {
-            Ok(()) => loaded.places.push((
-                entry.setting.key.to_owned(),
-                Origin::File { name: name.clone(), line },
-                Some(place),
-            )),
-            Err(mut refused) => {
-                let span = refused.span.take().unwrap_or(entry.span);
-                problems.push(refused.problem(entry.setting).at(Some(at(span))));
-            }
+        let key = entry.setting.key.to_owned();
+        take(entry, (key, 0), &file, loaded, problems);
+    }
+    for table in found.tables {
+        tables::take(table, &file, loaded, problems);
+    }
+}
+
+/// Takes one value of the file into `loaded`, under its key there; `index` is the number of its table.
+pub(crate) fn take(
+    entry: Entry,
+    (key, index): (String, usize),
+    file: &InFile<'_>,
+    loaded: &mut Loaded,
+    problems: &mut Vec<Problem>,
+) {
+    let Entry { setting, raw, span } = entry;
+    match apply(&mut loaded.config, (setting, index), Input { raw: &raw, base: file.base }) {
+        Ok(()) => {
+            let place = file.place(span);
+            let origin = Origin::File { name: file.name.to_owned(), line: place.line().unwrap_or_default() };
+            loaded.places.push((key, origin, Some(place)));
+        }
+        Err(mut refused) => {
+            let span = refused.span.take().unwrap_or(span);
+            problems.push(refused.problem(setting).at(Some(file.place(span))));
         }
     }
-    let source = pool::InFile { name: &name, text: &file.text, base };
-    loaded.config.worker_pool = pool::read(found.pools, &source, &mut loaded.places, problems);
 }
 
 fn from_environment(sources: &Sources, loaded: &mut Loaded, problems: &mut Vec<Problem>) {
@@ -155,7 +170,7 @@ fn from_environment(sources: &Sources, loaded: &mut Loaded, problems: &mut Vec<P
         let Some((_, value)) = value else { continue };
         let place = Place::Named(format!("environment variable {name}={value}"));
         let raw = Raw::Word(value.clone());
-        match apply(&mut loaded.config, setting, Input { raw: &raw, base: &sources.working_dir }) {
+        match apply(&mut loaded.config, (setting, 0), Input { raw: &raw, base: &sources.working_dir }) {
             Ok(()) => loaded.replace(setting.key, Origin::Environment(name), place),
             Err(refused) => problems.push(refused.problem(setting).at(Some(place))),
         }
@@ -167,9 +182,9 @@ fn from_environment(sources: &Sources, loaded: &mut Loaded, problems: &mut Vec<P
 /// `QUINTET_SERVER_PORT` and the like to every container when a service is named so.
 fn unknown_variable(name: &str) -> Option<Problem> {
     let rest = name.strip_prefix("QUINTET_")?.to_ascii_lowercase();
-    if pool::is_table(&rest) {
+    if let Some(table) = tables::meant_by(&rest) {
         let place = Place::Named(format!("environment variable {name}"));
-        return Some(pool::only_in_the_file().at(Some(place)));
+        return Some(table.only_in_the_file().at(Some(place)));
     }
     let known = SECTIONS
         .iter()
@@ -200,8 +215,8 @@ fn from_flags(sources: &Sources, loaded: &mut Loaded, problems: &mut Vec<Problem
     for flag in &sources.flags {
         let place = Place::Named(format!("flag {}", flag.shown));
         let Some(setting) = find(&flag.key) else {
-            if pool::is_table(&flag.key) {
-                problems.push(pool::only_in_the_file().at(Some(place)));
+            if let Some(table) = tables::meant_by(&flag.key) {
+                problems.push(table.only_in_the_file().at(Some(place)));
                 continue;
             }
             let problem = Problem::new(format!("there is no setting \"{}\"", flag.key));
@@ -216,7 +231,7 @@ fn from_flags(sources: &Sources, loaded: &mut Loaded, problems: &mut Vec<Problem
             }
             [.., last] => Raw::Word(last.clone()),
         };
-        match apply(&mut loaded.config, setting, Input { raw: &raw, base: &sources.working_dir }) {
+        match apply(&mut loaded.config, (setting, 0), Input { raw: &raw, base: &sources.working_dir }) {
             Ok(()) => loaded.replace(setting.key, Origin::Flag(flag.shown.clone()), place),
             Err(refused) => problems.push(refused.problem(setting).at(Some(place))),
         }
@@ -238,7 +253,7 @@ pub(crate) struct Refused {
 }
 
 impl Refused {
-    pub(crate) fn problem<Of>(self, setting: &Setting<Of>) -> Problem {
+    pub(crate) fn problem(self, setting: &Setting) -> Problem {
         Problem { detail: self.detail, ..Problem::of(setting.key, self.fault) }
     }
 }
@@ -249,32 +264,33 @@ impl From<Fault> for Refused {
     }
 }
 
-/// Sets one value, unless it is not understood or out of range.
-pub(crate) fn apply<Of: Default>(
-    values: &mut Of,
-    setting: &Setting<Of>,
+/// Sets one value, unless it is not understood or out of range; of a repeated table, in the one of this number.
+pub(crate) fn apply(
+    config: &mut Config,
+    (setting, index): (&Setting, usize),
     input: Input<'_>,
 ) -> Result<(), Refused> {
-    (setting.access.read)(values, input).map_err(|fault| match setting.range {
+    (setting.access.read)(config, index, input).map_err(|fault| match setting.range {
         Some((least, most, _)) if fault.hint.is_none() => fault.hint(format!("from {least} to {most}")),
         _ => fault,
     })?;
     if let Some(check) = setting.check {
-        match setting.json(values) {
+        match setting.json(config, index) {
             Json::Array(items) => items.iter().map(json_text).try_for_each(|text| check(&text))?,
             Json::Null => {}
             value => check(&json_text(&value))?,
         }
     }
-    check_range(values, setting)
+    check_range(config, setting, index)
 }
 
-fn check_range<Of: Default>(values: &Of, setting: &Setting<Of>) -> Result<(), Refused> {
-    let (Some((least, most, why)), Some(number)) = (setting.range, (setting.access.get_number)(values))
+fn check_range(config: &Config, setting: &Setting, index: usize) -> Result<(), Refused> {
+    let (Some((least, most, why)), Some(number)) =
+        (setting.range, (setting.access.get_number)(config, index))
     else {
         return Ok(());
     };
-    let text = setting.text(values);
+    let text = setting.text(config, index);
     let (message, detail) = if number < bound(setting, least) {
         (format!("{text} is too little"), None)
     } else if number > bound(setting, most) {
@@ -287,10 +303,10 @@ fn check_range<Of: Default>(values: &Of, setting: &Setting<Of>) -> Result<(), Re
 }
 
 /// A bound of the table, read the way the setting itself is.
-pub(crate) fn bound<Of: Default>(setting: &Setting<Of>, text: &str) -> u64 {
-    let mut values = Of::default();
+pub(crate) fn bound(setting: &Setting, text: &str) -> u64 {
+    let mut config = tables::one_of_each();
     let raw = Raw::Word(text.to_owned());
-    let read = (setting.access.read)(&mut values, Input { raw: &raw, base: Path::new("/") });
+    let read = (setting.access.read)(&mut config, 0, Input { raw: &raw, base: Path::new("/") });
     debug_assert!(read.is_ok(), "{}: the bound {text} cannot be read", setting.key);
-    (setting.access.get_number)(&values).unwrap_or(u64::MAX)
+    (setting.access.get_number)(&config, 0).unwrap_or(u64::MAX)
 }

@@ -1,19 +1,13 @@
 //! `[[worker_pool]]`: workers of their own for some paths. The table of keys, and what holds between them.
-//!
-//! Pools stand in `quintet.toml` only: a list of tables has no good form in the environment or on the command line.
 
-use std::collections::HashSet;
-use std::path::Path;
 use std::time::Duration;
 
 use crate::define::record;
-use crate::file::{PoolTable, anywhere};
-use crate::load::{Origin, apply};
-use crate::problem::{Place, Problem, nearest};
-use crate::raw::{Fault, Input};
-
-/// The table's name in `quintet.toml`.
-pub const TABLE: &str = "worker_pool";
+use crate::file::anywhere;
+use crate::load::Loaded;
+use crate::problem::{Place, Problem};
+use crate::raw::Fault;
+use crate::tables::{self, Given, NAME_BYTES_MAX, Record as _, Required, Rules, holds_for_all};
 
 /// The name of the pool of all other requests, in status and metrics.
 pub const DEFAULT_POOL: &str = "default";
@@ -22,17 +16,13 @@ pub const DEFAULT_POOL: &str = "default";
 /// of their own for some of them.
 pub const POOLS_MAX: usize = 32;
 
-/// Names are labels of metrics and columns of `quintet status`.
-const NAME_BYTES_MAX: usize = 40;
-
 /// A pattern is compared with the path of every request.
 const PATTERN_BYTES_MAX: usize = 512;
 
 record! {
     /// Workers of their own for some paths, with a line of their own: slow endpoints (reports, exports) then never hold up
     /// the quick ones. The table may be there several times; the first pool with a pattern that matches the path takes
-    /// the request, and what no pool matches goes to the workers of `[workers]`. What a pool does not say is as there. Pools
-    /// stand in `quintet.toml` only: neither the environment nor flags can set them.
+    /// the request, and what no pool matches goes to the workers of `[workers]`. What a pool does not say is as there.
     [[worker_pool]] WorkerPool {
         /// Its name in `quintet status`, metrics and logs: letters, digits, `-` and `_`.
         name: String = String::new(),
@@ -105,123 +95,65 @@ pub fn pattern_matches(pattern: &str, path: &str) -> bool {
     path.ends_with(tail)
 }
 
-/// The file that the pools stand in.
-pub(crate) struct InFile<'a> {
-    pub(crate) name: &'a str,
-    pub(crate) text: &'a str,
-    pub(crate) base: &'a Path,
-}
+impl Rules for WorkerPool {
+    const COUNT_MAX: (usize, &'static str) =
+        (POOLS_MAX, "each has a queue, workers and metrics of its own; one pool may have several patterns");
+    const REQUIRED: &'static [Required] =
+        &[Required { key: "match", question: "which paths does this pool take?", example: "\"/reports/*\"" }];
 
-/// What `Loaded` keeps of each value that was set.
-type Places = Vec<(String, Origin, Option<Place>)>;
-
-/// The pools of the file in its order; what is wrong with them goes to `problems`.
-pub(crate) fn read(
-    tables: Vec<PoolTable>,
-    file: &InFile<'_>,
-    places: &mut Places,
-    problems: &mut Vec<Problem>,
-) -> Vec<WorkerPool> {
-    let before = problems.len();
-    let mut pools = Vec::new();
-    let mut headers = Vec::new();
-    for table in tables {
-        headers.push(Place::in_file(file.name, file.text, table.span.clone()));
-        let index = pools.len();
-        pools.push(read_one(table, index, file, places, problems));
+    fn complete(&mut self, given: &Given) {
+        if !given.contains("max") {
+            self.max = self.min.max(1);
+        }
+        if !given.contains("name") {
+            self.name = self.matches.first().map(|pattern| name_of(pattern)).unwrap_or_default();
+        }
     }
-    if problems.len() == before {
-        together(&pools, &headers, places, problems);
-    }
-    pools
-}
 
-fn read_one(
-    table: PoolTable,
-    index: usize,
-    file: &InFile<'_>,
-    places: &mut Places,
-    problems: &mut Vec<Problem>,
-) -> WorkerPool {
-    let mut pool = WorkerPool::default();
-    let mut given = HashSet::new();
-    for (key, raw, span) in table.entries {
-        given.insert(key.name);
-        match apply(&mut pool, key, Input { raw: &raw, base: file.base }) {
-            Ok(()) => {
-                let place = Place::in_file(file.name, file.text, span);
-                let line = place.line().unwrap_or_default();
-                let origin = Origin::File { name: file.name.to_owned(), line };
-                places.push((key_of(index, key.name), origin, Some(place)));
+    fn together(loaded: &Loaded, problems: &mut Vec<Problem>) {
+        let pools = &loaded.config.worker_pool;
+        for (index, pool) in pools.iter().enumerate() {
+            let place = |key: &str| loaded.place_in(Self::TABLE, index, key);
+            alone(pool, place, problems);
+            let earlier = &pools[..index];
+            if earlier.iter().any(|other| other.name == pool.name) {
+                let problem =
+                    Problem::new(format!("worker_pool.name: there are two pools \"{}\"", pool.name)).hint(
+                        "give one of them another name = \"…\", or make them one pool with two patterns",
+                    );
+                problems.push(problem.at(place("name")));
             }
-            Err(mut refused) => {
-                let span = refused.span.take().unwrap_or(span);
-                let place = Place::in_file(file.name, file.text, span);
-                problems.push(refused.problem(key).at(Some(place)));
+            for pattern in &pool.matches {
+                // A pattern taken as a path stands for what it matches: what takes it, takes that too.
+                if let Some(other) = earlier.iter().find(|other| other.takes(pattern)) {
+                    let problem = Problem::new(format!("worker_pool.match: \"{pattern}\" would never match"))
+                        .detail(format!("the pool \"{}\" stands before it and takes these paths", other.name))
+                        .hint("the first pool that matches takes a request: put the narrower one first");
+                    problems.push(problem.at(place("match")));
+                }
             }
         }
     }
-    if !given.contains("max") {
-        pool.max = pool.min.max(1);
+
+    fn wanted(name: &str) -> Option<String> {
+        if anywhere(name).is_some_and(|setting| setting.key == "workers.count") {
+            return Some("how many workers a pool has is said by \"min\" and \"max\"".to_owned());
+        }
+        holds_for_all(name, &["workers", "timeouts", "queue"], "pools")
     }
-    if !given.contains("name") {
-        pool.name = pool.matches.first().map(|pattern| name_of(pattern)).unwrap_or_default();
-    }
-    if !given.contains("match") {
-        let place = Place::in_file(file.name, file.text, table.span);
-        let problem = Problem::new("worker_pool.match: which paths does this pool take?")
+}
+
+/// The rules between the keys of one pool.
+fn alone(pool: &WorkerPool, place: impl Fn(&str) -> Option<Place>, problems: &mut Vec<Problem>) {
+    if pool.matches.is_empty() {
+        let problem = Problem::new("worker_pool.match: the list is empty, so the pool would take nothing")
             .hint("for example match = \"/reports/*\"");
-        problems.push(problem.at(Some(place)));
+        problems.push(problem.at(place("match")));
     }
-    pool
-}
-
-/// The key of a value in `Loaded`: `worker_pool[0].min`.
-pub fn key_of(index: usize, name: &str) -> String {
-    format!("{TABLE}[{index}].{name}")
-}
-
-/// The rules between keys, and between pools.
-fn together(pools: &[WorkerPool], headers: &[Place], places: &Places, problems: &mut Vec<Problem>) {
-    let place = |index: usize, name: &str| {
-        let key = key_of(index, name);
-        let found = places.iter().find(|(at, ..)| *at == key).and_then(|(.., place)| place.clone());
-        found.or_else(|| headers.get(index).cloned())
-    };
-    if pools.len() > POOLS_MAX {
-        let problem = Problem::new(format!("{TABLE}: {} pools are too many", pools.len()))
-            .detail("each has a queue, workers and metrics of its own")
-            .hint(format!("at most {POOLS_MAX}; one pool may have several patterns"));
-        problems.push(problem.at(headers.get(POOLS_MAX).cloned()));
-    }
-    for (index, pool) in pools.iter().enumerate() {
-        if pool.matches.is_empty() {
-            let problem =
-                Problem::new("worker_pool.match: the list is empty, so the pool would take nothing")
-                    .hint("for example match = \"/reports/*\"");
-            problems.push(problem.at(place(index, "match")));
-        }
-        if pool.min > pool.max {
-            let problem =
-                Problem::new(format!("worker_pool.max: {} is less than min, {}", pool.max, pool.min))
-                    .hint("leave max away for a pool that does not scale");
-            problems.push(problem.at(place(index, "max")));
-        }
-        let earlier = &pools[..index];
-        if earlier.iter().any(|other| other.name == pool.name) {
-            let problem = Problem::new(format!("worker_pool.name: there are two pools \"{}\"", pool.name))
-                .hint("give one of them another name = \"…\", or make them one pool with two patterns");
-            problems.push(problem.at(place(index, "name")));
-        }
-        for pattern in &pool.matches {
-            // A pattern taken as a path stands for what it matches: what takes it, takes that too.
-            if let Some(other) = earlier.iter().find(|other| other.takes(pattern)) {
-                let problem = Problem::new(format!("worker_pool.match: \"{pattern}\" would never match"))
-                    .detail(format!("the pool \"{}\" stands before it and takes these paths", other.name))
-                    .hint("the first pool that matches takes a request: put the narrower one first");
-                problems.push(problem.at(place(index, "match")));
-            }
-        }
+    if pool.min > pool.max {
+        let problem = Problem::new(format!("worker_pool.max: {} is less than min, {}", pool.max, pool.min))
+            .hint("leave max away for a pool that does not scale");
+        problems.push(problem.at(place("max")));
     }
 }
 
@@ -242,16 +174,11 @@ fn name_of(pattern: &str) -> String {
 }
 
 fn check_name(text: &str) -> Result<(), Fault> {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
     if text == DEFAULT_POOL {
         return Err(Fault::new(format!("\"{text}\" is the name of the pool of all other requests"))
             .hint("choose another one, or leave it away"));
     }
-    if !text.is_empty() && text.len() <= NAME_BYTES_MAX && text.bytes().all(plain) {
-        return Ok(());
-    }
-    Err(Fault::new(format!("\"{text}\" cannot be a pool's name"))
-        .hint(format!("letters, digits, - and _, at most {NAME_BYTES_MAX}, for example reports")))
+    tables::check_name(text, "a pool", "reports")
 }
 
 pub(crate) fn check_pattern(text: &str) -> Result<(), Fault> {
@@ -269,35 +196,6 @@ pub(crate) fn check_pattern(text: &str) -> Result<(), Fault> {
         Some(_) => fault.hint("not a regular expression: /reports/* takes all below /reports/"),
         None => fault.hint("it begins with a slash, without a query; for example /reports/*"),
     })
-}
-
-/// The problem of a name that a pool does not have.
-pub(crate) fn unknown_key(name: &str) -> Problem {
-    let problem = Problem::new(format!("there is no key \"{name}\" in [[{TABLE}]]"));
-    let names = KEYS.iter().map(|key| key.name);
-    if let Some(near) = nearest(name, names.clone()) {
-        return problem.hint(format!("did you mean \"{near}\"?"));
-    }
-    match anywhere(name) {
-        Some(setting) if setting.key == "workers.count" => {
-            problem.hint("how many workers a pool has is said by \"min\" and \"max\"")
-        }
-        Some(setting) if matches!(setting.section, "workers" | "timeouts" | "queue") => {
-            problem.hint(format!("\"{}\" of [{}] holds for all pools", setting.name, setting.section))
-        }
-        _ => problem.hint(format!("[[{TABLE}]] has {}", names.collect::<Vec<_>>().join(", "))),
-    }
-}
-
-/// Whether a flag's key or a variable's name (in small letters) means a pool.
-pub(crate) fn is_table(key: &str) -> bool {
-    key.strip_prefix(TABLE).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '_', '[']))
-}
-
-/// Pools were tried in the environment or on the command line.
-pub(crate) fn only_in_the_file() -> Problem {
-    Problem::new("worker pools stand in quintet.toml only")
-        .hint(format!("write a table [[{TABLE}]] there; --config and QUINTET_CONFIG name another file"))
 }
 
 #[cfg(test)]

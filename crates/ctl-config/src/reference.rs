@@ -3,8 +3,8 @@
 use std::fmt::Write as _;
 
 use crate::define::{Reload, Section, Setting, plain_doc};
-use crate::pool;
-use crate::settings::SECTIONS;
+use crate::settings::{SECTIONS, TABLES};
+use crate::tables::Table;
 use crate::value::Kind;
 
 const HEAD: &str = "\
@@ -25,6 +25,9 @@ then environment, then command line. `quintet config show` prints the effective 
 | list | `[\"a\", \"b\"]` in the file, `a,b` in the environment, the flag repeated on the command line |
 
 An empty variable of the environment counts as not set. Unknown names in the file are refused.
+
+Tables in double brackets may be there several times. They stand in the file only: neither the environment nor flags can set
+them.
 ";
 
 /// The whole page.
@@ -33,7 +36,9 @@ pub fn markdown() -> String {
     for section in SECTIONS {
         push_section(&mut page, section);
     }
-    push_pools(&mut page);
+    for table in TABLES {
+        push_table(&mut page, table);
+    }
     page
 }
 
@@ -44,9 +49,9 @@ fn push_section(page: &mut String, section: &Section) {
     }
 }
 
-fn push_pools(page: &mut String) {
-    let _ = write!(page, "\n## [[{}]]\n\n{}\n", pool::TABLE, plain_doc(pool::DOC));
-    for key in pool::KEYS {
+fn push_table(page: &mut String, table: &Table) {
+    let _ = write!(page, "\n## [[{}]]\n\n{}\n", table.name, plain_doc(table.doc));
+    for key in table.keys {
         push_head(page, key);
         push_foot(page, key);
     }
@@ -61,7 +66,7 @@ fn push_setting(page: &mut String, setting: &Setting) {
     push_foot(page, setting);
 }
 
-fn push_head<Of: Default>(page: &mut String, setting: &Setting<Of>) {
+fn push_head(page: &mut String, setting: &Setting) {
     let _ = write!(page, "\n### {}\n\n{}\n\n", setting.key, plain_doc(setting.doc));
     if let Kind::Choice(choices) = setting.kind {
         for choice in choices {
@@ -80,7 +85,7 @@ fn push_head<Of: Default>(page: &mut String, setting: &Setting<Of>) {
     }
 }
 
-fn push_foot<Of>(page: &mut String, setting: &Setting<Of>) {
+fn push_foot(page: &mut String, setting: &Setting) {
     let reload = match setting.reload {
         Reload::Live => "with `quintet reload`",
         Reload::Restart => "when the instance is started again",
@@ -90,11 +95,11 @@ fn push_foot<Of>(page: &mut String, setting: &Setting<Of>) {
 }
 
 /// The default, in words where nothing is set.
-pub fn default_text<Of: Default>(setting: &Setting<Of>) -> String {
+pub fn default_text(setting: &Setting) -> String {
     let value = match setting.key {
         // Depends on where the command is called; `otherwise` says how.
         "app.dir" => String::new(),
-        _ => match setting.json(&Of::default()) {
+        _ => match setting.default_json() {
             serde_json::Value::Null => String::new(),
             serde_json::Value::Array(items) if items.is_empty() => String::new(),
             serde_json::Value::String(text) if text.is_empty() => String::new(),

@@ -5,9 +5,8 @@ use std::fmt::Write as _;
 use serde_json::{Map, Value as Json, json};
 
 use crate::define::{Setting, plain_doc};
-use crate::pool;
 use crate::reference::default_text;
-use crate::settings::SECTIONS;
+use crate::settings::{SECTIONS, TABLES};
 use crate::value::Kind;
 
 /// JSON Schema, draft 2020-12.
@@ -20,12 +19,17 @@ pub fn json_schema() -> Json {
             (section.name.to_owned(), schema)
         })
         .collect();
-    let mut one = of_table(pool::KEYS);
-    one["required"] = json!(["match"]);
-    let description = plain_doc(pool::DOC);
-    let pools =
-        json!({"type": "array", "description": description, "items": one, "maxItems": pool::POOLS_MAX});
-    sections.insert(pool::TABLE.to_owned(), pools);
+    for table in TABLES {
+        let mut one = of_table(table.keys);
+        one["required"] = table.required.iter().map(|required| required.key).collect();
+        let schema = json!({
+            "type": "array",
+            "description": plain_doc(table.doc),
+            "items": one,
+            "maxItems": table.count_max.0,
+        });
+        sections.insert(table.name.to_owned(), schema);
+    }
     json!({
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "quintet.toml",
@@ -36,13 +40,13 @@ pub fn json_schema() -> Json {
     })
 }
 
-fn of_table<Of: Default>(settings: &[Setting<Of>]) -> Json {
+fn of_table(settings: &[Setting]) -> Json {
     let settings: Map<String, Json> =
         settings.iter().map(|setting| (setting.name.to_owned(), of_setting(setting))).collect();
     json!({"type": "object", "additionalProperties": false, "properties": settings})
 }
 
-fn of_setting<Of: Default>(setting: &Setting<Of>) -> Json {
+fn of_setting(setting: &Setting) -> Json {
     let mut description = plain_doc(setting.doc).replace('\n', " ");
     if setting.otherwise.is_some() {
         let _ = write!(description, " Default: {}.", default_text(setting));
@@ -58,7 +62,7 @@ fn of_setting<Of: Default>(setting: &Setting<Of>) -> Json {
             schema.extend(bounds);
         }
     }
-    match setting.json(&Of::default()) {
+    match setting.default_json() {
         Json::Null => {}
         _ if setting.key == "app.dir" => {}
         default => {

@@ -1,4 +1,5 @@
-//! The table of settings. A new setting is a new row here, and nothing else.
+//! The table of settings. A new setting is a new row here, and nothing else. A table that may be there several times
+//! (`[[worker_pool]]`) is a row of `tables` at the end, and a file of its own with its keys and rules.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -10,6 +11,7 @@ use crate::cross::{
 };
 use crate::define::settings;
 pub use crate::define::{all, find};
+use crate::pool::WorkerPool;
 use crate::value::Program;
 
 const KIB: u64 = 1 << 10;
@@ -432,5 +434,10 @@ settings! {
         /// File that holds the bearer token of a TCP address.
         token_file: Option<PathBuf> = None,
             example("\"/etc/quintet/admin-token\"");
+    }
+
+    tables {
+        /// Classes of workers for some paths, in the order of the file; the first that matches a path takes it.
+        worker_pool: WorkerPool,
     }
 }

@@ -284,7 +284,7 @@ fn every_row_is_sound() {
         assert!(setting.doc.trim_end().ends_with('.'), "{}: the documentation is no sentence", setting.key);
         if let Some((least, most, _)) = setting.range {
             assert!(bound(setting, least) < bound(setting, most), "{}", setting.key);
-            let default = (setting.access.get_number)(&Config::default());
+            let default = (setting.access.get_number)(&Config::default(), 0);
             let allowed = bound(setting, least)..=bound(setting, most);
             assert!(
                 default.is_none_or(|number| allowed.contains(&number)),
@@ -311,6 +311,33 @@ fn every_row_is_sound() {
     }
 }
 
+/// The tables that may be there several times.
+#[test]
+fn every_key_of_a_table_is_sound() {
+    let schema = schema::json_schema();
+    for table in TABLES {
+        for key in table.keys {
+            assert!(key.doc.trim_end().ends_with('.'), "{}: the documentation is no sentence", key.key);
+            if let Some((least, most, _)) = key.range {
+                assert!(bound(key, least) < bound(key, most), "{}", key.key);
+                let default = (key.access.get_number)(&tables::one_of_each(), 0);
+                assert!(
+                    default.is_none_or(|number| (bound(key, least)..=bound(key, most)).contains(&number))
+                );
+            }
+            let mut text = format!("[[{}]]\n", table.name);
+            for required in table.required.iter().filter(|required| required.key != key.name) {
+                writeln!(text, "{} = {}", required.key, required.example).unwrap();
+            }
+            if let Some(example) = key.example {
+                from_file(&format!("{text}{} = {example}\n", key.name));
+            }
+            let entry = &schema["properties"][table.name]["items"]["properties"][key.name];
+            assert!(entry["description"].is_string(), "{}", key.key);
+        }
+    }
+}
+
 /// What `quintet config show` prints can be read back, value for value.
 #[test]
 fn defaults_are_read_back() {
@@ -318,7 +345,7 @@ fn defaults_are_read_back() {
     for section in SECTIONS {
         writeln!(text, "[{}]", section.name).unwrap();
         for setting in section.settings {
-            match setting.json(&Config::default()) {
+            match setting.json(&Config::default(), 0) {
                 Json::Null => {}
                 value => writeln!(text, "{} = {}", setting.name, reference::toml_text(&value)).unwrap(),
             }

@@ -13,6 +13,7 @@
 use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
 
+use http_limits::{BadNetwork, Network, NetworkSet};
 pub use py_link::Scheme;
 
 use crate::h1::is_host;
@@ -21,109 +22,37 @@ use crate::message::{Connection, Headers};
 /// The peers whose forwarded headers (and PROXY protocol) are heard: `proxy.trusted`.
 #[derive(Debug, Clone, Default)]
 pub struct TrustedProxies {
-    ranges: Vec<Range>,
+    networks: NetworkSet,
     unix: bool,
-}
-
-/// An entry of `proxy.trusted` that cannot be read.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{entry:?} is no address range")]
-pub struct BadRange {
-    /// As written.
-    pub entry: String,
-    /// What to write instead.
-    pub hint: String,
-}
-
-/// A CIDR range (RFC 4632).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Range {
-    network: IpAddr,
-    prefix_bits: u8,
-}
-
-impl Range {
-    fn contains(self, addr: IpAddr) -> bool {
-        match (self.network, addr) {
-            (IpAddr::V4(network), IpAddr::V4(addr)) => {
-                let mask = u32::MAX.checked_shl(32 - u32::from(self.prefix_bits)).unwrap_or(0);
-                (u32::from(network) ^ u32::from(addr)) & mask == 0
-            }
-            (IpAddr::V6(network), IpAddr::V6(addr)) => {
-                let mask = u128::MAX.checked_shl(128 - u32::from(self.prefix_bits)).unwrap_or(0);
-                (u128::from(network) ^ u128::from(addr)) & mask == 0
-            }
-            _ => false,
-        }
-    }
-
-    /// The first address of the range.
-    fn masked(self) -> IpAddr {
-        match self.network {
-            IpAddr::V4(network) => {
-                let mask = u32::MAX.checked_shl(32 - u32::from(self.prefix_bits)).unwrap_or(0);
-                IpAddr::from((u32::from(network) & mask).to_be_bytes())
-            }
-            IpAddr::V6(network) => {
-                let mask = u128::MAX.checked_shl(128 - u32::from(self.prefix_bits)).unwrap_or(0);
-                IpAddr::from((u128::from(network) & mask).to_be_bytes())
-            }
-        }
-    }
 }
 
 impl TrustedProxies {
     /// Reads `unix`, addresses, and CIDR ranges.
-    pub fn parse<S: AsRef<str>>(entries: &[S]) -> Result<Self, BadRange> {
-        let mut trusted = Self::default();
+    pub fn parse<S: AsRef<str>>(entries: &[S]) -> Result<Self, BadNetwork> {
+        let mut unix = false;
+        let mut networks = Vec::new();
         for entry in entries.iter().map(AsRef::as_ref) {
-            if entry == "unix" {
-                trusted.unix = true;
-            } else {
-                trusted.ranges.push(parse_range(entry)?);
+            match entry {
+                "unix" => unix = true,
+                "*" | "all" | "any" => {
+                    let hint = "to trust every peer, write \"0.0.0.0/0\" and \"::/0\"".to_owned();
+                    return Err(BadNetwork { entry: entry.to_owned(), hint });
+                }
+                range => networks.push(Network::parse(range)?),
             }
         }
-        Ok(trusted)
+        Ok(Self { networks: NetworkSet::new(networks), unix })
     }
 
     /// Is this address a trusted proxy's?
     pub fn contains(&self, addr: IpAddr) -> bool {
-        let addr = addr.to_canonical();
-        self.ranges.iter().any(|range| range.contains(addr))
+        self.networks.contains(addr)
     }
 
     /// Is this peer of a socket trusted? `None`: a unix socket.
     pub fn trusts(&self, peer: Option<SocketAddr>) -> bool {
         peer.map_or(self.unix, |peer| self.contains(peer.ip()))
     }
-}
-
-fn parse_range(entry: &str) -> Result<Range, BadRange> {
-    let bad = |hint: &str| BadRange { entry: entry.to_owned(), hint: hint.to_owned() };
-    let (addr, prefix) = entry.split_once('/').map_or((entry, None), |(addr, prefix)| (addr, Some(prefix)));
-    let network: IpAddr = addr.parse().map_err(|_| {
-        bad(match entry {
-            "*" | "all" | "any" => "to trust every peer, write \"0.0.0.0/0\" and \"::/0\"",
-            "localhost" => "write \"127.0.0.1\" and \"::1\"",
-            _ if addr.contains(']') => "write the address without brackets",
-            _ if addr.matches(':').count() == 1 => "write the address without its port",
-            _ => "write an address (\"192.0.2.1\"), a range (\"10.0.0.0/8\", \"fd00::/8\") or \"unix\"",
-        })
-    })?;
-    let bits_max = if network.is_ipv4() { 32 } else { 128 };
-    let prefix_bits = match prefix {
-        None => bits_max,
-        Some(digits) => digits
-            .parse()
-            .ok()
-            .filter(|bits| *bits <= bits_max && !digits.starts_with('+'))
-            .ok_or_else(|| bad(&format!("behind the slash stands a number from 0 to {bits_max}")))?,
-    };
-    let range = Range { network, prefix_bits };
-    if range.masked() != network {
-        return Err(bad(&format!("the range starts at \"{}/{prefix_bits}\"", range.masked())));
-    }
-    Ok(range)
 }
 
 /// A request's client and how it addressed us.

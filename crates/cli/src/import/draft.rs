@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use ctl_config::reference::toml_text;
-use ctl_config::{Sources, Style, TextFile, load, pool};
+use ctl_config::{Record as _, Sources, Style, TextFile, WorkerPool, load};
 use serde_json::Value as Json;
 
 /// Width of comments in the file.
@@ -152,7 +152,7 @@ impl Draft {
         }
         for (index, pool) in self.pools.iter().enumerate() {
             let rows: Vec<_> = pool.iter().enumerate().collect();
-            out.table(&format!("[[{}]]", pool::TABLE), Some(index), &rows);
+            out.table(&format!("[[{}]]", WorkerPool::TABLE), Some(index), &rows);
         }
         (out.text, out.places)
     }

@@ -3,8 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::load::bound;
-use crate::{FlagValues, Loaded, Sources, Style, TextFile, load};
+use crate::{FlagValues, Origin, Sources, Style, TextFile, load};
 
 fn sources(text: &str) -> Sources {
     let file = TextFile { path: "/srv/shop/quintet.toml".into(), text: text.into() };
@@ -163,25 +162,6 @@ fn neither_environment_nor_flags() {
         values: vec!["/a".into()],
     }];
     insta::assert_snapshot!("flag", load(&sources).unwrap_err().to_string());
-}
-
-#[test]
-fn every_key_is_sound() {
-    for key in KEYS {
-        assert!(key.doc.trim_end().ends_with('.'), "{}: the documentation is no sentence", key.key);
-        if let Some((least, most, _)) = key.range {
-            assert!(bound(key, least) < bound(key, most), "{}", key.key);
-            let default = (key.access.get_number)(&WorkerPool::default());
-            assert!(default.is_none_or(|number| (bound(key, least)..=bound(key, most)).contains(&number)));
-        }
-        if let Some(example) = key.example {
-            let first = if key.name == "match" { "" } else { "match = \"/a\"\n" };
-            loaded(&format!("[[worker_pool]]\n{first}{} = {example}\n", key.name));
-        }
-        let schema = crate::schema::json_schema();
-        let entry = &schema["properties"][TABLE]["items"]["properties"][key.name];
-        assert!(entry["description"].is_string(), "{}", key.key);
-    }
 }
 
 /// The supervisor and the gateway get the configuration as JSON.

@@ -1,0 +1,33 @@
+//! Who has asked too often, and who is shut out for it: decisions only. No I/O, no clock, no randomness of its own.
+//!
+//! Time is a [`Duration`](std::time::Duration) since any moment at least a year ago, of a clock that never jumps; the seed of
+//! all hashes is an argument. The gateway (`http-gateway/guard/`) brings both and acts.
+//!
+//! | file | what it decides |
+//! |---|---|
+//! | `gcra.rs` | whether a request fits into a rate and a burst, and when the next one will |
+//! | `table.rs` | which of a million keys are remembered when there is room for fewer |
+//! | `bans.rs` | who is shut out, for how long, and what is remembered of it afterwards |
+//! | `network.rs` | addresses, ranges and lists of them |
+//! | `client.rs` | which part of an address is one client |
+//! | `seed.rs` | hashes that nobody outside can foresee |
+//! | `snapshot.rs` | what is kept over a restart, as bytes |
+//!
+//! Promises: memory is bounded whatever clients do, and nothing here is locked as a whole: tables are cut into shards,
+//! each with a lock of its own that is held for a few dozen instructions.
+
+mod bans;
+mod client;
+mod gcra;
+mod network;
+mod seed;
+mod snapshot;
+mod table;
+
+pub use bans::{Ban, Bans, BansFull, KeptBan, Reason, Terms};
+pub use client::client;
+pub use gcra::{Quota, Verdict};
+pub use network::{BadLine, BadNetwork, Network, NetworkSet};
+pub use seed::{KeyHasher, Seed};
+pub use snapshot::{BadSnapshot, KeptLimit, Snapshot, elapsed};
+pub use table::Table;
