@@ -34,19 +34,14 @@ fn all(request: &Request) -> Vec<Finding> {
     let mut findings = Vec::new();
     let loaded = match request.load() {
         Ok(loaded) => loaded,
-        Err(failure) => {
-            findings.push(Finding::of_failure("config", &failure));
-            return findings;
-        }
+        Err(failure) => return Finding::of_failure("config", &failure),
     };
     findings.push(configuration(&loaded));
-    findings.extend(loaded.warnings.iter().map(|warning| {
-        Finding::warn("config", warning.message.clone()).hint(warning.hint.clone().unwrap_or_default())
-    }));
+    findings.extend(loaded.warnings.iter().map(|warning| Finding::of_problem(Level::Warn, warning)));
     findings.extend(system::findings(&loaded.config));
     match run::decide(loaded) {
         Ok(decided) => findings.extend(of_project(&decided)),
-        Err(failure) => findings.push(Finding::of_failure("project", &failure)),
+        Err(failure) => findings.extend(Finding::of_failure("project", &failure)),
     }
     findings
 }
@@ -93,21 +88,56 @@ fn of_project(decided: &Decided) -> Vec<Finding> {
 }
 
 impl Finding {
-    /// A failure of a step, as a finding.
-    fn of_failure(about: &'static str, failure: &Failure) -> Self {
+    /// A failure of a step: of the configuration, one finding for each thing that is wrong with it.
+    fn of_failure(about: &str, failure: &Failure) -> Vec<Self> {
         match failure {
             Failure::One { message, detail, hint, .. } => {
                 let text = match detail {
                     Some(detail) => format!("{message}\n{detail}"),
                     None => message.clone(),
                 };
-                Self::fail(about, text).hint(hint.clone().unwrap_or_default())
+                vec![Self::fail(about, text).hint(hint.clone().unwrap_or_default())]
             }
             Failure::Config(problems) => {
-                let text = problems.render(Style::default());
-                Self::fail(about, text.trim_end().trim_start_matches("error: ").to_owned())
+                problems.0.iter().map(|problem| Self::of_problem(Level::Fail, problem)).collect()
             }
-            Failure::Shown(_) => Self::fail(about, String::new()),
+            Failure::Shown(_) => vec![Self::fail(about, "")],
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ctl_config::{Sources, TextFile, load};
+
+    use super::*;
+
+    /// With four things wrong, in three kinds of places.
+    fn findings() -> Vec<Finding> {
+        let text =
+            "[timeouts]\nqueue = \"soon\"\n\n[workers]\ncount = 0\ncuont = 3\n\n[proxy]\nprotocol = true\n";
+        let file = Some(TextFile { path: "/srv/shop/quintet.toml".into(), text: text.into() });
+        let environment = vec![("QUINTET_LOG_LEVEL".into(), "loud".into())];
+        let sources = Sources { file, environment, working_dir: "/srv/shop".into(), ..Sources::default() };
+        match load(&sources) {
+            Ok(_) => panic!("it was accepted"),
+            Err(problems) => Finding::of_failure("config", &problems.into()),
+        }
+    }
+
+    #[test]
+    fn every_problem_of_the_configuration_is_a_finding() {
+        insta::assert_snapshot!("config_text", finding::render(&findings(), Style::default()));
+        insta::assert_snapshot!("config_json", format!("{:#}", json!(findings())));
+    }
+
+    #[test]
+    fn a_warning_says_where_it_stands() {
+        let environment = vec![("QUINTET_TIMEOUTS_QUEUEE".into(), "1s".into())];
+        let loaded = load(&Sources { environment, working_dir: "/srv".into(), ..Sources::default() });
+        let loaded = loaded.unwrap_or_else(|problems| panic!("{problems}"));
+        let warnings: Vec<_> =
+            loaded.warnings.iter().map(|problem| Finding::of_problem(Level::Warn, problem)).collect();
+        insta::assert_snapshot!("config_warning", finding::render(&warnings, Style::default()));
     }
 }

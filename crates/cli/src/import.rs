@@ -15,10 +15,12 @@ mod page;
 mod procfile;
 mod python;
 mod row;
+mod secret;
 mod shell;
 mod unit;
 mod uwsgi;
 mod value;
+mod words;
 
 #[cfg(test)]
 mod tests;
@@ -61,6 +63,12 @@ pub(super) struct Context {
 }
 
 impl Context {
+    /// A variable that the command line or a unit sets.
+    fn set(&mut self, name: &str, value: &str) {
+        self.environment.retain(|(known, _)| known != name);
+        self.environment.push((name.to_owned(), value.to_owned()));
+    }
+
     /// A variable that is set and not empty.
     fn variable(&self, name: &str) -> Option<&str> {
         let found = self.environment.iter().find(|(known, value)| known == name && !value.is_empty());

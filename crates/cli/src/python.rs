@@ -91,6 +91,12 @@ impl Surroundings {
         candidates
     }
 
+    /// The most likely one, whatever is installed in it.
+    pub(crate) fn interpreter(&self, project: &Path) -> PathBuf {
+        let first = self.candidates(project).into_iter().next();
+        first.map_or_else(|| "python3".into(), |(path, _)| path)
+    }
+
     fn search(&self, name: &str) -> Option<PathBuf> {
         let dirs: Vec<_> = env::split_paths(self.path.as_ref()?).collect();
         dirs.into_iter().map(|dir| dir.join(name)).find(|path| path.is_absolute() && is_program(path))

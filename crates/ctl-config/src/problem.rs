@@ -29,14 +29,21 @@ impl Place {
             width: text[start..end].chars().count().max(1),
         }
     }
-}
 
-impl Place {
     /// The line, for places in files.
     pub(crate) fn line(&self) -> Option<usize> {
         match self {
             Self::File { line, .. } => Some(*line),
             Self::Named(_) => None,
+        }
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File { name, line, column, .. } => write!(f, "{name}:{line}:{column}"),
+            Self::Named(name) => f.write_str(name),
         }
     }
 }
@@ -86,38 +93,22 @@ impl Problem {
         self
     }
 
-    /// `file:line:column`, when it stands in a file.
+    /// `file:line:column` when it stands in a file, else the flag or variable; `None` for what stands nowhere.
     pub fn location(&self) -> Option<String> {
-        match &self.place {
-            Some(Place::File { name, line, column, .. }) => Some(format!("{name}:{line}:{column}")),
-            _ => None,
-        }
+        self.place.as_ref().map(Place::to_string)
+    }
+
+    /// The line of the file, when it stands in one.
+    pub fn line(&self) -> Option<usize> {
+        self.place.as_ref().and_then(Place::line)
     }
 
     /// The whole text, under the word `severity` ("error" or "warning").
     pub fn render(&self, severity: &str, style: Style) -> String {
-        let Style { strong, quiet, hint, reset } = style;
+        let Style { quiet, hint, reset, .. } = style;
         let severity_style = if severity == "error" { style.strong } else { style.hint };
         let mut out = format!("{severity_style}{severity}{reset}: {}\n", self.message);
-        match &self.place {
-            Some(Place::File { name, line, column, source, width }) => {
-                let gutter = line.to_string().len();
-                let blank = " ".repeat(gutter);
-                let _ = writeln!(out, "{quiet} {blank}-->{reset} {name}:{line}:{column}");
-                let _ = writeln!(out, "{quiet} {blank} |{reset}");
-                let _ = writeln!(out, "{quiet} {line} |{reset} {}", source.replace('\t', " "));
-                let caret = "^".repeat((*width).min(60));
-                let _ = writeln!(
-                    out,
-                    "{quiet} {blank} |{reset} {}{strong}{caret}{reset}",
-                    " ".repeat(column - 1)
-                );
-            }
-            Some(Place::Named(name)) => {
-                let _ = writeln!(out, "{quiet}  -->{reset} {name}");
-            }
-            None => {}
-        }
+        out.push_str(&self.frame(style));
         if let Some(detail) = &self.detail {
             let _ = writeln!(out, "{quiet}detail{reset}: {detail}");
         }
@@ -125,6 +116,24 @@ impl Problem {
             let _ = writeln!(out, "{hint}hint{reset}: {text}");
         }
         out
+    }
+
+    /// Where it stands: the place, and of a file the line with a mark below; empty for what stands nowhere.
+    pub fn frame(&self, style: Style) -> String {
+        let Style { strong, quiet, reset, .. } = style;
+        let Some(place) = &self.place else { return String::new() };
+        let Place::File { line, column, source, width, .. } = place else {
+            return format!("{quiet}  -->{reset} {place}\n");
+        };
+        let blank = " ".repeat(line.to_string().len());
+        let source = source.replace('\t', " ");
+        let (before, caret) = (" ".repeat(column - 1), "^".repeat((*width).min(60)));
+        format!(
+            "{quiet} {blank}-->{reset} {place}\n\
+             {quiet} {blank} |{reset}\n\
+             {quiet} {line} |{reset} {source}\n\
+             {quiet} {blank} |{reset} {before}{strong}{caret}{reset}\n"
+        )
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use ctl_config::Style;
+use ctl_config::{Problem, Style};
 use serde::{Deserialize, Serialize};
 
 /// How bad it is.
@@ -25,13 +25,16 @@ pub(crate) struct Finding {
     pub(crate) about: String,
     /// What was found; may have several lines.
     pub(crate) text: String,
+    /// Where, when that is a place in the configuration: `quintet.toml:3:9`, a flag, a variable.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) at: Option<String>,
     /// What to do; may be empty.
     pub(crate) hint: String,
 }
 
 impl Finding {
     fn new(level: Level, about: &str, text: impl Into<String>) -> Self {
-        Self { level, about: about.into(), text: text.into(), hint: String::new() }
+        Self { level, about: about.into(), text: text.into(), at: None, hint: String::new() }
     }
 
     pub(crate) fn ok(about: &str, text: impl Into<String>) -> Self {
@@ -44,6 +47,14 @@ impl Finding {
 
     pub(crate) fn fail(about: &str, text: impl Into<String>) -> Self {
         Self::new(Level::Fail, about, text)
+    }
+
+    /// Something that is wrong with the configuration, with the line where it stands.
+    pub(crate) fn of_problem(level: Level, problem: &Problem) -> Self {
+        let mut text = format!("{}\n{}", problem.message, problem.frame(Style::default()));
+        text.push_str(problem.detail.as_deref().unwrap_or_default());
+        let finding = Self::new(level, "config", text.trim_end());
+        Self { at: problem.location(), hint: problem.hint.clone().unwrap_or_default(), ..finding }
     }
 
     #[must_use]

@@ -103,7 +103,7 @@ const UVICORN_ROWS: &[Row] = &[
 ];
 
 const HYPERCORN_ROWS: &[Row] = &[
-    option(shell::APP, "", Set("app.callable", asgi_callable)),
+    option(shell::APP, "", Set("app.callable", value::callable)),
     option("access_log", "--access-log --access-logfile", Set("log.access", value::access_log)),
     option("access_logformat", "--access-logformat", No(ACCESS_FORM)),
     option("backlog", "--backlog", Set("server.backlog", value::count)),
@@ -128,7 +128,7 @@ const HYPERCORN_ROWS: &[Row] = &[
     option("read_timeout", "--read-timeout", Set("timeouts.body", value::seconds)),
     option("max_requests", "--max-requests", Set("workers.requests_max", value::count_or_never)),
     option("max_requests_jitter", "--max-requests-jitter", Same("a tenth more or less is always taken")),
-    option("group", "-g --group", Set("workers.group", value::text)),
+    option("group", "-g --group", Set("workers.group", value::account)),
     option("worker_class", "-k --worker-class", By(event_loop, "`workers.event_loop`")),
     option("keep_alive", "--keep-alive", Set("timeouts.keep_alive", value::seconds)),
     option("keyfile", "--keyfile", Set("tls.key", value::text)),
@@ -151,7 +151,7 @@ const HYPERCORN_ROWS: &[Row] = &[
         No("metrics are fetched, not sent: Prometheus form at /metrics of admin.bind"),
     ),
     option("umask", "-m --umask", No("set it where quintet is started: UMask= in a systemd unit")),
-    option("user", "-u --user", Set("workers.user", value::text)),
+    option("user", "-u --user", Set("workers.user", value::account)),
     option(
         "websocket_ping_interval",
         "--websocket-ping-interval",
@@ -161,7 +161,7 @@ const HYPERCORN_ROWS: &[Row] = &[
 ];
 
 const DAPHNE_ROWS: &[Row] = &[
-    option(shell::APP, "", Set("app.callable", asgi_callable)),
+    option(shell::APP, "", Set("app.callable", value::callable)),
     option("port", "-p --port", Together("`server.bind`")),
     option("host", "-b --bind", Together("`server.bind`")),
     option("uds", "-u --unix-socket", Together("`server.bind`")),
@@ -217,18 +217,10 @@ const DAPHNE_ROWS: &[Row] = &[
     switch("no_server_name", "--no-server-name", Same(SERVER_HEADER)),
 ];
 
+/// The variables without a prefix are defaults of the options.
 fn uvicorn_before(context: &Context) -> Options {
-    let given = |(variable, option): (&str, &str)| {
-        let value = context.variable(variable)?;
-        Some(Given { name: option.into(), value: value.into(), from: variable.into() })
-    };
-    let known = [("WEB_CONCURRENCY", "workers"), ("FORWARDED_ALLOW_IPS", "forwarded_allow_ips")];
-    Options(known.into_iter().filter_map(given).collect())
-}
-
-/// `shop.asgi:application`; the name is always written with these servers.
-fn asgi_callable(value: &Json) -> value::Means {
-    value::callable(value)
+    let defaults = [("WEB_CONCURRENCY", "workers"), ("FORWARDED_ALLOW_IPS", "forwarded_allow_ips")];
+    shell::named(context, &defaults).over(shell::prefixed(context, "UVICORN_"))
 }
 
 fn bind(draft: &mut Draft, given: &Given) {

@@ -10,6 +10,8 @@ use ctl_config::reference::toml_text;
 use ctl_config::{Record as _, Sources, Style, TextFile, WorkerPool, load};
 use serde_json::Value as Json;
 
+use super::secret;
+
 /// Width of comments in the file.
 const WIDTH: usize = 110;
 
@@ -54,11 +56,17 @@ impl Draft {
         Self { source: source.into(), ..Self::default() }
     }
 
-    /// `key = value`; the later one wins, as it does in every source.
+    /// `key = value`; the later one wins, as it does in every source, and the earlier one is told.
     pub(super) fn set(&mut self, key: &'static str, value: impl Into<Json>, from: impl Into<String>) {
         debug_assert!(ctl_config::find(key).is_some(), "{key}: there is no such setting");
-        self.lines.retain(|line| line.key != key);
-        self.lines.push(Line { key, value: value.into(), from: from.into() });
+        let line = Line { key, value: value.into(), from: from.into() };
+        if let Some(at) = self.lines.iter().position(|other| other.key == key) {
+            let before = self.lines.remove(at);
+            if before.value != line.value {
+                self.not_needed(before.from, format!("{} counts", line.from));
+            }
+        }
+        self.lines.push(line);
     }
 
     /// One more value of a list.
@@ -90,7 +98,7 @@ impl Draft {
 
     /// What became of `option`, when it is no line.
     pub(super) fn note(&mut self, fate: Fate, option: impl Into<String>, why: impl Into<String>) {
-        let note = Note { fate, option: option.into(), why: why.into() };
+        let note = Note { fate, option: secret::hidden(&option.into()), why: why.into() };
         if !self.notes.iter().any(|other| other.option == note.option && other.why == note.why) {
             self.notes.push(note);
         }
@@ -117,8 +125,7 @@ impl Draft {
                 return;
             };
             let Some(problem) = problems.0.first() else { return };
-            let at = problem.location().and_then(|at| at.split(':').nth(1)?.parse::<usize>().ok());
-            let place = at.and_then(|line| places.iter().find(|(known, ..)| *known == line));
+            let place = problem.line().and_then(|line| places.iter().find(|(known, ..)| *known == line));
             let Some((_, pool, index)) = place.copied() else {
                 return self.not_carried("what stands above", format!("quintet says: {}", problem.message));
             };

@@ -148,13 +148,8 @@ const ROWS: &[Row] = &[
     switch("version", "--version", Same("`quintet version`")),
 ];
 
-/// GRANIAN_WORKERS=4 and so on: the names of the table in capitals.
 fn before(context: &Context) -> Options {
-    let given = |(name, value): &(String, String)| {
-        let option = name.strip_prefix("GRANIAN_").filter(|_| !value.is_empty())?.to_ascii_lowercase();
-        Some(Given { name: option, value: value.as_str().into(), from: name.clone() })
-    };
-    Options(context.environment.iter().filter_map(given).collect())
+    shell::prefixed(context, "GRANIAN_")
 }
 
 fn keep_alive(draft: &mut Draft, given: &Given) {

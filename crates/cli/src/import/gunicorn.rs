@@ -7,12 +7,13 @@ use serde_json::Value as Json;
 use super::draft::Draft;
 use super::row::Becomes::{By, No, Same, Set, Together};
 use super::row::{Given, Options, Row, option, set, switch};
-use super::shell::{self, Before, Server, Token};
+use super::shell::{self, Before, Server};
+use super::words::{self, Token};
 use super::{Context, value};
 use crate::exit::Exit;
 use crate::failure::{Failure, Result};
 use crate::import::python;
-use value::plain;
+use value::{Means, plain};
 
 pub(super) const SERVER: Server =
     Server { name: "gunicorn", rows: ROWS, before: Before::Files(before), finish };
@@ -73,8 +74,8 @@ const ROWS: &[Row] = &[
         Same("`quintet status`, `reload` and `stop` find the instance without one"),
     ),
     option("worker_tmp_dir", "--worker-tmp-dir", Same("workers write no heartbeat files")),
-    option("user", "-u --user", Set("workers.user", value::text)),
-    option("group", "-g --group", Set("workers.group", value::text)),
+    option("user", "-u --user", Set("workers.user", value::account)),
+    option("group", "-g --group", Set("workers.group", value::account)),
     option("umask", "-m --umask", No("set it where quintet is started: UMask= in a systemd unit")),
     switch("initgroups", "--initgroups", Same("workers always get the groups of their user")),
     option("tmp_upload_dir", "", Set("buffers.dir", value::text)),
@@ -83,7 +84,7 @@ const ROWS: &[Row] = &[
         "",
         Same("X-Forwarded-Proto and Forwarded of proxy.trusted are believed"),
     ),
-    option("forwarded_allow_ips", "--forwarded-allow-ips", Set("proxy.trusted", value::networks)),
+    option("forwarded_allow_ips", "--forwarded-allow-ips", By(trusted, "`proxy.trusted`")),
     option("accesslog", "--access-logfile", By(access_log, "`log.access`")),
     switch(
         "disable_redirect_access_to_syslog",
@@ -151,7 +152,7 @@ const ROWS: &[Row] = &[
     option("nworkers_changed", "", No(HOOK)),
     option("ssl_context", "", No("TLS has one configuration, a modern one: tls.certificate and tls.key")),
     option("proxy_protocol", "--proxy-protocol", Set("proxy.protocol", value::switch)),
-    option("proxy_allow_ips", "--proxy-allow-from", Set("proxy.trusted", value::networks)),
+    option("proxy_allow_ips", "--proxy-allow-from", By(trusted, "`proxy.trusted`")),
     option("protocol", "--protocol", By(protocol, "nothing for HTTP; others are not spoken")),
     option(
         "uwsgi_allow_ips",
@@ -271,25 +272,15 @@ fn beside(file: &str, context: &Context) -> Result<Options> {
 
 /// Variables that stand for an option nobody has given: weaker than the file.
 fn defaults(context: &Context) -> Options {
-    let given = |(variable, option): (&str, &str)| {
-        let value = context.variable(variable)?;
-        Some(Given { name: option.into(), value: value.into(), from: variable.into() })
-    };
-    let known = [("WEB_CONCURRENCY", "workers"), ("FORWARDED_ALLOW_IPS", "forwarded_allow_ips")];
-    Options(known.into_iter().filter_map(given).collect())
+    shell::named(context, &[("WEB_CONCURRENCY", "workers"), ("FORWARDED_ALLOW_IPS", "forwarded_allow_ips")])
 }
 
 fn from_environment(context: &Context) -> Result<Options> {
     let mut options = Options::default();
     if let Some(line) = context.variable("GUNICORN_CMD_ARGS") {
-        let tokens = shell::tokens(line)
+        let tokens = words::tokens(line)
             .map_err(|why| Failure::new(Exit::Usage, format!("GUNICORN_CMD_ARGS: {why}")))?;
-        let words: Vec<&str> = tokens
-            .iter()
-            .map(|token| match token {
-                Token::Word(text) | Token::Operator(text) => text.as_str(),
-            })
-            .collect();
+        let words: Vec<&str> = tokens.iter().map(Token::text).collect();
         let mut given = shell::arguments(ROWS, &words);
         for option in &mut given.0 {
             option.from = format!("GUNICORN_CMD_ARGS: {}", option.from);
@@ -301,13 +292,12 @@ fn from_environment(context: &Context) -> Result<Options> {
 
 fn from_python(file: &Path, context: &Context) -> Result<Options> {
     let mut options = Options::default();
-    for (name, value) in python::globals(file, context)? {
+    for python::Global { name, value, imported, computed } in python::globals(file, context)? {
         let known = super::row::find(ROWS, &name).is_some();
-        options.0.push(Given {
-            from: name.clone(),
-            name: if known { name } else { format!("?{name}") },
-            value,
-        });
+        if known || !imported {
+            let from = if computed { format!("{name} (computed here)") } else { name.clone() };
+            options.0.push(Given { from, name: if known { name } else { format!("?{name}") }, value });
+        }
     }
     Ok(options)
 }
@@ -347,11 +337,25 @@ fn field_size(draft: &mut Draft, given: &Given) {
     }
 }
 
+/// Whose headers and whose PROXY protocol are believed is one list here.
+fn trusted(draft: &mut Draft, given: &Given) {
+    match value::networks(&given.value) {
+        Means::Value(Json::Array(networks)) => {
+            for network in networks {
+                draft.push("proxy.trusted", network, &given.from);
+            }
+        }
+        _ => draft.not_needed(given.shown(), "nobody is trusted by default"),
+    }
+}
+
 /// Whom gunicorn believes: this machine unless told otherwise, and everybody at a unix socket.
 fn proxies(draft: &mut Draft, options: &Options) {
     if options.get("forwarded_allow_ips").is_none() {
         let from = "gunicorn's default of forwarded_allow_ips: a proxy on this machine";
-        draft.set("proxy.trusted", ["127.0.0.1", "::1"].map(Json::from).to_vec(), from);
+        for network in ["127.0.0.1", "::1"] {
+            draft.push("proxy.trusted", network, from);
+        }
     }
     let is_unix = |address: &Json| plain(address).starts_with("unix:");
     if draft.get("server.bind").and_then(Json::as_array).is_some_and(|bound| bound.iter().any(is_unix)) {
@@ -458,6 +462,12 @@ fn finish(draft: &mut Draft, options: &Options) {
             if let Some(given) = threads.filter(|given| plain(&given.value) != "1") {
                 set(draft, "workers.threads", value::count, given);
             }
+        }
+        // A class of one's own, in most cases with other options for uvicorn.
+        name if name.contains("uvicorn") => {
+            draft.set("app.interface", "asgi", from);
+            let why = "what it changes in uvicorn's worker is not known here; its options are those of `quintet config show`";
+            draft.not_carried(class.map(Given::shown).unwrap_or_default(), why);
         }
         _ => draft.not_carried(
             class.map(Given::shown).unwrap_or_default(),

@@ -11,30 +11,64 @@ pub(super) struct Pair {
     pub(super) value: String,
 }
 
-/// The pairs of the section, and lines that are none, with their numbers.
-pub(super) fn read(text: &str, section: &str, file: &Path) -> (Vec<Pair>, Vec<(usize, String)>) {
-    let mut pairs: Vec<Pair> = Vec::new();
-    let mut odd = Vec::new();
-    let mut inside = false;
-    for (index, line) in text.lines().enumerate() {
-        let line = line.trim();
-        if line.is_empty() || line.starts_with(['#', ';']) {
-            continue;
+/// What a file holds.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    /// The pairs of the section, and of those that it takes in.
+    pub(super) pairs: Vec<Pair>,
+    /// Lines of none of them, with their numbers.
+    pub(super) outside: Vec<(usize, String)>,
+}
+
+/// Reads `section`, and where it says `ini = :other`, that one.
+pub(super) fn read(text: &str, section: &str, file: &Path) -> Found {
+    let mut header = "";
+    let mut lines = Vec::new();
+    for (index, line) in text.lines().map(str::trim).enumerate() {
+        if let Some(name) = line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+            header = name.trim();
+        } else if !line.is_empty() && !line.starts_with(['#', ';']) {
+            lines.push(Line { number: index + 1, header, text: line });
         }
-        if let Some(header) = line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
-            inside = header.trim() == section;
-            continue;
-        }
-        if !inside {
-            odd.push((index + 1, line.to_owned()));
-            continue;
-        }
-        let (key, value) =
-            line.split_once('=').map_or((line, "true"), |(key, value)| (key.trim(), value.trim()));
-        let value = fill_in(value, &pairs, file);
-        pairs.push(Pair { line: index + 1, key: key.replace('_', "-"), value });
     }
-    (pairs, odd)
+    let mut reader = Reader { lines: &lines, file, pairs: Vec::new(), read: Vec::new() };
+    reader.section(section);
+    let Reader { pairs, read, .. } = reader;
+    let outside = lines.iter().filter(|line| !read.contains(&line.header));
+    Found { pairs, outside: outside.map(|line| (line.number, line.text.to_owned())).collect() }
+}
+
+struct Line<'a> {
+    number: usize,
+    header: &'a str,
+    text: &'a str,
+}
+
+struct Reader<'a> {
+    lines: &'a [Line<'a>],
+    file: &'a Path,
+    pairs: Vec<Pair>,
+    /// Sections that were read: each once, so that a circle ends.
+    read: Vec<&'a str>,
+}
+
+impl Reader<'_> {
+    fn section(&mut self, name: &str) {
+        let lines = self.lines;
+        let Some(known) = lines.iter().map(|line| line.header).find(|header| *header == name) else { return };
+        if self.read.contains(&known) {
+            return;
+        }
+        self.read.push(known);
+        for line in lines.iter().filter(|line| line.header == name) {
+            let (key, value) = line.text.split_once('=').unwrap_or((line.text, "true"));
+            let (key, value) = (key.trim().replace('_', "-"), fill_in(value.trim(), &self.pairs, self.file));
+            match value.strip_prefix(':').filter(|_| key == "ini") {
+                Some(other) => self.section(other),
+                None => self.pairs.push(Pair { line: line.number, key, value }),
+            }
+        }
+    }
 }
 
 /// Replaces `%(name)`, `%d`, `%n` and the like; what is not known stays as it is.

@@ -49,21 +49,62 @@ fn outside(draft: &mut Draft, directives: &[Directive], servers: &mut Vec<Direct
         match directive.name.as_str() {
             "http" | "events" => outside(draft, directive.inside(), servers),
             "server" if directive.block.is_some() => servers.push(directive.clone()),
+            "upstream" => upstream(draft, directive),
             _ => one(draft, directive),
         }
     }
 }
 
+/// Several servers on this machine are workers here; on other machines, something has to choose among them.
+fn upstream(draft: &mut Draft, directive: &Directive) {
+    let is_elsewhere = |server: &&Directive| {
+        let address = server.args.first().map_or("", String::as_str);
+        !["unix:", "127.", "localhost", "[::1]"].iter().any(|here| address.starts_with(here))
+    };
+    let servers = directive.inside().iter().filter(|one| one.name == "server");
+    match servers.filter(is_elsewhere).count() {
+        0 | 1 => one(draft, directive),
+        count => draft.not_carried(
+            directive.shown(),
+            format!(
+                "{count} servers on other machines: keep a load balancer, and run quintet on each of them"
+            ),
+        ),
+    }
+}
+
 /// What the table says about a directive.
 fn one(draft: &mut Draft, directive: &Directive) {
+    /// What follows the first word of these may be a secret between nginx and the app.
+    const SHOW_ONE: [&str; 7] = [
+        "set",
+        "if",
+        "add_header",
+        "more_set_headers",
+        "secure_link_md5",
+        "secure_link_secret",
+        "sub_filter",
+    ];
     let from = format!("{}: {}", directive.place, directive.name);
-    let value = directive.args.join(" ").into();
+    let shown = if SHOW_ONE.contains(&directive.name.as_str()) { 1 } else { directive.args.len() };
+    let value = directive.args[..shown.min(directive.args.len())].join(" ").into();
     let given = Given { name: directive.name.clone(), value, from };
     apply(draft, table::ROWS, &Options(vec![given]), "nginx");
 }
 
 fn is_pass(directive: &Directive) -> bool {
     PASSES.contains(&directive.name.as_str())
+}
+
+/// Where a location passes requests to: a server or upstream, and the path that replaces its own.
+fn target(location: &Directive) -> Option<(&str, &str)> {
+    let text = location.inside().iter().find(|one| is_pass(one))?.args.first()?;
+    let rest = text.split_once("://").map_or(text.as_str(), |(_, rest)| rest);
+    if let Some(socket) = rest.strip_prefix("unix:") {
+        return Some(socket.split_once(':').unwrap_or((socket, "")));
+    }
+    let at = rest.find('/').unwrap_or(rest.len());
+    Some(rest.split_at(at))
 }
 
 fn passes(server: &Directive) -> bool {
@@ -108,13 +149,20 @@ fn of_server(draft: &mut Draft, server: &Directive) {
     // The general one first: what others say about their part is measured by it.
     let (general, special): (Vec<_>, Vec<_>) =
         locations.into_iter().partition(|location| is_general(location));
+    let app = general.iter().chain(&special).find_map(|location| target(location)).map(|(to, _)| to);
     for location in general {
         for directive in location.inside() {
             one(draft, directive);
         }
     }
     for location in special {
-        of_location(draft, server, location);
+        match target(location) {
+            Some((to, _)) if Some(to) != app => {
+                let why = "it goes to another program than the rest: keep a proxy before both";
+                draft.not_carried(format!("{}, passed to {to}", location.shown()), why);
+            }
+            _ => of_location(draft, server, location),
+        }
     }
 }
 
@@ -228,11 +276,28 @@ fn rest(draft: &mut Draft, location: &Directive, done: &[&str]) {
 
 /// A location that the app answers: slow ones are a pool of their own.
 fn app_location(draft: &mut Draft, location: &Directive, modifier: &str, path: &str) {
+    if let Some((_, own)) = target(location).filter(|(_, own)| !own.is_empty() && *own != path) {
+        let why =
+            format!("the app sees {own} in the place of {path} there, here it sees the path as it was sent");
+        draft.not_carried(location.shown(), why);
+    }
+    let is_upgrade = |one: &&Directive| {
+        one.name == "proxy_set_header"
+            && one.args.first().is_some_and(|name| name.eq_ignore_ascii_case("upgrade"))
+    };
+    let websockets = location.inside().iter().any(|one| is_upgrade(&one));
     let pattern = if modifier == "=" { path.to_owned() } else { format!("{path}*") };
     let mut done: Vec<&str> = PASSES.to_vec();
     for name in ["proxy_read_timeout", "uwsgi_read_timeout"] {
         let Some(directive) = location.get(name) else { continue };
         done.push(name);
+        if websockets {
+            draft.not_needed(
+                directive.shown(),
+                "WebSockets stay as long as both sides answer (websocket.ping_interval)",
+            );
+            continue;
+        }
         let from = format!("{}: {name}", directive.place);
         let Means::Value(time) = value::nginx_time(&directive.args.join(" ").into()) else {
             draft.not_carried(directive.shown(), "not a time");

@@ -4,7 +4,7 @@ use super::Context;
 use super::draft::Draft;
 use super::row::Becomes::{No, Same, Set, Together};
 use super::row::{Given, Options, Row, apply, option};
-use super::{shell, value};
+use super::{shell, value, words};
 use crate::exit::Exit;
 use crate::failure::{Failure, Result};
 use value::plain;
@@ -59,6 +59,31 @@ const UNIT_ROWS: &[Row] = &[
 /// A .service file: ExecStart is imported, the rest of the unit stays a unit.
 pub(super) fn import_systemd(name: &str, text: &str, context: &Context) -> Result<Draft> {
     let mut draft = Draft::new(name);
+    let options = of_service(text);
+    let Some(command) = options.text("ExecStart") else {
+        return Err(Failure::new(Exit::Usage, format!("{name} has no ExecStart= in [Service]")));
+    };
+    apply(&mut draft, UNIT_ROWS, &options, "systemd");
+    let mut context = context.clone();
+    for given in options.all("Environment") {
+        for word in words::tokens(&plain(&given.value)).unwrap_or_default() {
+            let (name, value) = word.text().split_once('=').unwrap_or((word.text(), ""));
+            context.set(name, value);
+            shell::environment(&mut draft, name, value, &format!("Environment={name}={value}"));
+        }
+    }
+    // gunicorn looks for its configuration where it starts.
+    if let Some(dir) = options.text("WorkingDirectory") {
+        context.dir = dir.trim_start_matches(['-', '~']).into();
+    }
+    let command = command.trim_start_matches(['-', '@', '+', '!', ':']);
+    shell::import_line(&mut draft, command, &context)?;
+    specifiers(&mut draft, &options);
+    Ok(draft)
+}
+
+/// The options of `[Service]`.
+fn of_service(text: &str) -> Options {
     let mut options = Options::default();
     let mut section = String::new();
     let joined = text.replace("\\\n", " ");
@@ -73,25 +98,19 @@ pub(super) fn import_systemd(name: &str, text: &str, context: &Context) -> Resul
             options.0.push(Given { from: name.clone(), name, value });
         }
     }
-    let Some(command) = options.text("ExecStart") else {
-        return Err(Failure::new(Exit::Usage, format!("{name} has no ExecStart= in [Service]")));
-    };
-    apply(&mut draft, UNIT_ROWS, &options, "systemd");
-    for given in options.all("Environment") {
-        let words = shell::tokens(&plain(&given.value)).unwrap_or_default();
-        for word in words {
-            if let shell::Token::Word(word) = word {
-                let (name, value) = word.split_once('=').unwrap_or((word.as_str(), ""));
-                shell::environment(&mut draft, name, value, &format!("Environment={name}={value}"));
-            }
+    options
+}
+
+/// `%i`, `%t` and others: systemd fills them in, quintet.toml has nothing like it.
+fn specifiers(draft: &mut Draft, options: &Options) {
+    for name in ["WorkingDirectory", "ExecStart"] {
+        let text = options.text(name).unwrap_or_default().replace("%%", "");
+        let found = text.match_indices('%').filter_map(|(at, _)| text[at + 1..].chars().next());
+        let mut found: Vec<_> = found.filter(char::is_ascii_alphabetic).map(|c| format!("%{c}")).collect();
+        found.dedup();
+        if !found.is_empty() {
+            let why = "systemd fills it in, quintet.toml does not: write what it stands for";
+            draft.not_carried(format!("{} in {name}", found.join(", ")), why);
         }
     }
-    // gunicorn looks for its configuration where it starts.
-    let mut context = context.clone();
-    if let Some(dir) = options.text("WorkingDirectory") {
-        context.dir = dir.trim_start_matches(['-', '~']).into();
-    }
-    let context = &context;
-    shell::import_line(&mut draft, command.trim_start_matches(['-', '@', '+', '!', ':']), context)?;
-    Ok(draft)
 }

@@ -3,6 +3,7 @@
 use serde_json::Value as Json;
 
 use super::draft::{Draft, Fate};
+use super::secret;
 use super::value::{As, Means, is_on, plain};
 
 /// An option that was given.
@@ -23,7 +24,7 @@ impl Given {
             Json::Bool(_) => self.from.clone(),
             _ if self.is_secret() => self.from.clone(),
             // What follows it was written in the file, however long; a note needs enough to find it.
-            value => format!("{} = {}", self.from, shortened(&plain(value))),
+            value => format!("{} = {}", self.from, shortened(&secret::hidden(&plain(value)))),
         }
     }
 
@@ -31,7 +32,9 @@ impl Given {
     fn is_secret(&self) -> bool {
         // With a question mark: any name that stands in a gunicorn.conf.py.
         let any = ["environment.", "?", "set-ph", "set-placeholder"];
-        self.name.contains("password") || any.iter().any(|prefix| self.name.starts_with(prefix))
+        self.name.contains("password")
+            || self.name == "set"
+            || any.iter().any(|prefix| self.name.starts_with(prefix))
     }
 }
 
@@ -125,7 +128,8 @@ pub(super) fn apply(draft: &mut Draft, rows: &'static [Row], options: &Options, 
                 Some(near) => format!("no option of {server} that is known here; \"{near}\" would be one"),
                 None => format!("no option of {server} that is known here"),
             };
-            draft.note(Fate::Unknown, given.shown(), why);
+            // Without its value: who knows what it is.
+            draft.note(Fate::Unknown, given.from.clone(), why);
             continue;
         };
         // Of several on a command line the last one counts, for them as for us.
@@ -158,8 +162,9 @@ pub(super) fn set(draft: &mut Draft, key: &'static str, convert: As, given: &Giv
 /// Why a value that the shell would fill in cannot be carried.
 pub(super) fn variable(value: &Json, key: &str) -> Option<String> {
     let text = plain(value);
-    let at = text.find('$')?;
-    if !text[at + 1..].starts_with(|c: char| c.is_ascii_alphabetic() || matches!(c, '_' | '{' | '(')) {
+    let named = |c: char| c.is_ascii_alphabetic() || matches!(c, '_' | '{' | '(');
+    let filled_in = text.match_indices('$').any(|(at, _)| text[at + 1..].starts_with(named));
+    if !filled_in && !text.contains('`') {
         return None;
     }
     let name = ctl_config::find(key).map(ctl_config::Setting::environment_name)?;

@@ -1,4 +1,4 @@
-//! Command lines: words as the shell makes them, the server among them, and its options.
+//! Command lines: the server among the words, what stands before it, and its options.
 
 use std::path::Path;
 
@@ -6,7 +6,8 @@ use serde_json::Value as Json;
 
 use super::draft::Draft;
 use super::row::{Given, Options, Row, apply};
-use super::{Context, asgi, granian, gunicorn, uwsgi};
+use super::words::{Token, tokens};
+use super::{Context, asgi, granian, gunicorn, secret, uwsgi};
 use crate::exit::Exit;
 use crate::failure::{Failure, Result};
 
@@ -62,7 +63,7 @@ pub(super) fn is_known_program(word: &str) -> bool {
 }
 
 fn server(word: &str) -> Option<&'static Server> {
-    let name = Path::new(word).file_name()?.to_str()?;
+    let name = file_name(word)?;
     SERVERS.into_iter().find(|server| server.name == name)
 }
 
@@ -86,12 +87,13 @@ pub(super) fn import_words(words: &[String], context: &Context) -> Result<Draft>
 pub(super) fn import_line(draft: &mut Draft, line: &str, context: &Context) -> Result<()> {
     let tokens = tokens(line).map_err(|why| Failure::new(Exit::Usage, why).detail(line.to_owned()))?;
     let tokens = without_redirections(draft, tokens);
+    let mut context = context.clone();
     let mut found = false;
     for command in tokens.split(|token| matches!(token, Token::Operator(_))) {
-        if command.is_empty() {
+        if command.is_empty() || !found && prepares(draft, command, &mut context) {
             continue;
         }
-        if !found && import_command(draft, command, context)? {
+        if !found && import_command(draft, command, &context)? {
             found = true;
         } else {
             draft.not_carried(
@@ -101,6 +103,27 @@ pub(super) fn import_line(draft: &mut Draft, line: &str, context: &Context) -> R
         }
     }
     if found { Ok(()) } else { Err(no_server(&tokens)) }
+}
+
+/// `cd DIR` and `export NAME=value`, which hold for the server that comes after them.
+fn prepares(draft: &mut Draft, command: &[Token], context: &mut Context) -> bool {
+    let words: Vec<&str> = command.iter().map(Token::text).collect();
+    match words.as_slice() {
+        ["cd", dir] => {
+            let given = given("cd", (*dir).into(), "cd");
+            super::row::set(draft, "app.dir", super::value::text, &given);
+            context.dir = context.dir.join(dir);
+            true
+        }
+        ["export", pairs @ ..] if pairs.iter().all(|pair| pair.contains('=')) => {
+            for (name, value) in pairs.iter().filter_map(|pair| pair.split_once('=')) {
+                context.set(name, value);
+                environment(draft, name, value, &format!("export {name}={value}"));
+            }
+            true
+        }
+        _ => false,
+    }
 }
 
 /// Takes `> file` and `2>&1` away.
@@ -129,34 +152,72 @@ fn text_of(tokens: &[Token]) -> String {
 
 fn no_server(tokens: &[Token]) -> Failure {
     let names: Vec<_> = SERVERS.iter().map(|server| server.name).collect();
-    Failure::new(Exit::Usage, format!("there is no server in \"{}\"", text_of(tokens)))
+    let text = secret::hidden(&text_of(tokens));
+    Failure::new(Exit::Usage, format!("there is no server in \"{text}\""))
         .hint(format!("known are {}", names.join(", ")))
 }
 
 /// Reads one command; false when it is no server's.
 fn import_command(draft: &mut Draft, tokens: &[Token], context: &Context) -> Result<bool> {
     let words: Vec<&str> = tokens.iter().map(Token::text).collect();
+    let mut context = context.clone();
+    if let Some((at, line)) = line_of_a_shell(&words) {
+        before(draft, &words[..at], "sh", &mut context);
+        return import_line(draft, line, &context).map(|()| true);
+    }
     let Some(at) = words.iter().position(|word| server(word).is_some()) else { return Ok(false) };
     let Some(server) = server(words[at]) else { return Ok(false) };
     let module = at >= 2 && words[at - 1] == "-m";
-    let before = &words[..if module { at - 2 } else { at }];
-    let mut context = context.clone();
-    for word in before {
-        match word.split_once('=') {
-            Some((name, value)) if is_name(name) => {
-                context.environment.retain(|(known, _)| known != name);
-                context.environment.push((name.to_owned(), value.to_owned()));
-                environment(draft, name, value, &format!("{name}={value}"));
-            }
-            _ if WRAPPERS.contains(word) => {}
-            _ => draft.not_carried(
-                (*word).to_owned(),
-                format!("it stands before {}: put it before `quintet run`", server.name),
-            ),
-        }
+    before(draft, &words[..if module { at - 2 } else { at }], server.name, &mut context);
+    let program = words[if module { at - 2 } else { at }];
+    if let Some(python) = python_of(program, module) {
+        draft.set("app.python", python, format!("the environment of {program}"));
     }
     import_arguments(draft, server, &words[at + 1..], &context)?;
     Ok(true)
+}
+
+/// `bash -lc "…"`: where it stands, and the line.
+fn line_of_a_shell<'a>(words: &[&'a str]) -> Option<(usize, &'a str)> {
+    let is_shell = |word: &str| matches!(file_name(word), Some("sh" | "bash" | "dash" | "ash" | "zsh"));
+    let at = words.iter().position(|word| is_shell(word))?;
+    let flag = words.get(at + 1).filter(|flag| flag.starts_with('-') && flag.ends_with('c'));
+    flag.and(words.get(at + 2)).map(|line| (at, *line))
+}
+
+/// What stands before a server: variables, wrappers that change nothing, and others, which are named together.
+fn before(draft: &mut Draft, words: &[&str], server: &str, context: &mut Context) {
+    let mut others: Vec<&str> = Vec::new();
+    for word in words {
+        match word.split_once('=') {
+            Some((name, value)) if is_name(name) => {
+                context.set(name, value);
+                environment(draft, name, value, &format!("{name}={value}"));
+            }
+            _ if WRAPPERS.contains(word) => {}
+            _ => others.push(word),
+        }
+    }
+    if !others.is_empty() {
+        let why = format!("it stands before {server}: put it before `quintet run`");
+        draft.not_carried(others.join(" "), why);
+    }
+}
+
+fn file_name(word: &str) -> Option<&str> {
+    Path::new(word).file_name()?.to_str()
+}
+
+/// The interpreter of the environment that `program` lies in, where that is not one that is found anyway.
+fn python_of(program: &str, is_python: bool) -> Option<String> {
+    let path = Path::new(program);
+    let dir = path.parent().filter(|dir| dir.file_name().is_some_and(|name| name == "bin"))?;
+    let environment = dir.parent()?.to_str()?;
+    if matches!(environment, "/usr" | "/usr/local" | "/" | "" | "venv" | ".venv" | "./venv" | "./.venv") {
+        return None;
+    }
+    let python = if is_python { path.to_path_buf() } else { dir.join("python") };
+    python.to_str().map(str::to_owned)
 }
 
 /// The options of a server, from all its sources, in their order of strength.
@@ -186,12 +247,36 @@ fn is_name(text: &str) -> bool {
 pub(super) fn environment(draft: &mut Draft, name: &str, value: &str, from: &str) {
     match name {
         "DJANGO_SETTINGS_MODULE" => draft.set("app.settings", value, from),
-        "GUNICORN_CMD_ARGS" | "WEB_CONCURRENCY" | "UVICORN_WORKERS" => {}
+        name if is_read_by_servers(name) => {}
         _ => draft.not_carried(
             from.strip_suffix(value).unwrap_or(from).trim_end_matches('='),
             "quintet passes its own environment on to the app: set the variable where quintet is started",
         ),
     }
+}
+
+/// Variables that stand for options; where the server that reads them comes, they are read.
+fn is_read_by_servers(name: &str) -> bool {
+    matches!(name, "GUNICORN_CMD_ARGS" | "WEB_CONCURRENCY" | "FORWARDED_ALLOW_IPS")
+        || ["GRANIAN_", "UVICORN_", "UWSGI_"].iter().any(|prefix| name.starts_with(prefix))
+}
+
+/// Options that are given by variables with a prefix: `GRANIAN_WORKERS=4`.
+pub(super) fn prefixed(context: &Context, prefix: &str) -> Options {
+    let given = |(name, value): &(String, String)| {
+        let option = name.strip_prefix(prefix).filter(|_| !value.is_empty())?.to_ascii_lowercase();
+        Some(Given { name: option, value: value.as_str().into(), from: name.clone() })
+    };
+    Options(context.environment.iter().filter_map(given).collect())
+}
+
+/// Options that are given by variables of other names: `WEB_CONCURRENCY`.
+pub(super) fn named(context: &Context, known: &[(&str, &str)]) -> Options {
+    let given = |(variable, option): &(&str, &str)| {
+        let value = context.variable(variable)?;
+        Some(Given { name: (*option).into(), value: value.into(), from: (*variable).into() })
+    };
+    Options(known.iter().filter_map(given).collect())
 }
 
 /// The options among `words`.
@@ -207,17 +292,38 @@ pub(super) fn arguments(rows: &'static [Row], words: &[&str]) -> Options {
         } else {
             let (flag, inline) = flag_of(rows, word);
             let given = match found(rows, flag) {
+                Some((row, _)) if is_beginning(row) => {
+                    // Some of these take a value and some do not.
+                    let value = inline.or_else(|| words.next_if(|next| !next.starts_with('-')));
+                    given(flag.trim_start_matches('-'), value.map_or(Json::Bool(true), Json::from), flag)
+                }
                 Some((row, on)) if !row.takes_value => given(row.name, Json::Bool(on), flag),
                 Some((row, _)) => {
                     let value = inline.or_else(|| words.next()).unwrap_or_default();
                     given(row.name, value.into(), flag)
                 }
-                None => given(flag, inline.map_or(Json::Bool(true), Json::from), flag),
+                None => {
+                    let value = inline.or_else(|| words.next_if(|next| is_value(next)));
+                    given(flag, value.map_or(Json::Bool(true), Json::from), flag)
+                }
             };
             options.0.push(given);
         }
     }
     options
+}
+
+/// `touch-*` of uWSGI, whose options are flags by their own names.
+fn is_beginning(row: &Row) -> bool {
+    row.name.ends_with('*') && row.flags.split(' ').any(|flag| flag == "*")
+}
+
+/// After a flag that nobody knows: its value, or the app already? That is written with a dot or a colon.
+fn is_value(word: &str) -> bool {
+    let is_app = word.contains(['.', ':'])
+        && word.starts_with(|c: char| c.is_alphabetic() || c == '_')
+        && !word.contains(['/', '=']);
+    !word.starts_with('-') && !is_app
 }
 
 fn given(name: &str, value: Json, from: &str) -> Given {
@@ -268,80 +374,11 @@ fn found(rows: &'static [Row], flag: &str) -> Option<(&'static Row, bool)> {
     if !flag.starts_with("--") || flag.len() < 4 {
         return None;
     }
+    let beginning = |row: &&Row| is_beginning(row) && flag[2..].starts_with(row.name.trim_end_matches('*'));
+    if let Some(row) = rows.iter().find(beginning) {
+        return Some((row, true));
+    }
     let begins = |row: &&Row| row.flags.split(' ').any(|known| known.starts_with(flag));
     let mut candidates = rows.iter().filter(begins);
     candidates.next().filter(|_| candidates.next().is_none()).map(|row| (row, true))
-}
-
-/// A piece of a line of shell.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Token {
-    Word(String),
-    /// `&&`, `;`, `|`, `>`.
-    Operator(String),
-}
-
-impl Token {
-    fn text(&self) -> &str {
-        match self {
-            Self::Word(text) | Self::Operator(text) => text,
-        }
-    }
-}
-
-/// Splits a line as a POSIX shell does, without expanding anything.
-pub(super) fn tokens(line: &str) -> std::result::Result<Vec<Token>, String> {
-    let mut tokens = Vec::new();
-    let mut word: Option<String> = None;
-    let mut chars = line.chars().peekable();
-    while let Some(c) = chars.next() {
-        match c {
-            '\\' => match chars.next() {
-                Some('\n') | None => {}
-                Some(next) => word.get_or_insert_default().push(next),
-            },
-            '\'' | '"' => {
-                let text = word.get_or_insert_default();
-                quoted(&mut chars, c, text)?;
-            }
-            ';' | '|' | '&' | '<' | '>' | '\n' => {
-                // In `2>&1` the number belongs to the operator.
-                let number =
-                    matches!(c, '<' | '>') && word.as_deref().is_some_and(|word| word.parse::<u8>().is_ok());
-                let before = word.take();
-                if !number {
-                    tokens.extend(before.map(Token::Word));
-                }
-                let mut operator = String::from(c);
-                while let Some(next) = chars.next_if(|next| matches!(next, '|' | '&' | '<' | '>')) {
-                    operator.push(next);
-                }
-                tokens.push(Token::Operator(operator));
-            }
-            '#' if word.is_none() => while chars.next_if(|next| *next != '\n').is_some() {},
-            c if c.is_whitespace() => tokens.extend(word.take().map(Token::Word)),
-            c => word.get_or_insert_default().push(c),
-        }
-    }
-    tokens.extend(word.map(Token::Word));
-    Ok(tokens)
-}
-
-fn quoted(
-    chars: &mut std::iter::Peekable<std::str::Chars<'_>>,
-    quote: char,
-    word: &mut String,
-) -> std::result::Result<(), String> {
-    while let Some(c) = chars.next() {
-        match c {
-            c if c == quote => return Ok(()),
-            '\\' if quote == '"' => match chars.next() {
-                Some(next @ ('"' | '\\' | '$' | '`')) => word.push(next),
-                Some('\n') | None => {}
-                Some(next) => word.extend(['\\', next]),
-            },
-            c => word.push(c),
-        }
-    }
-    Err(format!("a quote {quote} is not closed"))
 }

@@ -5,8 +5,10 @@ use std::path::Path;
 use ctl_config::{Sources, Style, TextFile, load};
 use proptest::prelude::*;
 
-use super::shell::Token;
+use super::words::Token;
 use super::*;
+
+mod refugees;
 
 fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("src/import/fixtures")
@@ -224,7 +226,7 @@ fn kinds_of_files() {
 #[test]
 fn words_of_the_shell() {
     let words = |line: &str| -> Vec<String> {
-        let tokens = shell::tokens(line).unwrap();
+        let tokens = words::tokens(line).unwrap();
         tokens
             .into_iter()
             .map(|token| match token {

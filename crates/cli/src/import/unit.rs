@@ -27,8 +27,8 @@ pub(super) const APPLICATION: &[Row] = &[
     option("thread_stack_size", "", Same("the system's default, 8 MiB of which only what is used is taken")),
     option("limits.timeout", "", Set("timeouts.app", value::app_seconds)),
     option("limits.requests", "", Set("workers.requests_max", value::count_or_never)),
-    option("user", "", Set("workers.user", value::text)),
-    option("group", "", Set("workers.group", value::text)),
+    option("user", "", Set("workers.user", value::account)),
+    option("group", "", Set("workers.group", value::account)),
     option("environment.DJANGO_SETTINGS_MODULE", "", Set("app.settings", value::text)),
     option(
         "environment.*",
@@ -258,19 +258,17 @@ impl Reader<'_> {
         let shown = format!("{from} = {}", shares.join(", "));
         let prefixes: Vec<_> =
             patterns.into_iter().flatten().filter_map(|pattern| pattern.strip_suffix("/*")).collect();
-        let ([share], [prefix]) = (shares.as_slice(), prefixes.as_slice()) else {
+        let only_prefixes = patterns.is_some_and(|patterns| patterns.len() == prefixes.len());
+        let ([share], true) = (shares.as_slice(), only_prefixes && !prefixes.is_empty()) else {
             let why = "files are served below a prefix of their own, from one directory: match uri /static/*";
             return self.draft.not_carried(shown, why);
         };
         match share.strip_suffix("$uri") {
-            Some(dir) if !dir.contains('$') && !prefix.contains('*') => {
-                super::serve_files(
-                    self.draft,
-                    &format!("{prefix}/"),
-                    &value::join(dir, prefix),
-                    from,
-                    &shown,
-                );
+            Some(dir) if !dir.contains('$') && !prefixes.iter().any(|prefix| prefix.contains('*')) => {
+                for prefix in prefixes {
+                    let (url, dir) = (format!("{prefix}/"), value::join(dir, prefix));
+                    super::serve_files(self.draft, &url, &dir, from, &shown);
+                }
             }
             _ => self.draft.not_carried(shown, "a directory that depends on more than the path"),
         }

@@ -65,6 +65,17 @@ pub(super) fn text(value: &Json) -> Means {
     Means::Value(plain(value).into())
 }
 
+/// A user or a group: by name, since numbers mean somebody else on the next machine.
+pub(super) fn account(value: &Json) -> Means {
+    let name = plain(value);
+    if name.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Means::No(format!(
+            "a number: write the name, `getent passwd {name}` or `getent group {name}` tells it"
+        ));
+    }
+    Means::Value(name.into())
+}
+
 pub(super) fn switch(value: &Json) -> Means {
     Means::Value(is_on(value).into())
 }

@@ -61,7 +61,7 @@ pub(in super::super) const ROWS: &[Row] = &[
     option("return", "", No(APP)),
     option("rewrite*", "", No(APP)),
     option("if", "", No(APP)),
-    option("map", "", No(APP)),
+    option("map", "", By(map, "nothing for $http_upgrade; others are the app's")),
     option("geo*", "", No(APP)),
     option("set", "", No(APP)),
     option("split_clients", "", No(APP)),
@@ -249,6 +249,15 @@ fn set_header(draft: &mut Draft, given: &Given) {
         draft.not_needed(shown, FORWARDED);
     } else {
         draft.not_carried(shown, "quintet adds no fields to a request: the app has to do without it");
+    }
+}
+
+/// `map $http_upgrade $connection_upgrade`, which stands in every nginx.conf with WebSockets.
+fn map(draft: &mut Draft, given: &Given) {
+    if plain(&given.value).starts_with("$http_upgrade ") {
+        draft.not_needed(given.shown(), "WebSockets are taken without it");
+    } else {
+        draft.not_carried(given.shown(), APP);
     }
 }
 
