@@ -1,7 +1,6 @@
 //! Files end to end: from a request target to status, fields and bytes.
 
 use std::fs;
-use std::io::Read;
 use std::os::unix::fs::{FileExt, symlink};
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
@@ -11,6 +10,9 @@ use py_link::Version;
 use tempfile::TempDir;
 
 use super::*;
+
+mod accel;
+mod compression;
 
 /// A project with its directories: `static`, `media`, `private` (for accel), and two finders.
 struct Site {
@@ -349,111 +351,6 @@ async fn ranges_of_small_and_large_files() {
 }
 
 #[tokio::test]
-async fn siblings_compressed_beforehand() {
-    let site = Site::new();
-    let old = SystemTime::UNIX_EPOCH + Duration::from_secs(1_600_000_000);
-    site.write("static/a.js", "plain").write("static/a.js.gz", "gzip").write("static/a.js.br", "brotli");
-    site.write_at("static/a.js.zst", "too old", old);
-    let files = site.files();
-    let check = async |accept: &str, expected: &str, coding: Option<&str>| {
-        let response = get(&files, "/static/a.js", &[("Accept-Encoding", accept)]).await;
-        assert_eq!(String::from_utf8(body(&response)).unwrap(), expected, "{accept}");
-        assert_eq!(field(&response, "content-encoding").as_deref(), coding);
-        assert_eq!(field(&response, "vary").as_deref(), Some("Accept-Encoding"));
-        assert_eq!(field(&response, "content-type").unwrap(), "text/javascript; charset=utf-8");
-        field(&response, "etag").unwrap()
-    };
-    let tags = [
-        check("", "plain", None).await,
-        check("gzip", "gzip", Some("gzip")).await,
-        check("gzip, br", "brotli", Some("br")).await,
-    ];
-    assert!(tags[0] != tags[1] && tags[1] != tags[2] && tags[0] != tags[2], "RFC 9110, 8.8.3.3");
-    check("zstd", "plain", None).await;
-    check("gzip;q=0.5, br;q=0.1", "gzip", Some("gzip")).await;
-    let response =
-        get(&files, "/static/a.js", &[("Accept-Encoding", "br"), ("If-None-Match", &tags[2])]).await;
-    assert_eq!((response.status, field(&response, "vary").as_deref()), (304, Some("Accept-Encoding")));
-    let response = get(&files, "/static/a.js", &[("Accept-Encoding", "br"), ("Range", "bytes=0-1")]).await;
-    assert_eq!((response.status, body(&response)), (206, b"pl".to_vec()));
-    assert_eq!(
-        field(&get(&files, "/static/a.js.gz", &[]).await, "content-type").unwrap(),
-        "application/gzip"
-    );
-}
-
-#[tokio::test]
-async fn compression_on_the_fly() {
-    let site = Site::new();
-    let text = "body { color: red } /* and so on */\n".repeat(10_000);
-    site.write("static/large.css", &text)
-        .write("static/small.css", &text[..10_000])
-        .write("static/tiny.css", "x");
-    site.write("static/a.png", &text);
-    let files = site.files();
-    for (target, size) in [("/static/large.css", text.len()), ("/static/small.css", 10_000)] {
-        for coding in ["gzip", "zstd", "br"] {
-            let mut response = get(&files, target, &[("Accept-Encoding", coding)]).await;
-            for _ in 0..100 {
-                if field(&response, "content-encoding").is_some() {
-                    break;
-                }
-                // It took longer than a request waits.
-                response = get(&files, target, &[("Accept-Encoding", coding)]).await;
-            }
-            assert_eq!(field(&response, "content-encoding").as_deref(), Some(coding));
-            assert_eq!(unpack(coding, &body(&response)), text.as_bytes()[..size]);
-            assert!(field(&response, "etag").unwrap().ends_with(&format!("-{coding}\"")));
-        }
-        assert_eq!(field(&get(&files, target, &[]).await, "vary").as_deref(), Some("Accept-Encoding"));
-    }
-    for target in ["/static/tiny.css", "/static/a.png"] {
-        let response = get(&files, target, &[("Accept-Encoding", "br")]).await;
-        assert!(
-            field(&response, "content-encoding").is_none() && field(&response, "vary").is_none(),
-            "{target}"
-        );
-    }
-}
-
-fn unpack(coding: &str, bytes: &[u8]) -> Vec<u8> {
-    let mut text = Vec::new();
-    match coding {
-        "gzip" => drop(flate2::read::GzDecoder::new(bytes).read_to_end(&mut text).unwrap()),
-        "zstd" => text = zstd::decode_all(bytes).unwrap(),
-        _ => brotli::BrotliDecompress(&mut &*bytes, &mut text).unwrap(),
-    }
-    text
-}
-
-#[tokio::test]
-async fn compressed_once_however_many_ask() {
-    let site = Site::new();
-    site.write("static/a.css", "body { color: red }\n".repeat(20_000));
-    let files = site.files();
-    let since = std::time::Instant::now();
-    let mut packed = std::collections::HashMap::new();
-    // Until it is compressed, however slow the machine is, and then some.
-    let mut rounds_to_go = 20;
-    while rounds_to_go > 0 {
-        let ask = || {
-            let files = files.clone();
-            tokio::spawn(async move { get(&files, "/static/a.css", &[("Accept-Encoding", "zstd")]).await })
-        };
-        for task in (0..50).map(|_| ask()).collect::<Vec<_>>() {
-            let response = task.await.unwrap();
-            if let (Body::Bytes(bytes), Some(_)) = (&response.body, field(&response, "content-encoding")) {
-                packed.insert(bytes.as_ptr(), bytes.clone());
-            }
-        }
-        rounds_to_go -= usize::from(!packed.is_empty());
-    }
-    // A file that was just written is taken anew each time it is compared with the disk.
-    let compared = since.elapsed().as_millis() as usize / RECHECK_MS as usize;
-    assert!(packed.len() <= 1 + compared, "{} pieces of memory, {compared} comparisons", packed.len());
-}
-
-#[tokio::test]
 async fn loaded_by_many_kept_once() {
     let site = Site::new();
     for round in 0..20 {
@@ -503,91 +400,6 @@ async fn repeatable_builds_do_not_fool_browsers() {
     let two = get(&site.files(), "/static/a.css", &[]).await;
     assert_ne!(field(&one, "etag"), field(&two, "etag"));
     assert!(field(&one, "last-modified").is_none());
-}
-
-#[tokio::test]
-async fn sent_on_the_apps_word() {
-    let mut site = Site::new();
-    site.config.files.media = Media::Public;
-    site.write("private/a b.pdf", "0123456789").write("media/m.png", "png").write("secret", "s");
-    let files = site.files();
-    let private = site.path("private");
-    let send = async |name: &str, value: &str, fields: &[(&str, &str)]| {
-        let mut headers = Headers::default();
-        for (name, value) in [
-            ("Content-Type", "application/pdf"),
-            ("Content-Length", "0"),
-            ("Content-Disposition", "attachment"),
-            ("Set-Cookie", "a=b"),
-            ("ETag", "\"of an empty body\""),
-        ] {
-            headers.push(name.as_bytes(), value.as_bytes());
-        }
-        headers.push(name.as_bytes(), value.as_bytes());
-        let response = files.accel(&head("GET", "/download/", fields), "id", 200, &mut headers).await;
-        assert!(!headers.contains(name));
-        response.unwrap()
-    };
-    for (name, value) in [
-        ("X-Accel-Redirect", "/protected/a%20b.pdf".to_owned()),
-        ("x-accel-redirect", "/protected/a b.pdf?x".to_owned()),
-        ("X-Sendfile", private.join("a b.pdf").display().to_string()),
-    ] {
-        let response = send(name, &value, &[]).await;
-        assert_eq!((response.status, body(&response)), (200, b"0123456789".to_vec()), "{value}");
-        assert_eq!(field(&response, "content-type").unwrap(), "application/pdf");
-        assert_eq!(field(&response, "content-disposition").unwrap(), "attachment");
-        assert_eq!(field(&response, "set-cookie").unwrap(), "a=b");
-        assert_eq!(response.headers.all("content-length").collect::<Vec<_>>(), [b"10"]);
-        assert!(field(&response, "cache-control").is_none(), "the app's to say");
-        let etag = field(&response, "etag").unwrap();
-        assert_ne!(etag, "\"of an empty body\"");
-        let response = send(name, &value, &[("If-None-Match", &etag)]).await;
-        assert_eq!((response.status, field(&response, "content-length")), (304, None));
-        let response = send(name, &value, &[("Range", "bytes=2-3")]).await;
-        assert_eq!((response.status, body(&response)), (206, b"23".to_vec()));
-        assert_eq!(response.headers.all("content-length").collect::<Vec<_>>(), [b"2"]);
-    }
-    // What the app has done is done: conditions are for reading.
-    let mut headers = Headers::default();
-    headers.push(b"X-Accel-Redirect", b"/protected/a%20b.pdf");
-    let conditions = [("If-None-Match", "*"), ("If-Match", "\"other\""), ("Range", "bytes=0-1")];
-    for (method, status) in [("POST", 200), ("GET", 404)] {
-        let response = files
-            .accel(&head(method, "/download/", &conditions), "id", status, &mut headers.clone())
-            .await
-            .unwrap();
-        assert_eq!((response.status, body(&response)), (status, b"0123456789".to_vec()));
-    }
-    assert_eq!(send("X-Accel-Redirect", "/media/m.png", &[]).await.status, 200);
-    assert_eq!(send("X-Accel-Redirect", "/protected/none", &[]).await.status, 404);
-    for (name, value) in [
-        ("X-Accel-Redirect", "/elsewhere/x".to_owned()),
-        ("X-Accel-Redirect", "/protected/../secret".to_owned()),
-        ("X-Sendfile", site.path("secret").display().to_string()),
-        ("X-Sendfile", private.join("../secret").display().to_string()),
-        ("X-Sendfile", "/etc/passwd".to_owned()),
-        ("X-Sendfile", String::new()),
-    ] {
-        assert_eq!(send(name, &value, &[]).await.status, 500, "{value}");
-    }
-    let mut none = Headers::default();
-    assert!(files.accel(&head("GET", "/", &[]), "id", 200, &mut none).await.is_none());
-    assert_eq!(status(&files, "GET", "/protected/a%20b.pdf").await, None, "never for clients");
-}
-
-#[test]
-fn accel_settings() {
-    for (entry, good) in [
-        ("/p/=/srv", true),
-        ("/p=/srv/x", true),
-        ("/p/", false),
-        ("p/=/srv", false),
-        ("/p/=srv", false),
-        ("", false),
-    ] {
-        assert_eq!(accel::plan(&[entry.to_owned()]).is_ok(), good, "{entry}");
-    }
 }
 
 #[test]
