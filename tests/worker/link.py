@@ -325,18 +325,11 @@ class Long(Slot):
             self.waiting.setdefault(frame.stream, []).append(frame)
         return self.waiting[number].pop(0)
 
-    def open(self, **request: Any) -> LongStream:
-        """Begins an exchange."""
-        self.number += 1
-        self.stream.sendall(encode_request(number=self.number, **request))
-        return LongStream(self, self.number)
-
-    def stream_of(self, number: int) -> LongStream:
-        """The rest of an exchange that has left its slot."""
-        return LongStream(self, number)
-
     def websocket(self, target: str = "/", **request: Any) -> LongStream:
-        return self.open(target=target, exchange=1, **request)
+        """Begins a handshake."""
+        self.number += 1
+        self.stream.sendall(encode_request(number=self.number, target=target, exchange=1, **request))
+        return LongStream(self, self.number)
 
 
 class LongStream(Talk):

@@ -20,7 +20,7 @@ use tracing::warn;
 
 use crate::client::is_for_the_app;
 use crate::extra_fields::wants_trailers;
-use crate::link::long::{HINTS_MAX, LongLinks};
+use crate::link::long::LongLinks;
 use crate::link::{Received, RequestBodySource, SlotError};
 use crate::message::{BodyError, Headers, RequestBody, RequestHead, Response, Trail};
 use crate::pools::Pools;
@@ -31,6 +31,9 @@ use crate::spool::{PumpLimits, SpoolLimits};
 /// Slots found dead in a row before we believe that something is wrong: a whole host's workers may have been killed
 /// at once, and their slots are told apart from living ones only by trying.
 const DEAD_SLOTS_MAX: u32 = 64;
+
+/// Early hints of one answer that are passed on; they tell a client what to load next, and more than a few are a loop.
+const HINTS_MAX: u8 = 16;
 
 /// Who asks, as the app shall see it.
 #[derive(Debug, Clone, Copy)]

@@ -228,7 +228,7 @@ impl Gateway {
     }
 }
 
-/// The request of a handshake has no body.
+/// The request of a handshake has no body, for an app that sees a GET in it.
 struct NoBody;
 
 impl RequestBody for NoBody {
@@ -327,11 +327,10 @@ impl Service for Gateway {
         let client = trail.client.map_or_else(String::new, |client| client.to_string());
         let origin = origin(connection, &identity, &request_id, &client);
         let request = Ready { head, origin, payload: &Payload::Empty };
-        let mut nothing = NoBody;
         let answered = tokio::select! {
             biased;
             why = self.broken.known() => return Answer::Refused(broken::page(&why, head, &trail)),
-            answered = self.dispatcher.websocket(&request, &mut nothing, &mut trail) => answered,
+            answered = self.dispatcher.websocket(&request, &mut trail) => answered,
         };
         match answered {
             Some(Ok(Handshake::Accepted(Response { headers, trail, .. }, session))) => {

@@ -165,7 +165,7 @@ impl BodyStream {
                 return match stream.try_next()? {
                     Ok(Item::Piece(piece)) => Some(Some(Ok(piece))),
                     // Nothing else comes behind the head of a response.
-                    Ok(Item::Hints(_) | Item::Head(_) | Item::Message(..)) => continue,
+                    Ok(Item::Head(_) | Item::Message(..)) => continue,
                     Err(End::Complete(trailers)) => {
                         self.trailers = trailers;
                         Some(None)

@@ -10,14 +10,13 @@
 //!                worker → Close before the head: 403;  worker → ResponseHead other than 101 [ResponseBody…] END: that answer (websocket.http.response)
 //! event stream   on a slot: worker → Detached(stream, head); the exchange goes on under that number on the long link
 //!                worker → [ResponseBody | ResponseFile…] [Trailers] until END or ABORT
-//! request        gateway → Request (exchange: Http): an answer as on a slot; workers know it, the gateway makes no use of it
 //! gone           gateway → Cancel (the client is gone); the worker still ends the stream with END, ABORT or Close
 //! ```
 //!
 //! **Numbers.** The gateway opens 1 to 32767, the worker (by Detached) 32768 to 65535, each in turn, skipping what is in use. A number is free
 //! when the worker has ended the stream; frames for a number that is not in use are ignored (they crossed its end).
 //!
-//! **Flow control.** Each direction of each stream begins with [`WINDOW_BYTES`] of credit. Payload bytes of RequestBody, ResponseBody, the body inside
+//! **Flow control.** Each direction of each stream begins with [`WINDOW_BYTES`] of credit. Payload bytes of ResponseBody, the body inside
 //! a ResponseHead or Detached, and Message frames use it up (a ResponseFile's and the heads' own bytes do not); the receiver returns it by Credit frames as it hands bytes on. So a
 //! client that does not read stops its own app only, and what a stream can make its peer hold is bounded by the window. While a
 //! message is put together its pieces are credited at once: the bound is then `websocket.message_max`.

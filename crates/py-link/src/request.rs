@@ -32,7 +32,7 @@ pub enum Version {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Exchange {
-    /// A response.
+    /// A response; only on a slot.
     #[default]
     Http = 0,
     /// A WebSocket (RFC 6455, RFC 8441); only on a long link.

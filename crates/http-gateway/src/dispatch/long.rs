@@ -16,7 +16,7 @@ use ctl_telemetry::metrics::{APP_TIMEOUT_TOTAL, RETRIES_TOTAL, WEBSOCKETS_TOTAL,
 use super::{Dispatcher, Failure, Ready};
 use crate::link::Head;
 use crate::link::long::{End, Item, LongStream, NoLink, bridge};
-use crate::message::{AnsweredBy, Body, RequestBody, Response, Trail};
+use crate::message::{AnsweredBy, Body, Response, Trail};
 use crate::queue::NoSlot;
 use crate::spool::BodyStream;
 use crate::websocket::{AppSession, session};
@@ -38,14 +38,13 @@ enum NoHead {
 }
 
 impl Dispatcher {
-    /// Asks an app for a WebSocket. `None`: it knows none.
-    pub async fn websocket<B: RequestBody>(
+    /// Asks an app for a WebSocket. `None`: it knows none. Whose client goes drops it, which cancels the exchange.
+    pub async fn websocket(
         &self,
         request: &Ready<'_>,
-        body: &mut B,
         trail: &mut Trail,
     ) -> Option<Result<Handshake, Failure>> {
-        let opened = self.open(request, body, trail).await?;
+        let opened = self.open(request, trail).await?;
         Some(match opened {
             Ok((head, stream)) if head.status == 101 => {
                 WEBSOCKETS_TOTAL.inc();
@@ -64,10 +63,9 @@ impl Dispatcher {
     }
 
     /// Opens an exchange and waits for its head; a worker that dies before is replaced by another once.
-    async fn open<B: RequestBody>(
+    async fn open(
         &self,
         request: &Ready<'_>,
-        body: &mut B,
         trail: &mut Trail,
     ) -> Option<Result<(Box<Head>, LongStream), NoHead>> {
         let request_id = request.origin.request_id;
@@ -77,19 +75,15 @@ impl Dispatcher {
             let asked = Instant::now();
             let write =
                 |out: &mut Vec<u8>| self.write(out, request, Exchange::WebSocket, py_link::Body::None);
-            let stream = tokio::select! {
-                biased;
-                stream = self.links.begin(limits.pool, limits.patience + limits.start_patience, Exchange::WebSocket, write) => stream,
-                () = body.closed() => return Some(Err(NoHead::Final(Failure::ClientGone))),
-            };
-            let stream = match stream {
+            let patience = limits.patience + limits.start_patience;
+            let stream = match self.links.begin(limits.pool, patience, write).await {
                 Ok(stream) => stream,
                 Err(NoLink::Never) => return None,
                 Err(NoLink::Full) => return Some(Err(NoHead::Final(Failure::NoSlot(NoSlot::Full)))),
             };
             trail.queue_wait += asked.elapsed();
             let worker = stream.worker();
-            match head(&stream, body, limits.app_timeout).await {
+            match head(&stream, limits.app_timeout).await {
                 Ok(head) => {
                     stream.settle();
                     return Some(Ok((head, stream)));
@@ -101,7 +95,7 @@ impl Dispatcher {
                 }
                 Err(no_head) => {
                     match &no_head {
-                        NoHead::Ended(End::Close(..)) | NoHead::Final(Failure::ClientGone) => {}
+                        NoHead::Ended(End::Close(..)) => {}
                         NoHead::Final(_) => {
                             warn!(
                                 request_id,
@@ -123,23 +117,12 @@ impl Dispatcher {
     }
 }
 
-/// Waits for the head, and passes hints on before it.
-async fn head<B: RequestBody>(
-    stream: &LongStream,
-    body: &mut B,
-    app_timeout: Duration,
-) -> Result<Box<Head>, NoHead> {
+/// Waits for the head.
+async fn head(stream: &LongStream, app_timeout: Duration) -> Result<Box<Head>, NoHead> {
     let deadline = Instant::now() + app_timeout;
     loop {
-        let item = tokio::select! {
-            biased;
-            item = timeout_at(deadline, stream.next()) => item,
-            // Dropping the stream cancels the exchange.
-            () = body.closed() => return Err(NoHead::Final(Failure::ClientGone)),
-        };
-        match item {
+        match timeout_at(deadline, stream.next()).await {
             Ok(Ok(Item::Head(head))) => return Ok(head),
-            Ok(Ok(Item::Hints(fields))) => body.inform(103, &fields).await,
             // Nothing else comes before a head.
             Ok(Ok(Item::Piece(_) | Item::Message(..))) => {}
             Ok(Err(end)) => return Err(NoHead::Ended(end)),

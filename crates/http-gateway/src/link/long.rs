@@ -30,7 +30,7 @@ use std::sync::atomic::{AtomicBool, AtomicU16, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use py_link::long::{DETACHED_FIRST, encode_credit};
-use py_link::{Exchange, Flags, Kind, LinkError, frame_on, set_stream};
+use py_link::{Flags, Kind, LinkError, frame_on, set_stream};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use tracing::warn;
@@ -46,7 +46,7 @@ pub(crate) use links::NoLink;
 pub use links::{LongLimits, LongLinks, LongNews};
 use out::Out;
 use stream::{After, State};
-pub(crate) use stream::{End, HINTS_MAX, Item};
+pub(crate) use stream::{End, Item};
 use table::Table;
 
 /// The link has ended, or ended before the exchange was heard of: another worker may be asked.
@@ -163,10 +163,9 @@ impl Link {
         ctl_telemetry::metrics::LONG_LIVED.add(table.len() as i64 - before as i64);
     }
 
-    /// Opens an exchange; `write` appends its Request frame. `None`: there is no room, or the link has ended.
+    /// Begins the handshake of a WebSocket; `write` appends its Request frame. `None`: there is no room, or the link has ended.
     async fn begin(
         self: &Arc<Self>,
-        exchange: Exchange,
         admitted: OwnedSemaphorePermit,
         write: impl FnOnce(&mut Vec<u8>),
     ) -> Option<LongStream> {
@@ -176,7 +175,7 @@ impl Link {
             if full || table.is_closed() || self.is_retiring() || self.dismissed.load(Relaxed) != 0 {
                 return None;
             }
-            let shared = table.open(exchange, admitted)?;
+            let shared = table.open(admitted)?;
             self.count(&table);
             shared
         };

@@ -35,8 +35,6 @@ pub(crate) struct RequestBody {
     waiting: VecDeque<Py<PyBytes>>,
     waiting_bytes: usize,
     source: Source,
-    /// It came in frames: on the long link they are counted.
-    counts: bool,
     /// The app has been given the last piece.
     is_over: bool,
 }
@@ -54,29 +52,17 @@ impl RequestBody {
             (Body::File { .. }, None) => Source::Lost,
             (Body::Stream { .. }, _) => Source::Stream,
         };
-        let counts = matches!(source, Source::Stream);
-        Self { waiting, waiting_bytes: 0, source, counts, is_over: false }
+        Self { waiting, waiting_bytes: 0, source, is_over: false }
     }
 
     /// A request without one.
     pub(crate) fn none() -> Self {
-        Self {
-            waiting: VecDeque::new(),
-            waiting_bytes: 0,
-            source: Source::End,
-            counts: false,
-            is_over: false,
-        }
+        Self { waiting: VecDeque::new(), waiting_bytes: 0, source: Source::End, is_over: false }
     }
 
     /// The app has all of it.
     pub(crate) fn is_over(&self) -> bool {
         self.is_over
-    }
-
-    /// Its bytes use up the window of a stream of the long link.
-    pub(crate) fn counts(&self) -> bool {
-        self.counts
     }
 
     /// Frames of it may still come.

@@ -19,7 +19,7 @@ use crate::asgi::hub::Hub;
 use crate::asgi::message::Message;
 use crate::asgi::outbound::{Data, Lead, Outbound};
 use crate::asgi::scope::About;
-use crate::asgi::socket::{Arrived, CREDIT_BYTES_MIN, Socket};
+use crate::asgi::socket::{Arrived, Socket};
 use crate::asgi::stream::Stream;
 
 /// An app does not know at once that its client is gone: for this long, and for so many messages, what it sends is dropped
@@ -53,8 +53,6 @@ struct State {
     gone: Option<Instant>,
     /// Messages of the app that were dropped since then.
     dropped: u32,
-    /// Credit to return for a request body.
-    owed: u32,
     /// It has been counted as one that goes on after its end.
     lingers: bool,
     /// The app has returned.
@@ -103,7 +101,6 @@ impl Exchange {
             receivers: Vec::new(),
             gone: None,
             dropped: 0,
-            owed: 0,
             lingers: false,
             is_done: false,
             task: None,
@@ -424,9 +421,6 @@ impl State {
                 let was_full = http.request.is_full();
                 let Some((piece, more)) = http.request.next(py)? else { return Ok((None, false)) };
                 let resume = was_full && !http.request.is_full();
-                if self.out.stream() != 0 && http.request.counts() {
-                    self.owed += piece.as_bytes().len() as u32;
-                }
                 let message = PyDict::new(py);
                 message.set_item(intern!(py, "type"), intern!(py, "http.request"))?;
                 message.set_item(intern!(py, "body"), piece)?;
@@ -442,7 +436,8 @@ impl State {
 
     fn take_credit(&mut self) -> Option<u32> {
         match &mut self.talk {
-            Talk::Http(_) => (self.owed >= CREDIT_BYTES_MIN).then(|| std::mem::take(&mut self.owed)),
+            // Its request body came on a slot.
+            Talk::Http(_) => None,
             Talk::Socket(socket) => socket.take_credit(),
         }
     }

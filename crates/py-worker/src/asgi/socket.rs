@@ -20,7 +20,7 @@ use crate::asgi::message::Message;
 use crate::asgi::outbound::{Data, Lead, Outbound};
 
 /// Credit is returned in portions of this: a frame for each small message would cost more than the message.
-pub(crate) const CREDIT_BYTES_MIN: u32 = WINDOW_BYTES / 4;
+const CREDIT_BYTES_MIN: u32 = WINDOW_BYTES / 4;
 
 /// RFC 6455, 5.5: a control frame has 125 bytes, two of which are the code.
 const REASON_BYTES_MAX: usize = 123;

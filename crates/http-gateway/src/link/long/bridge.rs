@@ -35,7 +35,7 @@ async fn to_driver(stream: &LongStream, to_client: &Sender<FromApp>) {
         let said = match stream.next().await {
             Ok(Item::Message(kind, bytes)) => FromApp::Message(kind, bytes),
             // Nothing else comes in a session.
-            Ok(Item::Hints(_) | Item::Head(_) | Item::Piece(_)) => continue,
+            Ok(Item::Head(_) | Item::Piece(_)) => continue,
             Err(End::Close(code, reason)) => {
                 let _the_client_is_gone = to_client.send(FromApp::Close { code, reason }).await;
                 return;

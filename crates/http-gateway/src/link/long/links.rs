@@ -6,7 +6,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use ctl_telemetry::metrics::LONG_LIVED_REFUSED_TOTAL;
-use py_link::Exchange;
 use tokio::sync::{Notify, OwnedSemaphorePermit, mpsc};
 use tokio::time::{Instant, timeout_at};
 
@@ -186,20 +185,19 @@ impl LongLinks {
         Err(NoLink::Full)
     }
 
-    /// Opens an exchange in a worker of `pool`, waiting up to `patience` where an ASGI app has none for the moment; `write` appends
+    /// Begins the handshake of a WebSocket in a worker of `pool`, waiting up to `patience` where an ASGI app has none for the moment; `write` appends
     /// its Request frame.
     pub(crate) async fn begin(
         &self,
         pool: u16,
         patience: Duration,
-        exchange: Exchange,
         write: impl Fn(&mut Vec<u8>),
     ) -> Result<LongStream, NoLink> {
         let deadline = Instant::now() + patience;
         for _ in 0..TRIES_MAX {
             let link = self.choose(pool, deadline).await?;
             let Some(admitted) = Self::admit(&link, deadline).await? else { continue };
-            match timeout_at(deadline, link.begin(exchange, admitted, &write)).await {
+            match timeout_at(deadline, link.begin(admitted, &write)).await {
                 Ok(Some(stream)) => return Ok(stream),
                 Ok(None) => {}
                 // It reads nothing: what was sent to it before fills all there is room for.

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 
 use bytes::{Bytes, BytesMut};
 use py_link::long::{APP_MESSAGE_BYTES_MAX, MessageType, WINDOW_BYTES, Window};
-use py_link::{Exchange, Flags, LinkError};
+use py_link::{Flags, LinkError};
 
 use super::super::receive::{FromWorker, Head, Received};
 use crate::message::Headers;
@@ -22,14 +22,9 @@ const JOIN_BYTES_MAX: usize = 4 << 10;
 /// Ranges of files that may wait in one stream. Each holds a descriptor, and the window does not count them.
 const FILES_MAX: usize = 64;
 
-/// Early hints of one answer that are passed on; they tell a client what to load next, and more than a few are a loop.
-pub(crate) const HINTS_MAX: u8 = 16;
-
 /// What a consumer gets.
 #[derive(Debug)]
 pub(crate) enum Item {
-    /// Fields of a 103.
-    Hints(Headers),
     /// The answer's head; its body follows in pieces unless its flags say END.
     Head(Box<Head>),
     /// Of the body.
@@ -87,11 +82,11 @@ pub(crate) struct After {
 /// See the head of this file.
 #[derive(Debug)]
 pub(crate) struct State {
-    exchange: Exchange,
+    /// It began on a slot; the others began here, with the handshake of a WebSocket.
+    detached: bool,
     phase: Phase,
     items: VecDeque<(Item, u32)>,
     files: usize,
-    hints: u8,
     message: Option<Partial>,
     end: Option<End>,
     /// The worker has ended it.
@@ -109,14 +104,13 @@ pub(crate) struct State {
 }
 
 impl State {
-    /// A stream whose worker owes the head.
-    pub(crate) fn new(exchange: Exchange) -> Self {
+    /// The handshake of a WebSocket: the worker owes the head.
+    pub(crate) fn handshake() -> Self {
         Self {
-            exchange,
+            detached: false,
             phase: Phase::Head,
             items: VecDeque::new(),
             files: 0,
-            hints: 0,
             message: None,
             end: None,
             over: false,
@@ -130,7 +124,7 @@ impl State {
 
     /// A stream whose head comes, or came, on a slot.
     pub(crate) fn detached() -> Self {
-        Self { phase: Phase::Body, is_events: true, ..Self::new(Exchange::Http) }
+        Self { detached: true, phase: Phase::Body, is_events: true, ..Self::handshake() }
     }
 
     /// The head of a detached stream has come: the first piece of its body stands before those that are here.
@@ -178,7 +172,7 @@ impl State {
     }
 
     fn close(&mut self, code: u16, reason: String) -> Result<(), LinkError> {
-        if self.exchange != Exchange::WebSocket {
+        if self.detached {
             return Err(LinkError::Malformed("close of what is no WebSocket"));
         }
         self.worker_ends(End::Close(code, reason));
@@ -229,11 +223,7 @@ impl State {
         let flags = received.flags();
         match received {
             Received::Head(head) => self.head(head)?,
-            Received::Hints(fields) if self.phase == Phase::Head && self.hints < HINTS_MAX => {
-                self.hints += 1;
-                self.push(Item::Hints(fields), 0);
-            }
-            // Behind the head they are of no use.
+            // A handshake has no use for them, nor has a body behind its head.
             Received::Hints(_) => {}
             Received::Body(bytes, _) if self.phase == Phase::Body => {
                 let cost = self.pay(bytes.len())?;
@@ -272,7 +262,7 @@ impl State {
             return Err(LinkError::Malformed("a second head"));
         }
         let cost = self.pay(head.body.len())?;
-        let accepts = self.exchange == Exchange::WebSocket && head.status == 101;
+        let accepts = head.status == 101;
         if accepts && (cost > 0 || head.flags != Flags::NONE) {
             return Err(LinkError::Malformed("101 with a body"));
         }

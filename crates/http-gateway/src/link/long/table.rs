@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use py_link::LinkError;
 use py_link::long::DETACHED_FIRST;
-use py_link::{Exchange, LinkError};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
@@ -78,15 +78,15 @@ impl Table {
         self.streams.get(&number).map(|entry| Arc::clone(&entry.shared))
     }
 
-    /// A new stream under the next number that is free: 1 to 32767, in turn. `None`: all are in use.
-    pub(super) fn open(&mut self, exchange: Exchange, admitted: OwnedSemaphorePermit) -> Option<Arc<Shared>> {
+    /// A new handshake under the next number that is free: 1 to 32767, in turn. `None`: all are in use.
+    pub(super) fn open(&mut self, admitted: OwnedSemaphorePermit) -> Option<Arc<Shared>> {
         let ours = DETACHED_FIRST - 1;
         let number = (0..ours)
             .map(|step| (u32::from(self.last) + u32::from(step)) % u32::from(ours) + 1)
             .map(|number| number as u16)
             .find(|number| !self.streams.contains_key(number))?;
         self.last = number;
-        let shared = Shared::new(number, State::new(exchange));
+        let shared = Shared::new(number, State::handshake());
         self.streams.insert(number, Entry::new(&shared, Care::Claimed, Some(admitted)));
         Some(shared)
     }

@@ -49,14 +49,14 @@ impl Site {
         theirs
     }
 
-    async fn begin(&self, exchange: Exchange) -> Result<LongStream, NoLink> {
+    async fn begin(&self) -> Result<LongStream, NoLink> {
         let request = |out: &mut Vec<u8>| out.extend(py_link::frame(Kind::Request, Flags::NONE, b"GET"));
-        self.links.begin(0, PATIENCE, exchange, request).await
+        self.links.begin(0, PATIENCE, request).await
     }
 
     /// An accepted WebSocket: the driver's end, and its number.
     async fn websocket(&self, worker: &mut Worker) -> (AppSession, u16) {
-        let stream = self.begin(Exchange::WebSocket).await.expect("a link");
+        let stream = self.begin().await.expect("a link");
         let number = worker.hears(Kind::Request).await;
         worker.head(number, 101, "", Flags::NONE, b"").await;
         assert!(matches!(next(&stream).await, Ok(Item::Head(head)) if head.status == 101));
@@ -67,7 +67,7 @@ impl Site {
 
     /// An accepted WebSocket whose client has said more than the app takes, and is gone: its bridge, and its number.
     async fn left_behind(&self, worker: &mut Worker, patience: Duration) -> (JoinHandle<()>, u16) {
-        let stream = self.begin(Exchange::WebSocket).await.expect("a link");
+        let stream = self.begin().await.expect("a link");
         let number = worker.hears(Kind::Request).await;
         worker.head(number, 101, "", Flags::NONE, b"").await;
         assert!(matches!(next(&stream).await, Ok(Item::Head(_))));
@@ -116,7 +116,7 @@ fn text(text: &str) -> Bytes {
 async fn an_event_stream_comes_piece_by_piece_and_ends() {
     let site = Site::new();
     let mut worker = site.worker(1, 9);
-    let stream = site.begin(Exchange::Http).await.expect("a link");
+    let stream = site.begin().await.expect("a link");
     let number = worker.hears(Kind::Request).await;
     assert_eq!(number, 1);
     worker.head(number, 200, "text/event-stream", Flags::NONE, b"").await;
@@ -130,7 +130,7 @@ async fn an_event_stream_comes_piece_by_piece_and_ends() {
     assert_eq!(rest(&stream).await, ".");
     drop(stream);
     // Nothing is said of a stream that is over, and the next number is taken.
-    let _next = site.begin(Exchange::Http).await.expect("a link");
+    let _next = site.begin().await.expect("a link");
     assert_eq!(worker.hears(Kind::Request).await, 2);
     assert_eq!(site.links.loads(), [(1, 1)]);
 }
@@ -140,17 +140,15 @@ async fn a_whole_answer_an_abort_and_trailers_are_told_apart() {
     let site = Site::new();
     let mut worker = site.worker(1, 9);
     for (flags, expected) in [(Flags::END, "200 all."), (Flags::ABORT, "200 all Aborted")] {
-        let stream = site.begin(Exchange::Http).await.expect("a link");
+        let stream = site.begin().await.expect("a link");
         let number = worker.hears(Kind::Request).await;
         worker.head(number, 200, "text/plain", flags, b"all").await;
         assert_eq!(rest(&stream).await, expected);
     }
-    let stream = site.begin(Exchange::Http).await.expect("a link");
+    let stream = site.begin().await.expect("a link");
     let number = worker.hears(Kind::Request).await;
     let mut fields = Vec::new();
     py_link::long::encode_fields(&mut fields, [(&b"x-sum"[..], &b"7"[..])].into_iter());
-    worker.say(number, Kind::EarlyHints, Flags::NONE, &fields).await;
-    assert!(matches!(next(&stream).await, Ok(Item::Hints(fields)) if fields.get("x-sum") == Some(b"7")));
     worker.head(number, 200, "text/plain", Flags::NONE, b"").await;
     worker.say(number, Kind::Trailers, Flags::END, &fields).await;
     assert!(matches!(next(&stream).await, Ok(Item::Head(_))));
@@ -162,8 +160,8 @@ async fn a_whole_answer_an_abort_and_trailers_are_told_apart() {
 async fn a_client_that_does_not_read_stops_its_own_app_only() {
     let site = Site::new();
     let mut worker = site.worker(1, 9);
-    let slow = site.begin(Exchange::Http).await.expect("a link");
-    let other = site.begin(Exchange::Http).await.expect("a link");
+    let slow = site.begin().await.expect("a link");
+    let other = site.begin().await.expect("a link");
     let (first, second) = (worker.hears(Kind::Request).await, worker.hears(Kind::Request).await);
     worker.head(first, 200, "text/event-stream", Flags::NONE, b"").await;
     let piece = vec![b'x'; 32 << 10];
@@ -193,7 +191,7 @@ async fn a_client_that_does_not_read_stops_its_own_app_only() {
 async fn a_worker_that_sends_more_than_it_may_loses_its_link() {
     let site = Site::new();
     let mut worker = site.worker(1, 9);
-    let stream = site.begin(Exchange::Http).await.expect("a link");
+    let stream = site.begin().await.expect("a link");
     let number = worker.hears(Kind::Request).await;
     worker.head(number, 200, "text/event-stream", Flags::NONE, b"").await;
     for _ in 0..5 {
@@ -210,12 +208,12 @@ async fn a_worker_that_sends_more_than_it_may_loses_its_link() {
 async fn a_client_that_leaves_is_told_to_the_worker_who_ends_the_stream() {
     let site = Site::new();
     let mut worker = site.worker(1, 1);
-    let stream = site.begin(Exchange::Http).await.expect("a link");
+    let stream = site.begin().await.expect("a link");
     let number = worker.hears(Kind::Request).await;
     drop(stream);
     assert_eq!(worker.hears(Kind::Cancel).await, number);
     // Until the worker has ended it there is no room for another.
-    assert!(matches!(site.begin(Exchange::Http).await, Err(NoLink::Full)));
+    assert!(matches!(site.begin().await, Err(NoLink::Full)));
     worker.head(number, 200, "text/plain", Flags::NONE, b"for nobody").await;
     worker.say(number, Kind::ResponseBody, Flags::ABORT, b"").await;
     while site.links.loads() != [(1, 0)] {
@@ -223,7 +221,7 @@ async fn a_client_that_leaves_is_told_to_the_worker_who_ends_the_stream() {
     }
     // What crosses the end is ignored.
     worker.say(number, Kind::ResponseBody, Flags::NONE, b"late").await;
-    let _next = site.begin(Exchange::Http).await.expect("room");
+    let _next = site.begin().await.expect("room");
     assert_eq!(worker.hears(Kind::Request).await, number + 1);
 }
 
@@ -231,7 +229,7 @@ async fn a_client_that_leaves_is_told_to_the_worker_who_ends_the_stream() {
 async fn an_app_that_never_ends_does_not_keep_its_worker_for_ever() {
     let mut site = Site::new();
     let mut worker = site.worker(7, 9);
-    drop(site.begin(Exchange::Http).await.expect("a link"));
+    drop(site.begin().await.expect("a link"));
     worker.hears(Kind::Request).await;
     worker.hears(Kind::Cancel).await;
     site.links.retire(7);
@@ -337,11 +335,11 @@ async fn an_app_that_takes_nothing_hears_in_the_end_that_its_client_is_gone() {
 async fn a_refused_handshake_is_a_close_or_an_answer() {
     let site = Site::new();
     let mut worker = site.worker(1, 9);
-    let stream = site.begin(Exchange::WebSocket).await.expect("a link");
+    let stream = site.begin().await.expect("a link");
     let number = worker.hears(Kind::Request).await;
     worker.say(number, Kind::CloseToGateway, Flags::NONE, &Close { code: 1000, reason: "" }.encode()).await;
     assert!(matches!(next(&stream).await, Err(End::Close(1000, _))));
-    let stream = site.begin(Exchange::WebSocket).await.expect("a link");
+    let stream = site.begin().await.expect("a link");
     let number = worker.hears(Kind::Request).await;
     worker.head(number, 401, "text/plain", Flags::END, b"who are you?").await;
     assert_eq!(rest(&stream).await, "401 who are you?.");
@@ -407,8 +405,8 @@ async fn what_no_slot_tells_of_is_cancelled() {
 #[tokio::test]
 async fn without_a_worker_an_asgi_app_is_waited_for_and_a_wsgi_app_is_not() {
     let site = Site::new();
-    assert!(matches!(site.begin(Exchange::Http).await, Err(NoLink::Full)), "none in time");
-    let (begun, mut worker) = tokio::join!(site.begin(Exchange::Http), async {
+    assert!(matches!(site.begin().await, Err(NoLink::Full)), "none in time");
+    let (begun, mut worker) = tokio::join!(site.begin(), async {
         tokio::time::sleep(Duration::from_millis(20)).await;
         site.worker(1, 9)
     });
@@ -419,12 +417,12 @@ async fn without_a_worker_an_asgi_app_is_waited_for_and_a_wsgi_app_is_not() {
     while !site.links.loads().is_empty() {
         tokio::task::yield_now().await;
     }
-    assert!(matches!(site.begin(Exchange::Http).await, Err(NoLink::Never)));
+    assert!(matches!(site.begin().await, Err(NoLink::Never)));
     // Another pool's worker is asked for, once.
     site.links.activate(1, true);
     let mut news = site.news;
     let request = |out: &mut Vec<u8>| out.extend(py_link::frame(Kind::Request, Flags::NONE, b"GET"));
-    let begin = || site.links.begin(2, PATIENCE, Exchange::Http, request);
+    let begin = || site.links.begin(2, PATIENCE, request);
     let (first, second) = tokio::join!(begin(), begin());
     assert!(first.is_err() && second.is_err());
     assert_eq!((news.try_recv(), news.try_recv().is_err()), (Ok(LongNews::Wanted(2)), true));
@@ -449,7 +447,7 @@ async fn a_worker_that_reads_nothing_is_not_waited_for_without_end() {
         }
     }
     tokio::time::sleep(Duration::from_millis(50)).await;
-    let begun = timeout(SOON, site.begin(Exchange::WebSocket)).await.expect("in time");
+    let begun = timeout(SOON, site.begin()).await.expect("in time");
     assert!(matches!(begun, Err(NoLink::Full)));
     assert_eq!(site.links.loads(), [(1, 8)], "what was not begun holds no number");
 }
@@ -470,7 +468,7 @@ fn an_app_that_never_notices_that_its_client_is_gone_is_not_at_work_for_ever() {
     let (mut table, now, patience) = (Table::default(), Instant::now(), Duration::from_secs(9));
     let admission = Arc::new(tokio::sync::Semaphore::new(1));
     let admitted = Arc::clone(&admission).try_acquire_owned().expect("room");
-    let shared = table.open(Exchange::WebSocket, admitted).expect("room");
+    let shared = table.open(admitted).expect("room");
     table.cancelled(shared.number, now);
     for (age, permits, lingering) in [(8, 0, 0), (9, 1, 1), (10, 1, 0)] {
         let overdue = table.overdue(now + Duration::from_secs(age), patience);
@@ -498,20 +496,20 @@ async fn a_retiring_worker_keeps_what_lasts_for_the_grace_then_goes() {
     let mut site = Site::new();
     let mut worker = site.worker(1, 9);
     let (mut driver, socket) = site.websocket(&mut worker).await;
-    let events = site.begin(Exchange::Http).await.expect("a link");
+    let events = site.begin().await.expect("a link");
     let number = worker.hears(Kind::Request).await;
     worker.head(number, 200, "text/event-stream", Flags::NONE, b"data: 1\n\n").await;
-    let download = site.begin(Exchange::Http).await.expect("a link");
+    let download = site.begin().await.expect("a link");
     let long = worker.hears(Kind::Request).await;
     worker.head(long, 200, "application/zip", Flags::NONE, b"PK").await;
-    let early = site.begin(Exchange::Http).await.expect("a link");
+    let early = site.begin().await.expect("a link");
     worker.hears(Kind::Request).await;
     for stream in [&events, &download] {
         assert!(matches!(next(stream).await, Ok(Item::Head(_))));
     }
 
     site.links.retire(1);
-    assert!(matches!(site.begin(Exchange::Http).await, Err(NoLink::Full)), "no new ones");
+    assert!(matches!(site.begin().await, Err(NoLink::Full)), "no new ones");
     let said = timeout(SOON, driver.from_app.recv()).await.expect("in time");
     assert_eq!(said, Some(FromApp::Close { code: 1012, reason: "service restart".into() }));
     assert_eq!(rest(&events).await, "data: 1\n\n.");
@@ -562,5 +560,5 @@ async fn when_the_process_ends_websockets_are_told_to_go() {
     site.links.dismiss_all(1001);
     let said = timeout(SOON, driver.from_app.recv()).await.expect("in time");
     assert_eq!(said, Some(FromApp::Close { code: 1001, reason: "going away".into() }));
-    assert!(matches!(site.begin(Exchange::WebSocket).await, Err(NoLink::Full)));
+    assert!(matches!(site.begin().await, Err(NoLink::Full)));
 }

@@ -131,10 +131,9 @@ impl Stream {
         let number = frame.header.stream;
         let Ok(request) = Request::decode(frame.payload) else { return Ok(Flow::Break) };
         let is_known = this.find(slf.py(), number).is_some();
-        let fits = if this.is_long {
-            number != 0 && number < DETACHED_FIRST
-        } else {
-            number == 0 && request.exchange == py_link::Exchange::Http
+        let fits = match request.exchange {
+            py_link::Exchange::WebSocket => this.is_long && number != 0 && number < DETACHED_FIRST,
+            py_link::Exchange::Http => !this.is_long && number == 0,
         };
         if !fits || (is_known && this.is_long) {
             return Ok(Flow::Break);
@@ -153,7 +152,10 @@ impl Stream {
         let py = exchange.py();
         let this = exchange.get();
         let is_full = match frame.header.kind {
-            Kind::RequestBody => this.body_arrived(py, frame.payload, frame.header.flags)?,
+            // Not on the long link: what is detached has had all of its request.
+            Kind::RequestBody if frame.header.stream == 0 => {
+                this.body_arrived(py, frame.payload, frame.header.flags)?
+            }
             Kind::Cancel => {
                 this.disconnect(py, 1006, "")?;
                 false
@@ -176,8 +178,7 @@ impl Stream {
             }
             _ => return Ok(Flow::Break),
         };
-        // On the long link the window bounds what waits.
-        Ok(if is_full && frame.header.stream == 0 { Flow::Pause } else { Flow::GoOn })
+        Ok(if is_full { Flow::Pause } else { Flow::GoOn })
     }
 }
 

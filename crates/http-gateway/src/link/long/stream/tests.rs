@@ -45,15 +45,15 @@ impl State {
         let waiting = self.items.iter().map(|(item, _)| match item {
             Item::Piece(Piece::Bytes(bytes)) | Item::Message(_, bytes) => bytes.len(),
             Item::Head(head) => head.body.len(),
-            Item::Hints(_) | Item::Piece(Piece::File(_)) => 0,
+            Item::Piece(Piece::File(_)) => 0,
         });
         waiting.sum::<usize>() + self.message.as_ref().map_or(0, |partial| partial.bytes.len())
     }
 }
 
-/// A stream after these frames, each of which it takes.
-fn after(exchange: Exchange, frames: impl IntoIterator<Item = FromWorker>) -> State {
-    let mut state = State::new(exchange);
+/// A handshake after these frames, each of which it takes.
+fn after(frames: impl IntoIterator<Item = FromWorker>) -> State {
+    let mut state = State::handshake();
     for frame in frames {
         state.receive(frame).expect("in order");
     }
@@ -62,27 +62,26 @@ fn after(exchange: Exchange, frames: impl IntoIterator<Item = FromWorker>) -> St
 
 #[test]
 fn frames_out_of_order_are_refused() {
-    let bad = |exchange, before: Vec<FromWorker>, frame| {
-        assert!(after(exchange, before).receive(frame).is_err());
-    };
+    let bad = |before: Vec<FromWorker>, frame| assert!(after(before).receive(frame).is_err());
     let accepted = || head(101, "", 0, Flags::NONE);
     let answered = || head(200, "", 0, Flags::NONE);
-    bad(Exchange::Http, vec![], body(1, Flags::NONE));
-    bad(Exchange::Http, vec![answered()], answered());
-    bad(Exchange::Http, vec![answered()], message(1, Flags::END));
-    bad(Exchange::Http, vec![], FromWorker::Close(1000, String::new()));
-    bad(Exchange::Http, vec![head(200, "", 0, Flags::END)], body(1, Flags::END));
-    bad(Exchange::WebSocket, vec![], message(1, Flags::END));
-    bad(Exchange::WebSocket, vec![], head(101, "", 1, Flags::NONE));
-    bad(Exchange::WebSocket, vec![accepted()], body(1, Flags::NONE));
-    bad(Exchange::WebSocket, vec![accepted()], message(0, Flags::END));
-    bad(Exchange::WebSocket, vec![accepted()], FromWorker::Message(Bytes::from_static(b"\x07x"), Flags::END));
-    bad(Exchange::Http, vec![answered(), body(WINDOW_BYTES as usize, Flags::NONE)], body(1, Flags::NONE));
+    bad(vec![], body(1, Flags::NONE));
+    bad(vec![answered()], answered());
+    bad(vec![answered()], message(1, Flags::END));
+    assert!(State::detached().receive(FromWorker::Close(1000, String::new())).is_err());
+    assert!(State::detached().receive(answered()).is_err());
+    bad(vec![head(200, "", 0, Flags::END)], body(1, Flags::END));
+    bad(vec![], message(1, Flags::END));
+    bad(vec![], head(101, "", 1, Flags::NONE));
+    bad(vec![accepted()], body(1, Flags::NONE));
+    bad(vec![accepted()], message(0, Flags::END));
+    bad(vec![accepted()], FromWorker::Message(Bytes::from_static(b"\x07x"), Flags::END));
+    bad(vec![answered(), body(WINDOW_BYTES as usize, Flags::NONE)], body(1, Flags::NONE));
 }
 
 #[test]
 fn a_message_that_is_far_too_long_ends_its_stream_only() {
-    let mut state = after(Exchange::WebSocket, [head(101, "", 0, Flags::NONE)]);
+    let mut state = after([head(101, "", 0, Flags::NONE)]);
     state.take();
     let mut cancelled = false;
     for _ in 0..=APP_MESSAGE_BYTES_MAX / (64 << 10) {
@@ -99,7 +98,7 @@ fn a_message_that_is_far_too_long_ends_its_stream_only() {
 
 #[test]
 fn many_files_at_once_end_their_stream_only() {
-    let mut state = after(Exchange::Http, [head(200, "", 0, Flags::NONE)]);
+    let mut state = after([head(200, "", 0, Flags::NONE)]);
     for at in 0..=FILES_MAX {
         let after = state.receive(file()).expect("in order");
         assert_eq!(after.cancel, at == FILES_MAX, "{at}");
@@ -109,7 +108,7 @@ fn many_files_at_once_end_their_stream_only() {
 
 #[test]
 fn small_pieces_are_joined_and_large_ones_pass() {
-    let mut state = after(Exchange::Http, [head(200, "", 0, Flags::NONE)]);
+    let mut state = after([head(200, "", 0, Flags::NONE)]);
     state.take();
     for _ in 0..1000 {
         state.receive(body(3, Flags::NONE)).expect("in order");
@@ -158,13 +157,9 @@ fn step() -> impl Strategy<Value = Step> {
 proptest! {
     #[test]
     fn no_credit_is_lost_and_what_is_held_is_bounded(
-        websocket in any::<bool>(), detached in any::<bool>(), steps in prop::collection::vec(step(), 0..200)
+        detached in any::<bool>(), steps in prop::collection::vec(step(), 0..200)
     ) {
-        let mut state = if detached {
-            State::detached()
-        } else {
-            State::new(if websocket { Exchange::WebSocket } else { Exchange::Http })
-        };
+        let mut state = if detached { State::detached() } else { State::handshake() };
         for step in steps {
             let frame = match step {
                 Step::Head(status, events, size, flags) => {

@@ -97,7 +97,7 @@ async fn every_stream_ends_and_nothing_is_left() {
                 let request =
                     |out: &mut Vec<u8>| out.extend(py_link::frame(Kind::Request, Flags::NONE, b"GET"));
                 for _ in 0..3 {
-                    let Ok(stream) = links.begin(0, PATIENCE, Exchange::Http, request).await else {
+                    let Ok(stream) = links.begin(0, PATIENCE, request).await else {
                         continue;
                     };
                     // Some leave at once, some in the middle, some never read fast.
