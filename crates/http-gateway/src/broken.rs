@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use bytes::Bytes;
 use tokio::sync::watch;
 
+use crate::error_page;
 use crate::message::{AnsweredBy, Body, Headers, RequestHead, Response, Trail};
 
 /// Why the code does not start.
@@ -58,8 +59,7 @@ impl Broken {
 
 /// The traceback as a page for people, or as text for programs. Nothing of it is taken for markup.
 pub fn page(why: &Why, head: &RequestHead, trail: &Trail) -> Response {
-    let html =
-        head.headers.get("accept").is_some_and(|accept| accept.windows(9).any(|part| part == b"text/html"));
+    let html = error_page::wants_html(head);
     let Why { message, traceback, hint } = why;
     let text = if html { as_html(why) } else { format!("{traceback}\n{message}\n{hint}\n") };
     let mut headers = Headers::with_capacity(3, 128);

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use crate::message::{AnsweredBy, Body, Headers, Response, Trail};
+use crate::message::{AnsweredBy, Body, Headers, RequestHead, Response, Trail};
 use crate::request_id::RequestId;
 
 /// What a person reads under the title. Empty for a status that needs no more words.
@@ -38,6 +38,7 @@ pub fn title(status: u16) -> &'static str {
         416 => "Range Not Satisfiable",
         417 => "Expectation Failed",
         421 => "Misdirected Request",
+        426 => "Upgrade Required",
         431 => "Request Header Fields Too Large",
         499 => "Client Closed Request",
         500 => "Internal Server Error",
@@ -48,6 +49,14 @@ pub fn title(status: u16) -> &'static str {
         505 => "HTTP Version Not Supported",
         _ => "Error",
     }
+}
+
+/// Does the client read pages, as browsers say in Accept? (Media types know no letter case: RFC 9110, 8.3.1.)
+pub fn wants_html(head: &RequestHead) -> bool {
+    const HTML: &[u8] = b"text/html";
+    head.headers
+        .get("accept")
+        .is_some_and(|accept| accept.windows(HTML.len()).any(|window| window.eq_ignore_ascii_case(HTML)))
 }
 
 /// An error as a page for people (`html`) or as one line of text for programs.

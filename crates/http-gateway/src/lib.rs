@@ -36,6 +36,7 @@ pub mod queue;
 pub mod reactor;
 pub mod request_body;
 pub mod request_id;
+mod retired;
 pub mod service;
 pub mod spool;
 #[cfg(test)]

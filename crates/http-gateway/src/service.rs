@@ -111,6 +111,16 @@ impl Gateway {
         self.ready.load(Relaxed) && self.dispatcher.pools.is_served()
     }
 
+    /// Who asks, and the beginning of the request's trail.
+    fn arrive<'a>(&self, connection: &Connection, head: &'a RequestHead) -> (Identity<'a>, Trail) {
+        let started = Instant::now();
+        let identity = client::identify(connection, &head.headers, &self.trusted);
+        let given = identity.headers_heard.then(|| head.headers.get("x-request-id")).flatten();
+        let request_id = self.ids.keep_or_make(given);
+        let trail = error_page::own_trail(started, request_id, identity.addr);
+        (identity, trail)
+    }
+
     fn files(&self) -> Option<Files> {
         self.files.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -285,12 +295,9 @@ fn body_status(error: BodyError) -> u16 {
 
 /// An error as the client can read it best.
 fn error_for(head: &RequestHead, status: u16, trail: &Trail) -> Response {
-    let html = head.headers.get("accept").is_some_and(|accept| {
-        accept.windows(b"text/html".len()).any(|window| window.eq_ignore_ascii_case(b"text/html"))
-    });
     let mut trail = trail.clone();
     trail.by = AnsweredBy::Gateway;
-    error_page::error(status, html, "", trail)
+    error_page::error(status, error_page::wants_html(head), "", trail)
 }
 
 impl Service for Gateway {
@@ -300,11 +307,7 @@ impl Service for Gateway {
         head: &RequestHead,
         body: &mut B,
     ) -> Response {
-        let started = Instant::now();
-        let identity = client::identify(connection, &head.headers, &self.trusted);
-        let given = identity.headers_heard.then(|| head.headers.get("x-request-id")).flatten();
-        let request_id = self.ids.keep_or_make(given);
-        let mut trail = error_page::own_trail(started, request_id, identity.addr);
+        let (identity, mut trail) = self.arrive(connection, head);
         if let Some(response) = self.health(head.path(), &trail) {
             return response;
         }
@@ -317,10 +320,8 @@ impl Service for Gateway {
     }
 
     async fn websocket(&self, connection: &Connection, head: &RequestHead) -> Answer {
-        let identity = client::identify(connection, &head.headers, &self.trusted);
-        let given = identity.headers_heard.then(|| head.headers.get("x-request-id")).flatten();
-        let request_id = self.ids.keep_or_make(given);
-        let mut trail = error_page::own_trail(Instant::now(), request_id.clone(), identity.addr);
+        let (identity, mut trail) = self.arrive(connection, head);
+        let request_id = trail.request_id.clone();
         if let Some(response) = self.health(head.path(), &trail) {
             return Answer::Refused(response);
         }

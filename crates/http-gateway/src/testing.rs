@@ -15,9 +15,9 @@ use tokio::sync::mpsc;
 
 pub(crate) use worker::{Worker, head};
 
+use crate::error_page::own_trail;
 use crate::message::{
-    AnsweredBy, Body, Connection, Exchange, FileBody, Headers, RequestBody, RequestHead, Response, Service,
-    Trail,
+    Body, Connection, Exchange, FileBody, Headers, RequestBody, RequestHead, Response, Service,
 };
 use crate::spool::{Aborted, HoldLimits, SpoolLimits, spool};
 use crate::upload::{Rest, Waits, upload};
@@ -92,15 +92,7 @@ pub(crate) fn relay() -> Body {
 }
 
 pub(crate) fn response(status: u16, body: Body) -> Response {
-    let trail = Trail {
-        started: Instant::now(),
-        request_id: "test".into(),
-        client: None,
-        by: AnsweredBy::Gateway,
-        queue_wait: Duration::ZERO,
-        queries: None,
-        lasts: false,
-    };
+    let trail = own_trail(Instant::now(), "test".into(), None);
     Response { status, reason: Box::default(), headers: Headers::default(), body, close: false, trail }
 }
 

@@ -21,6 +21,7 @@ pub mod frame;
 pub mod handshake;
 
 use bytes::Bytes;
+use ctl_telemetry::events::SUBPROTOCOL_DROPPED;
 pub use py_link::long::MessageType;
 use tokio::sync::mpsc;
 
@@ -83,6 +84,12 @@ pub enum Answer {
     },
     /// Any other answer, as for a request.
     Refused(Response),
+}
+
+/// Tells of a subprotocol that the app chose and its client had not offered.
+pub(crate) fn subprotocol_dropped(chosen: &[u8], trail: &Trail) {
+    let chosen = String::from_utf8_lossy(chosen);
+    SUBPROTOCOL_DROPPED.happened(format_args!("request {}: {chosen}", &*trail.request_id));
 }
 
 /// Makes both ends of a session: the driver's, and what the link keeps.

@@ -11,9 +11,10 @@ use ctl_config::Config;
 use ctl_telemetry::metrics::ACCEPT_ERRORS_TOTAL;
 use http_gateway::client::TrustedProxies;
 use http_gateway::drain::Drain;
+use http_gateway::error_page::own_trail;
 use http_gateway::listen::{Edge, Listening, run_reactors};
 use http_gateway::message::{
-    AnsweredBy, Body, Connection, Exchange, Headers, RequestBody, RequestHead, Response, Service, Trail,
+    Body, Connection, Exchange, Headers, RequestBody, RequestHead, Response, Service,
 };
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::sync::watch;
@@ -21,15 +22,7 @@ use tokio::sync::watch;
 struct Hello;
 
 fn hello(status: u16) -> Response {
-    let trail = Trail {
-        started: Instant::now(),
-        request_id: "".into(),
-        client: None,
-        by: AnsweredBy::Gateway,
-        queue_wait: Duration::ZERO,
-        queries: None,
-        lasts: false,
-    };
+    let trail = own_trail(Instant::now(), "".into(), None);
     let body = Body::Bytes(Bytes::from_static(b"hello"));
     Response { status, reason: Box::default(), headers: Headers::default(), body, close: false, trail }
 }

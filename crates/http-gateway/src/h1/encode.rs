@@ -248,28 +248,16 @@ fn extra_fields(out: &mut Vec<u8>, headers: Option<&Headers>, may: fn(&[u8]) -> 
 
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, Instant};
-
     use bytes::Bytes;
 
     use super::*;
-    use crate::message::{AnsweredBy, Trail};
 
     fn response(status: u16, fields: &[(&str, &str)], body: Body) -> Response {
         let mut headers = Headers::default();
         for (name, value) in fields {
             headers.push(name.as_bytes(), value.as_bytes());
         }
-        let trail = Trail {
-            started: Instant::now(),
-            request_id: "".into(),
-            client: None,
-            by: AnsweredBy::Gateway,
-            queue_wait: Duration::ZERO,
-            queries: None,
-            lasts: false,
-        };
-        Response { status, reason: Box::default(), headers, body, close: false, trail }
+        Response { headers, ..crate::testing::response(status, body) }
     }
 
     const GET: Asked = Asked { head_only: false, version: Version::Http11, keep_alive: true };

@@ -2,7 +2,7 @@
 
 use std::io::Write as _;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use ctl_config::Config;
@@ -13,8 +13,8 @@ use tokio::task::JoinHandle;
 use super::{Transport, serve};
 use crate::drain::{Drain, Phase};
 use crate::message::{
-    AnsweredBy, Body, BodyError, Connection, Exchange, FileBody, Headers, RequestBody, RequestHead, Response,
-    Service, Trail, Version,
+    Body, BodyError, Connection, Exchange, FileBody, Headers, RequestBody, RequestHead, Response, Service,
+    Version,
 };
 use crate::spool::{Aborted, SpoolLimits, spool};
 use crate::testing::{self, Heard};
@@ -38,19 +38,10 @@ struct Fake {
 }
 
 fn response(status: u16, body: impl Into<Bytes>) -> Response {
-    let trail = Trail {
-        started: Instant::now(),
-        request_id: "".into(),
-        client: None,
-        by: AnsweredBy::Gateway,
-        queue_wait: Duration::ZERO,
-        queries: None,
-        lasts: false,
-    };
     let mut headers = Headers::default();
     // Keeps the expected bytes below free of the clock.
     headers.push(b"date", b"now");
-    Response { status, reason: Box::default(), headers, body: Body::Bytes(body.into()), close: false, trail }
+    Response { headers, ..testing::response(status, Body::Bytes(body.into())) }
 }
 
 async fn read_all<B: RequestBody>(body: &mut B) -> Result<Vec<u8>, BodyError> {

@@ -3,7 +3,6 @@
 use std::task::{Context, Poll};
 
 use bytes::BytesMut;
-use ctl_telemetry::events::SUBPROTOCOL_DROPPED;
 
 use super::body::AHEAD_BYTES_MAX;
 use super::connection::{Kept, Next, Shared, respond};
@@ -16,7 +15,7 @@ use crate::message::{Exchange, Headers, RequestHead, Service, Trail};
 use crate::websocket::deflate::Agreed;
 use crate::websocket::driver::{End, Gone, Terms, Wire, converse};
 use crate::websocket::handshake::Handshake;
-use crate::websocket::{Answer, AppSession};
+use crate::websocket::{Answer, AppSession, subprotocol_dropped};
 
 /// A WebSocket whose 101 has been sent. What the client has sent since is its first frames.
 pub(super) struct Open {
@@ -36,9 +35,7 @@ pub(super) async fn answer<T: Transport, S: Service>(
     let handshake = match Handshake::over_h1(&parsed.head, parsed.body, compress) {
         Ok(handshake) => handshake,
         Err(refused) => {
-            let (status, why) = refused.answer();
-            let mut response = shared.service.refuse(&shared.connection, status, why);
-            refused.add_fields(&mut response.headers);
+            let response = refused.answer(&*shared.service, &shared.connection);
             respond(stream, shared, Some((&parsed, false)), response).await;
             return Some(Next::Linger);
         }
@@ -73,10 +70,7 @@ async fn open<T: Transport, S: Service>(
     session: AppSession,
     trail: Trail,
 ) -> Next {
-    let fields = handshake.fields(headers, &parsed.head, |chosen| {
-        let chosen = String::from_utf8_lossy(chosen);
-        SUBPROTOCOL_DROPPED.happened(format_args!("request {}: {chosen}", &*trail.request_id));
-    });
+    let fields = handshake.fields(headers, &parsed.head, |chosen| subprotocol_dropped(chosen, &trail));
     if let Err(bad) = encode_switching(&mut stream.output, &fields, &date::now()) {
         let mut response = shared.service.refuse(&shared.connection, 502, bad.0);
         response.trail = trail;
@@ -85,7 +79,7 @@ async fn open<T: Transport, S: Service>(
     }
     let open = Open { session, head: parsed.head, trail, deflate: handshake.deflate };
     if stream.write(&[], shared.config.timeouts.write, &mut 0).await.is_err() {
-        open.finished(shared, 0, false);
+        tell(shared, &open.head, &open.trail, 0, false);
         return Next::Broken;
     }
     Next::WebSocket(Box::new(open))
@@ -108,10 +102,6 @@ impl Open {
             End::Failed => Next::Linger,
             End::Gone => Next::Broken,
         }
-    }
-
-    fn finished<S: Service>(&self, shared: &Shared<S>, sent: u64, complete: bool) {
-        tell(shared, &self.head, &self.trail, sent, complete);
     }
 }
 

@@ -142,28 +142,16 @@ fn announced(headers: &HeaderMap) -> Result<Option<u64>, BadResponse> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, Instant};
-
     use bytes::Bytes;
 
     use super::*;
-    use crate::message::{AnsweredBy, Headers, Trail};
 
     fn response(status: u16, fields: &[(&str, &str)], body: Body) -> Response {
         let mut headers = Headers::default();
         for (name, value) in fields {
             headers.push(name.as_bytes(), value.as_bytes());
         }
-        let trail = Trail {
-            started: Instant::now(),
-            request_id: "".into(),
-            client: None,
-            by: AnsweredBy::Gateway,
-            queue_wait: Duration::ZERO,
-            queries: None,
-            lasts: false,
-        };
-        Response { status, reason: Box::default(), headers, body, close: false, trail }
+        Response { headers, ..crate::testing::response(status, body) }
     }
 
     fn check(response: &Response, head_only: bool, expected: &str, follows: Follows) {

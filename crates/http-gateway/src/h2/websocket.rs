@@ -5,7 +5,6 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf as _, Bytes, BytesMut};
-use ctl_telemetry::events::SUBPROTOCOL_DROPPED;
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
 use tokio::time::timeout;
@@ -13,9 +12,9 @@ use tokio::time::timeout;
 use super::exchange::{Exchanges, Outcome, Told, WINDOW_BYTES};
 use super::response::{self, BadResponse};
 use crate::message::{RequestHead, Response, Service};
-use crate::websocket::Answer;
 use crate::websocket::driver::{End, Gone, Terms, Wire, converse};
 use crate::websocket::handshake::Handshake;
+use crate::websocket::{Answer, subprotocol_dropped};
 
 /// After the last frame the client has this long to end its side, too: resetting a stream may cost it what it has not read.
 const LINGER: Duration = Duration::from_secs(2);
@@ -31,9 +30,7 @@ impl<S: Service> Exchanges<'_, S> {
         let handshake = match Handshake::over_h2(&head, self.config.websocket.compress) {
             Ok(handshake) => handshake,
             Err(refused) => {
-                let (status, why) = refused.answer();
-                let mut response = self.service.refuse(&self.connection, status, why);
-                refused.add_fields(&mut response.headers);
+                let response = refused.answer(self.service, &self.connection);
                 return self.answer(respond, Some(&head), false, response).await;
             }
         };
@@ -53,10 +50,7 @@ impl<S: Service> Exchanges<'_, S> {
             }
             Answer::Refused(response) => return self.answer(respond, Some(&head), false, response).await,
         };
-        let fields = handshake.fields(&headers, &head, |chosen| {
-            let chosen = String::from_utf8_lossy(chosen);
-            SUBPROTOCOL_DROPPED.happened(format_args!("request {}: {chosen}", &*trail.request_id));
-        });
+        let fields = handshake.fields(&headers, &head, |chosen| subprotocol_dropped(chosen, &trail));
         let opening = match response::accepted(&fields, &crate::h1::date::now()) {
             Ok(opening) => opening,
             Err(BadResponse(why)) => {

@@ -4,17 +4,14 @@
 //! asking reactor (no wake-up across threads), then the most recently used (warm caches). In which order requests wait is
 //! the [`Line`]'s business. `S` is a slot, `W` a waiting request; both are opaque here.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use ctl_admin::words::WorkerLoad;
 
 use super::line::{Full, Line, Pace, Review, Ticket};
 use super::priority::Class;
-
-/// Retired workers that are remembered: a process that is on its way out may connect again until it is gone. Twice as
-/// many as there can be; numbers are never used again.
-const RETIRED_MAX: usize = 2048;
+use crate::retired::Retired;
 
 /// A slot that knows on which reactor it lives.
 pub(crate) trait Homed {
@@ -58,7 +55,7 @@ impl<S> Worker<S> {
 
 pub(crate) struct Pool<S, W> {
     workers: HashMap<u32, Worker<S>>,
-    retired: BTreeSet<u32>,
+    retired: Retired,
     /// Newest generation that may serve; older ones that are not retired may, too.
     active: Option<u32>,
     line: Line<W>,
@@ -69,7 +66,7 @@ pub(crate) struct Pool<S, W> {
 
 impl<S: Homed, W> Pool<S, W> {
     pub(crate) fn new(depth_max: usize, now: Instant) -> Self {
-        let (workers, retired, line) = (HashMap::new(), BTreeSet::new(), Line::new(depth_max, now));
+        let (workers, retired, line) = (HashMap::new(), Retired::default(), Line::new(depth_max, now));
         Self { workers, retired, active: None, line, tick: 0, wanted: false }
     }
 
@@ -172,7 +169,7 @@ impl<S: Homed, W> Pool<S, W> {
             self.wanted = false;
         }
         // Its stream broke while it retired, and it has connected again: told once more, it goes.
-        let retiring = self.retired.contains(&worker);
+        let retiring = self.retired.contains(worker);
         let entry = self.workers.entry(worker).or_insert_with(|| Worker {
             generation,
             retiring,
@@ -245,9 +242,6 @@ impl<S: Homed, W> Pool<S, W> {
     /// Retires a worker: returns its idle slots, and whether no slot is out any more.
     pub(crate) fn retire(&mut self, worker: u32) -> (Vec<S>, bool) {
         self.retired.insert(worker);
-        if self.retired.len() > RETIRED_MAX {
-            self.retired.pop_first();
-        }
         let Some(entry) = self.workers.get_mut(&worker) else { return (Vec::new(), true) };
         entry.retiring = true;
         let idle = std::mem::take(&mut entry.idle);

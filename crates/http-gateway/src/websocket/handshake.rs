@@ -6,7 +6,7 @@ use ring::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 
 use super::deflate::Agreed;
 use crate::h1::elements;
-use crate::message::{BodyLength, Headers, Method, RequestHead, Version};
+use crate::message::{BodyLength, Connection, Headers, Method, RequestHead, Response, Service, Version};
 
 /// Proves that the answer is meant for a WebSocket (RFC 6455, 1.3).
 const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
@@ -50,16 +50,23 @@ pub enum Refused {
 }
 
 impl Refused {
+    /// The answer, with what it must say besides (RFC 6455, 4.4; RFC 9110, 15.5.22).
+    pub(crate) fn answer<S: Service>(self, service: &S, connection: &Connection) -> Response {
+        let (status, why) = self.status();
+        let mut response = service.refuse(connection, status, why);
+        self.add_fields(&mut response.headers);
+        response
+    }
+
     /// The status and why.
-    pub fn answer(self) -> (u16, &'static str) {
+    fn status(self) -> (u16, &'static str) {
         match self {
             Self::Malformed(why) => (400, why),
             Self::Version => (426, "only version 13 of the WebSocket protocol is spoken here"),
         }
     }
 
-    /// What the refusal must say besides (RFC 6455, 4.4; RFC 9110, 15.5.22).
-    pub fn add_fields(self, headers: &mut Headers) {
+    fn add_fields(self, headers: &mut Headers) {
         if self == Self::Version {
             headers.set("sec-websocket-version", VERSION);
             headers.set("upgrade", b"websocket");
@@ -183,7 +190,7 @@ mod tests {
     fn check(method: &str, fields: &str, body: BodyLength, expected: &str) {
         let seen = match Handshake::over_h1(&head(method, fields), body, true) {
             Ok(handshake) => show(&handshake.fields(&Headers::default(), &head("GET", ""), |_| ())),
-            Err(refused) => format!("{:?}", refused.answer()),
+            Err(refused) => format!("{:?}", refused.status()),
         };
         assert!(seen.contains(expected), "{fields}: {seen}");
     }
