@@ -3,19 +3,20 @@
 use std::fmt::Write as _;
 
 use crate::metric::{BUCKETS_S, Histogram};
-use crate::metrics::{ALL, Entry, Metric};
+use crate::metrics::{ALL, Entry, Metric, OF_POOLS, PoolEntry, PoolMetrics, Row};
 
 /// The media type of [`text`].
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// Every metric as it stands.
-pub fn text() -> String {
+/// Every metric as it stands; those of the pools under their names, which are plain letters (`worker_pool.name`).
+pub fn text(pools: &[(&str, &PoolMetrics)]) -> String {
     let mut out = String::with_capacity(16 << 10);
     out.push_str(
         "# HELP quintet_build_info The version that runs, as a label.\n# TYPE quintet_build_info gauge\n",
     );
     put(&mut out, format_args!("quintet_build_info{{version=\"{}\"}} 1\n", env!("CARGO_PKG_VERSION")));
     render(&mut out, ALL);
+    render_pools(&mut out, OF_POOLS, pools);
     out
 }
 
@@ -23,39 +24,59 @@ pub fn text() -> String {
 fn render(out: &mut String, entries: &[Entry]) {
     let mut family = "";
     for entry in entries {
-        let name = entry.name;
-        if name != family {
-            family = name;
-            let (help, kind) = (entry.help.trim(), entry.metric.kind());
-            put(out, format_args!("# HELP {name} {help}\n# TYPE {name} {kind}\n"));
-        }
-        match entry.metric {
-            Metric::Counter(counter) => sample(out, entry, counter.get()),
-            Metric::Gauge(gauge) => sample(out, entry, gauge.get()),
-            Metric::Histogram(histogram) => buckets(out, name, histogram),
+        describe(out, &mut family, entry, entry.metric);
+        sample(out, entry.name, &labels(None, entry.label), entry.metric);
+    }
+}
+
+/// The same for each pool.
+fn render_pools(out: &mut String, entries: &[PoolEntry], pools: &[(&str, &PoolMetrics)]) {
+    let mut family = "";
+    for entry in entries {
+        for (pool, metrics) in pools {
+            let metric = (entry.metric)(metrics);
+            describe(out, &mut family, entry, metric);
+            sample(out, entry.name, &labels(Some(pool), entry.label), metric);
         }
     }
 }
 
-fn sample(out: &mut String, entry: &Entry, value: impl std::fmt::Display) {
-    let name = entry.name;
-    match entry.label {
-        Some((label, of)) => put(out, format_args!("{name}{{{label}=\"{of}\"}} {value}\n")),
-        None => put(out, format_args!("{name} {value}\n")),
+fn describe<M>(out: &mut String, family: &mut &'static str, entry: &Row<M>, metric: Metric<'_>) {
+    if std::mem::replace(family, entry.name) != entry.name {
+        let (name, help, kind) = (entry.name, entry.help.trim(), metric.kind());
+        put(out, format_args!("# HELP {name} {help}\n# TYPE {name} {kind}\n"));
+    }
+}
+
+/// `a="b",c="d"`, or nothing.
+fn labels(pool: Option<&str>, fixed: Option<(&str, &str)>) -> String {
+    let pool = pool.map(|pool| ("pool", pool));
+    let labels = pool.into_iter().chain(fixed).map(|(label, value)| format!("{label}=\"{value}\""));
+    labels.collect::<Vec<_>>().join(",")
+}
+
+fn sample(out: &mut String, name: &str, labels: &str, metric: Metric<'_>) {
+    let braced = if labels.is_empty() { String::new() } else { format!("{{{labels}}}") };
+    match metric {
+        Metric::Counter(counter) => put(out, format_args!("{name}{braced} {}\n", counter.get())),
+        Metric::Gauge(gauge) => put(out, format_args!("{name}{braced} {}\n", gauge.get())),
+        Metric::Histogram(histogram) => buckets(out, name, labels, &braced, histogram),
     }
 }
 
 /// Buckets count upward: each holds those below it too.
-fn buckets(out: &mut String, name: &str, histogram: &Histogram) {
+fn buckets(out: &mut String, name: &str, labels: &str, braced: &str, histogram: &Histogram) {
+    let comma = if labels.is_empty() { "" } else { "," };
     let (counts, sum) = histogram.read();
     let mut count = 0;
     for (bound, n) in BUCKETS_S.iter().zip(counts) {
         count += n;
-        put(out, format_args!("{name}_bucket{{le=\"{bound}\"}} {count}\n"));
+        put(out, format_args!("{name}_bucket{{{labels}{comma}le=\"{bound}\"}} {count}\n"));
     }
     count += counts.last().copied().unwrap_or_default();
-    put(out, format_args!("{name}_bucket{{le=\"+Inf\"}} {count}\n"));
-    put(out, format_args!("{name}_sum {}\n{name}_count {count}\n", sum.as_secs_f64()));
+    put(out, format_args!("{name}_bucket{{{labels}{comma}le=\"+Inf\"}} {count}\n"));
+    let sum = sum.as_secs_f64();
+    put(out, format_args!("{name}_sum{braced} {sum}\n{name}_count{braced} {count}\n"));
 }
 
 fn put(out: &mut String, text: std::fmt::Arguments<'_>) {
@@ -77,7 +98,7 @@ mod tests {
 
     #[test]
     fn a_family_is_described_once_and_buckets_count_upward() {
-        let entry = |name, label, help, metric| Entry { name, label, help, metric };
+        let entry = |name, label, help, metric| Row { name, label, help, metric };
         let entries = [
             entry("t_total", Some(("class", "good")), " Cups.", Metric::Counter(&GOOD)),
             entry("t_total", Some(("class", "bad")), " Broken cups.", Metric::Counter(&BAD)),
@@ -104,35 +125,69 @@ mod tests {
         assert!(out.contains("t_seconds_bucket{le=\"10\"} 1\nt_seconds_bucket{le=\"+Inf\"} 2\n"));
     }
 
+    #[test]
+    fn every_pool_has_its_own_samples_in_one_family() {
+        let (default, reports) = (PoolMetrics::default(), PoolMetrics::default());
+        default.queue_wait.observe(Duration::from_millis(700));
+        default.queue_full.add(2);
+        reports.queue_shed.inc();
+        reports.slots.set(4);
+        let text = text(&[("default", &default), ("reports", &reports)]);
+        let of = |family: &str| {
+            let lines = text.lines().filter(|line| line.contains(family) && !line.starts_with("# HELP"));
+            lines.collect::<Vec<_>>().join("\n")
+        };
+        assert_eq!(
+            of("quintet_queue_refused_total"),
+            "# TYPE quintet_queue_refused_total counter\n\
+             quintet_queue_refused_total{pool=\"default\",why=\"full\"} 2\n\
+             quintet_queue_refused_total{pool=\"reports\",why=\"full\"} 0\n\
+             quintet_queue_refused_total{pool=\"default\",why=\"timeout\"} 0\n\
+             quintet_queue_refused_total{pool=\"reports\",why=\"timeout\"} 0\n\
+             quintet_queue_refused_total{pool=\"default\",why=\"overload\"} 0\n\
+             quintet_queue_refused_total{pool=\"reports\",why=\"overload\"} 1"
+        );
+        assert!(!text.lines().any(|line| line.starts_with("quintet_slots ")), "no series without its pool");
+        assert!(of("quintet_slots{").ends_with("quintet_slots{pool=\"reports\"} 4"));
+        let wait = of("quintet_queue_wait_seconds");
+        assert!(wait.contains("quintet_queue_wait_seconds_bucket{pool=\"default\",le=\"0.75\"} 1\n"));
+        assert!(wait.contains("quintet_queue_wait_seconds_bucket{pool=\"reports\",le=\"+Inf\"} 0\n"));
+        assert!(wait.contains("quintet_queue_wait_seconds_sum{pool=\"default\"} 0.7\n"));
+        assert!(wait.ends_with("quintet_queue_wait_seconds_count{pool=\"reports\"} 0"));
+    }
+
     /// What Prometheus demands of a table: a family's rows stand together and are of one kind, names are in the
     /// accepted alphabet, counters end in `_total`, durations in `_seconds`, help is one line.
     #[test]
     fn the_table_is_well_formed() {
+        let pool = PoolMetrics::default();
+        let of_process = ALL.iter().map(|entry| (entry.name, entry.label, entry.help, entry.metric));
+        let of_pools =
+            OF_POOLS.iter().map(|entry| (entry.name, entry.label, entry.help, (entry.metric)(&pool)));
         let mut closed: Vec<&str> = Vec::new();
-        let mut before: Option<&Entry> = None;
-        for entry in ALL {
-            let name = entry.name;
+        let mut before = None;
+        for (name, label, help, metric) in of_process.chain(of_pools) {
             assert!(
                 name.starts_with("quintet_") && name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'),
                 "{name}"
             );
-            assert!(!entry.help.contains('\n') && entry.help.trim().ends_with('.'), "{name}");
-            match entry.metric {
+            assert!(!help.contains('\n') && help.trim().ends_with('.'), "{name}");
+            match metric {
                 Metric::Counter(_) => assert!(name.ends_with("_total"), "{name}"),
                 Metric::Gauge(_) => assert!(!name.ends_with("_total"), "{name}"),
                 Metric::Histogram(_) => assert!(name.ends_with("_seconds"), "{name}"),
             }
             match before {
-                Some(last) if last.name == name => {
-                    assert_eq!(last.metric.kind(), entry.metric.kind(), "{name}");
-                    assert_ne!(last.label, entry.label, "{name}");
+                Some((last, label_before, kind)) if last == name => {
+                    assert_eq!(kind, metric.kind(), "{name}");
+                    assert_ne!(label_before, label, "{name}");
                 }
-                Some(last) => closed.push(last.name),
+                Some((last, ..)) => closed.push(last),
                 None => {}
             }
             assert!(!closed.contains(&name), "the rows of {name} do not stand together");
-            before = Some(entry);
+            before = Some((name, label, metric.kind()));
         }
-        assert!(text().ends_with('\n'));
+        assert!(text(&[("default", &pool)]).ends_with('\n'));
     }
 }

@@ -1,4 +1,4 @@
-//! The table of all metrics.
+//! The tables of all metrics: those of the process, and those of each pool by itself.
 
 use crate::metric::{Counter, Gauge, Histogram};
 
@@ -9,36 +9,58 @@ macro_rules! metrics {
 
         /// Every metric with its name, help and fixed label, in the order of the table.
         pub static ALL: &[Entry] = &[
-            $(Entry { name: $name, label: [$(Some(($label, $value)),)? None][0], help: concat!($($help),+), metric: Metric::$kind(&$ident) },)+
+            $(Row { name: $name, label: [$(Some(($label, $value)),)? None][0], help: concat!($($help),+), metric: Metric::$kind(&$ident) },)+
         ];
     };
 }
 
-/// A row of the table.
+/// Defines the metrics of a pool as a struct, and lists them for exposition and docs.
+macro_rules! pool_metrics {
+    ($($(#[doc = $help:literal])+ $kind:ident $field:ident = $name:literal $({$label:literal = $value:literal})?;)+) => {
+        /// What is counted for each pool by itself, under its name. There are as many as the configuration has pools.
+        #[derive(Debug, Default)]
+        pub struct PoolMetrics {
+            $($(#[doc = $help])+ pub $field: $kind,)+
+        }
+
+        /// Every metric of a pool, in the order of the table.
+        pub static OF_POOLS: &[PoolEntry] = &[
+            $(Row { name: $name, label: [$(Some(($label, $value)),)? None][0], help: concat!($($help),+), metric: |pool| Metric::$kind(&pool.$field) },)+
+        ];
+    };
+}
+
+/// A row of a table.
 #[derive(Debug)]
-pub struct Entry {
+pub struct Row<M> {
     /// Prometheus name.
     pub name: &'static str,
     /// A fixed label, for families such as responses by class.
     pub label: Option<(&'static str, &'static str)>,
     /// One sentence.
     pub help: &'static str,
-    /// The metric itself.
-    pub metric: Metric,
+    /// The metric itself, or where to find it.
+    pub metric: M,
 }
+
+/// A metric of the process.
+pub type Entry = Row<Metric<'static>>;
+
+/// A metric that each pool has.
+pub type PoolEntry = Row<for<'a> fn(&'a PoolMetrics) -> Metric<'a>>;
 
 /// One of the three kinds.
-#[derive(Debug)]
-pub enum Metric {
+#[derive(Debug, Clone, Copy)]
+pub enum Metric<'a> {
     /// Goes up only.
-    Counter(&'static Counter),
+    Counter(&'a Counter),
     /// Goes up and down.
-    Gauge(&'static Gauge),
+    Gauge(&'a Gauge),
     /// Durations in buckets.
-    Histogram(&'static Histogram),
+    Histogram(&'a Histogram),
 }
 
-impl Metric {
+impl Metric<'_> {
     /// The word of Prometheus' TYPE line.
     pub fn kind(&self) -> &'static str {
         match self {
@@ -80,30 +102,10 @@ metrics! {
     Counter RESPONSES_5XX_TOTAL = "quintet_responses_total" {"class" = "5xx"};
     /// Time from a complete request head to the last byte of the response.
     Histogram REQUEST_SECONDS = "quintet_request_seconds";
-    /// Time a request waited for a slot.
-    Histogram QUEUE_WAIT_SECONDS = "quintet_queue_wait_seconds";
-    /// Requests waiting for a slot now.
-    Gauge QUEUE_DEPTH = "quintet_queue_depth";
-    /// Requests refused because the queue was full.
-    Counter QUEUE_FULL_TOTAL = "quintet_queue_refused_total" {"why" = "full"};
-    /// Requests refused because no slot came free in time.
-    Counter QUEUE_TIMEOUT_TOTAL = "quintet_queue_refused_total" {"why" = "timeout"};
-    /// Requests refused because of overload, before they waited too long.
-    Counter QUEUE_SHED_TOTAL = "quintet_queue_refused_total" {"why" = "overload"};
-    /// Requests dropped from the queue because their client went away.
-    Counter QUEUE_GONE_TOTAL = "quintet_queue_gone_total";
-    /// WebSockets and event streams open now.
-    Gauge LONG_LIVED = "quintet_long_lived";
     /// WebSockets accepted by the app.
     Counter WEBSOCKETS_TOTAL = "quintet_websockets_total";
     /// Handshakes for which the app chose a subprotocol that the client had not offered. It was left out.
     Counter WEBSOCKET_SUBPROTOCOLS_DROPPED_TOTAL = "quintet_websocket_subprotocols_dropped_total";
-    /// WebSockets and event streams refused because `workers.long_lived_max` was reached.
-    Counter LONG_LIVED_REFUSED_TOTAL = "quintet_long_lived_refused_total";
-    /// Slots that workers have opened.
-    Gauge SLOTS = "quintet_slots";
-    /// Slots that hold a request now.
-    Gauge SLOTS_BUSY = "quintet_slots_busy";
     /// Requests sent to a second worker after the first died.
     Counter RETRIES_TOTAL = "quintet_retries_total";
     /// Exchanges whose worker died.
@@ -130,4 +132,27 @@ metrics! {
     Counter WORKERS_RECYCLED_TOTAL = "quintet_workers_recycled_total";
     /// Workers that ended without being asked to.
     Counter WORKERS_DIED_TOTAL = "quintet_workers_died_total";
+}
+
+pool_metrics! {
+    /// Time a request waited for a slot.
+    Histogram queue_wait = "quintet_queue_wait_seconds";
+    /// Requests waiting for a slot now.
+    Gauge queue_depth = "quintet_queue_depth";
+    /// Requests refused because the queue was full.
+    Counter queue_full = "quintet_queue_refused_total" {"why" = "full"};
+    /// Requests refused because no slot came free in time.
+    Counter queue_timeout = "quintet_queue_refused_total" {"why" = "timeout"};
+    /// Requests refused because of overload, before they waited too long.
+    Counter queue_shed = "quintet_queue_refused_total" {"why" = "overload"};
+    /// Requests dropped from the queue because their client went away.
+    Counter queue_gone = "quintet_queue_gone_total";
+    /// Slots that workers have opened.
+    Gauge slots = "quintet_slots";
+    /// Slots that hold a request now.
+    Gauge slots_busy = "quintet_slots_busy";
+    /// WebSockets and event streams open now.
+    Gauge long_lived = "quintet_long_lived";
+    /// WebSockets and event streams refused because `workers.long_lived_max` was reached.
+    Counter long_lived_refused = "quintet_long_lived_refused_total";
 }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::metrics::ALL;
+use crate::metrics::{ALL, OF_POOLS, PoolMetrics};
 
 /// The page, whole. A test compares it with the file.
 pub fn reference_markdown() -> String {
@@ -14,12 +14,24 @@ pub fn reference_markdown() -> String {
          | metric | kind | what it tells |\n|---|---|---|\n\
          | `quintet_build_info{version=\"…\"}` | gauge | Always 1; the version that runs is the label. |\n",
     );
-    for entry in ALL {
-        let label = entry.label.map(|(name, value)| format!("{{{name}=\"{value}\"}}")).unwrap_or_default();
-        let (name, kind, help) = (entry.name, entry.metric.kind(), entry.help.trim());
+    let mut row = |name: &str, labels: &[(&str, &str)], kind: &str, help: &str| {
+        let labels: Vec<_> = labels.iter().map(|(label, value)| format!("{label}=\"{value}\"")).collect();
+        let labels = if labels.is_empty() { String::new() } else { format!("{{{}}}", labels.join(",")) };
         // Writing to a String cannot fail.
-        let _never_fails = writeln!(out, "| `{name}{label}` | {kind} | {help} |");
+        let _never_fails = writeln!(out, "| `{name}{labels}` | {kind} | {} |", help.trim());
+    };
+    for entry in ALL {
+        row(entry.name, entry.label.as_slice(), entry.metric.kind(), entry.help);
     }
+    let any = PoolMetrics::default();
+    for entry in OF_POOLS {
+        let labels: Vec<_> = std::iter::once(("pool", "…")).chain(entry.label).collect();
+        row(entry.name, &labels, (entry.metric)(&any).kind(), entry.help);
+    }
+    out.push_str(
+        "\n`pool` is the pool's name as in `quintet status`: \"default\", or that of a `[[worker_pool]]`. \
+         `sum without (pool) (…)` is the whole site.\n",
+    );
     out
 }
 

@@ -21,17 +21,19 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 use ctl_admin::words::{Command, GatewayStatus};
 use ctl_config::Config;
+use ctl_telemetry::metric::Gauge;
 use ctl_telemetry::{exposition, metrics};
 use subtle::ConstantTimeEq as _;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{Semaphore, mpsc};
 
 use crate::drain::Drain;
+use crate::error_page::own_trail;
 use crate::h1;
 use crate::message::{
-    AnsweredBy, Body, Connection, Exchange, Headers, Method, RequestBody, RequestHead, Response, Service,
-    Trail,
+    Body, Connection, Exchange, Headers, Method, RequestBody, RequestHead, Response, Service,
 };
+use crate::pools::Pools;
 use crate::request_id::RequestId;
 
 /// Operators, a scraper and a probe or two; whoever is more waits.
@@ -67,6 +69,8 @@ pub struct Admin {
     pub token: Option<Box<[u8]>>,
     /// Clients are served.
     pub ready: Box<dyn Fn() -> bool + Send + Sync>,
+    /// What is counted of them.
+    pub pools: Arc<Pools>,
     /// `reload` and `stop` go here.
     pub asked: mpsc::Sender<Command>,
 }
@@ -138,21 +142,25 @@ async fn accept(listener: Listener, admin: Arc<Admin>, config: Arc<Config>, drai
     }
 }
 
-/// What the gateway counts.
-pub fn status() -> GatewayStatus {
-    let gauge = |gauge: &ctl_telemetry::metric::Gauge| u64::try_from(gauge.get()).unwrap_or_default();
-    GatewayStatus {
-        connections: gauge(&metrics::CONNECTIONS),
+/// What the gateway counts; all pools together.
+pub fn status(pools: &Pools) -> GatewayStatus {
+    let of = |gauge: &Gauge| u64::try_from(gauge.get()).unwrap_or_default();
+    let mut status = GatewayStatus {
+        connections: of(&metrics::CONNECTIONS),
         requests_total: metrics::REQUESTS_APP_TOTAL.get()
             + metrics::REQUESTS_FILE_TOTAL.get()
             + metrics::REQUESTS_GATEWAY_TOTAL.get(),
         errors_total: metrics::RESPONSES_5XX_TOTAL.get(),
-        slots: gauge(&metrics::SLOTS),
-        slots_busy: gauge(&metrics::SLOTS_BUSY),
-        queue_depth: gauge(&metrics::QUEUE_DEPTH),
-        long_lived: gauge(&metrics::LONG_LIVED),
-        shed_total: metrics::QUEUE_SHED_TOTAL.get(),
+        ..GatewayStatus::default()
+    };
+    for (_, pool) in pools.metrics() {
+        status.slots += of(&pool.slots);
+        status.slots_busy += of(&pool.slots_busy);
+        status.queue_depth += of(&pool.queue_depth);
+        status.long_lived += of(&pool.long_lived);
+        status.shed_total += pool.queue_shed.get();
     }
+    status
 }
 
 impl Admin {
@@ -192,8 +200,8 @@ impl Admin {
             return refused;
         }
         match path {
-            b"/metrics" => typed(200, exposition::CONTENT_TYPE, exposition::text()),
-            b"/status" => match serde_json::to_string(&status()) {
+            b"/metrics" => typed(200, exposition::CONTENT_TYPE, exposition::text(&self.pools.metrics())),
+            b"/status" => match serde_json::to_string(&status(&self.pools)) {
                 Ok(json) => typed(200, "application/json", json + "\n"),
                 Err(error) => text(500, format!("{error}\n")),
             },
@@ -220,15 +228,7 @@ fn typed(status: u16, content_type: &str, body: impl Into<Bytes>) -> Response {
     // Metrics and status are of the moment; and no browser shall guess another type.
     headers.push(b"cache-control", b"no-store");
     headers.push(b"x-content-type-options", b"nosniff");
-    let trail = Trail {
-        started: Instant::now(),
-        request_id: RequestId::default(),
-        client: None,
-        by: AnsweredBy::Gateway,
-        queue_wait: Duration::ZERO,
-        queries: None,
-        lasts: false,
-    };
+    let trail = own_trail(Instant::now(), RequestId::default(), None);
     Response { status, reason: Box::default(), headers, body: Body::Bytes(body.into()), close: false, trail }
 }
 

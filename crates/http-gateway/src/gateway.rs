@@ -124,11 +124,8 @@ impl Running {
                 .map_err(|error| format!("proxy.trusted: {error}\nhint: {}", error.hint))?,
         );
         let (pools, news) = Pools::new(&config);
-        let (links, long) = LongLinks::new(LongLimits {
-            concurrency: u16::try_from(config.workers.concurrency).unwrap_or(u16::MAX),
-            grace: config.workers.long_lived_grace,
-            app: config.timeouts.app,
-        });
+        let (links, long) =
+            LongLinks::new(LongLimits { grace: config.workers.long_lived_grace, app: config.timeouts.app });
         let access = AccessLog::open(config.log.access, io::stdout())
             .map_err(|error| format!("access log: {error}"))?;
         let gateway = Arc::new(Gateway::new(
@@ -158,7 +155,7 @@ impl Running {
         let link = take(start.link_fd).map_err(|error| format!("link: {error}"))?;
         accept_workers(link, start.token, start.worker_uid, &reactors, (&pools, &links))?;
         let opens = start.heir.then(|| gate.subscribe());
-        let asked = admin(start.admin, take, &config, &gateway, drain_ear, opens)?;
+        let asked = admin(start.admin, take, &config, (&gateway, &pools), drain_ear, opens)?;
         let running = Self { config, pools, links, gateway, tls, reactors, gate, drain };
         if let Some((generation, app)) = start.active {
             running.activate(generation, &app);
@@ -310,7 +307,7 @@ impl Running {
     }
 
     fn status(&self) -> GatewayStatus {
-        GatewayStatus { connections: self.reactors.connections() as u64, ..admin_http::status() }
+        GatewayStatus { connections: self.reactors.connections() as u64, ..admin_http::status(&self.pools) }
     }
 }
 
@@ -356,7 +353,7 @@ fn admin(
     listener: Option<Listener>,
     take: Take<'_>,
     config: &Arc<Config>,
-    gateway: &Arc<Gateway>,
+    (gateway, pools): (&Arc<Gateway>, &Arc<Pools>),
     drain: Drain,
     opens: Option<watch::Receiver<bool>>,
 ) -> Result<mpsc::Receiver<Command>, String> {
@@ -365,7 +362,8 @@ fn admin(
         let socket = take(listener.fd).map_err(|error| format!("{}: {error}", listener.name))?;
         let token = config.admin.token_file.as_deref().map(read_token).transpose()?;
         let ready = Arc::clone(gateway);
-        let admin = Admin { token, ready: Box::new(move || ready.is_ready()), asked: asks };
+        let (pools, is_ready) = (Arc::clone(pools), Box::new(move || ready.is_ready()));
+        let admin = Admin { token, ready: is_ready, pools, asked: asks };
         let mut moves = drain.clone();
         let serving = admin_http::serve(socket, admin, Arc::clone(config), drain);
         let serving = serving.map_err(|error| error.to_string())?;

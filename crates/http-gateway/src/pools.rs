@@ -9,7 +9,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ctl_admin::words::{AppReport, LoadReport};
+use ctl_config::pool::DEFAULT_POOL;
 use ctl_config::{Config, Discipline};
+use ctl_telemetry::metrics::PoolMetrics;
 use tokio::sync::mpsc;
 
 use crate::message::RequestHead;
@@ -18,10 +20,17 @@ use crate::queue::{Queue, QueueLimits, WorkerNews};
 use pattern::{Pattern, decode};
 use ranking::Ranking;
 
+/// The setting as it is counted; it is bounded far below.
+fn at_work(concurrency: u32) -> u16 {
+    u16::try_from(concurrency).unwrap_or(u16::MAX)
+}
+
 /// All queues.
 pub struct Pools {
     /// By number.
     queues: Box<[Arc<Queue>]>,
+    /// By number, as in `quintet status`.
+    names: Box<[String]>,
     /// In the order of the configuration: the first that matches takes the request.
     routes: Box<[(Pattern, Arc<Queue>)]>,
     ranking: Ranking,
@@ -38,6 +47,7 @@ impl Pools {
             patience: config.timeouts.queue,
             start_patience: Duration::ZERO,
             app_timeout: config.timeouts.app,
+            concurrency: at_work(config.workers.concurrency),
             adaptive: config.queue.discipline == Discipline::Adaptive,
             target: config.queue.target,
         };
@@ -50,6 +60,7 @@ impl Pools {
                 patience: own.queue_timeout.unwrap_or(default.patience),
                 start_patience: if own.min == 0 { config.workers.start_timeout } else { Duration::ZERO },
                 app_timeout: own.app_timeout.unwrap_or(default.app_timeout),
+                concurrency: own.concurrency.map_or(default.concurrency, at_work),
                 ..default
             };
             let queue = Queue::new(limits, news.clone());
@@ -57,7 +68,9 @@ impl Pools {
             queues.push(queue);
         }
         let ranking = Ranking::new(&config.queue.priority, Instant::now());
-        (Arc::new(Self { queues: queues.into(), routes: routes.into(), ranking, news }), receiver)
+        let own = config.worker_pool.iter().map(|pool| pool.name.clone());
+        let names = std::iter::once(DEFAULT_POOL.to_owned()).chain(own).collect();
+        (Arc::new(Self { queues: queues.into(), names, routes: routes.into(), ranking, news }), receiver)
     }
 
     /// The queue for a request's path, which is still percent-encoded.
@@ -118,6 +131,12 @@ impl Pools {
     /// Would a request to the default pool find a worker? (Those of the others may come and go.)
     pub fn is_served(&self) -> bool {
         self.default_pool().has_slots()
+    }
+
+    /// What is counted of each pool, under its name, as it is now.
+    pub fn metrics(&self) -> Vec<(&str, &PoolMetrics)> {
+        let measured = self.queues.iter().map(|queue| queue.measure());
+        self.names.iter().map(String::as_str).zip(measured).collect()
     }
 
     /// For the supervisor.

@@ -18,14 +18,12 @@ mod service_time;
 mod simulation;
 mod state;
 
+use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use ctl_admin::words::{PoolLoad, WorkerLoad};
-use ctl_telemetry::metrics::{
-    QUEUE_DEPTH, QUEUE_FULL_TOTAL, QUEUE_GONE_TOTAL, QUEUE_SHED_TOTAL, QUEUE_TIMEOUT_TOTAL,
-    QUEUE_WAIT_SECONDS, SLOTS,
-};
+use ctl_telemetry::metrics::PoolMetrics;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout_at;
 
@@ -80,6 +78,8 @@ pub struct QueueLimits {
     pub start_patience: Duration,
     /// How long the app may take to begin its answer, and to go on with a request whose client is gone.
     pub app_timeout: Duration,
+    /// How many exchanges of one worker may be at work at a time (ASGI).
+    pub concurrency: u16,
     /// `queue.discipline` is adaptive.
     pub adaptive: bool,
     /// `queue.target`.
@@ -105,6 +105,14 @@ struct Waits {
 /// Who has been called holds his slot a moment later: it is sent after the lock is free.
 const CALL_PATIENCE: Duration = Duration::from_millis(10);
 
+/// Slots of all pools.
+static SLOTS: AtomicI64 = AtomicI64::new(0);
+
+/// Slots that workers have opened, of whatever pool.
+pub(crate) fn slots() -> i64 {
+    SLOTS.load(Relaxed)
+}
+
 /// The runtime's clock, which tests can stop.
 fn now() -> Instant {
     tokio::time::Instant::now().into_std()
@@ -118,12 +126,14 @@ pub struct Queue {
     state: Mutex<State<Slot, Waiter>>,
     news: mpsc::UnboundedSender<WorkerNews>,
     limits: QueueLimits,
+    metrics: Arc<PoolMetrics>,
 }
 
 impl Queue {
     /// An empty queue; its news (a few a worker's life) go to `news`.
     pub fn new(limits: QueueLimits, news: mpsc::UnboundedSender<WorkerNews>) -> Arc<Self> {
-        Arc::new(Self { state: Mutex::new(State::new(limits, now())), news, limits })
+        let state = Mutex::new(State::new(limits, now()));
+        Arc::new(Self { state, news, limits, metrics: Arc::default() })
     }
 
     fn state(&self) -> MutexGuard<'_, State<Slot, Waiter>> {
@@ -135,6 +145,19 @@ impl Queue {
         &self.limits
     }
 
+    /// What is counted of its pool.
+    pub(crate) fn metrics(&self) -> &Arc<PoolMetrics> {
+        &self.metrics
+    }
+
+    /// The same, with the gauges that follow from its state as they are now.
+    pub(crate) fn measure(&self) -> &PoolMetrics {
+        let state = self.state();
+        self.metrics.queue_depth.set(i64::try_from(state.pool.depth()).unwrap_or(i64::MAX));
+        self.metrics.slots_busy.set(i64::from(state.busy()));
+        &self.metrics
+    }
+
     /// A slot for one request, now or when its turn comes. Returns it with the time waited. `level` is asked only if
     /// the request has to wait.
     pub async fn checkout(
@@ -144,7 +167,7 @@ impl Queue {
         let asked = now();
         let outcome = match self.begin(level, asked) {
             Begun::Slot(slot) => {
-                QUEUE_WAIT_SECONDS.observe(Duration::ZERO);
+                self.metrics.queue_wait.observe(Duration::ZERO);
                 return Ok((slot, Duration::ZERO));
             }
             Begun::InLine(waits) => self.wait(waits, asked).await,
@@ -152,10 +175,10 @@ impl Queue {
         };
         let waited = now().saturating_duration_since(asked);
         match outcome {
-            Ok(_) => QUEUE_WAIT_SECONDS.observe(waited),
-            Err(NoSlot::TimedOut) => QUEUE_TIMEOUT_TOTAL.inc(),
-            Err(NoSlot::Full) => QUEUE_FULL_TOTAL.inc(),
-            Err(NoSlot::Overloaded) => QUEUE_SHED_TOTAL.inc(),
+            Ok(_) => self.metrics.queue_wait.observe(waited),
+            Err(NoSlot::TimedOut) => self.metrics.queue_timeout.inc(),
+            Err(NoSlot::Full) => self.metrics.queue_full.inc(),
+            Err(NoSlot::Overloaded) => self.metrics.queue_shed.inc(),
         }
         outcome.map(|slot| (slot, waited))
     }
@@ -165,7 +188,7 @@ impl Queue {
         let mut state = self.state();
         let refused = state.is_shedding() && state.refuses(level(), now());
         if refused {
-            QUEUE_SHED_TOTAL.inc();
+            self.metrics.queue_shed.inc();
         }
         refused
     }
@@ -184,10 +207,8 @@ impl Queue {
         let look = state.first_look(asked, in_line.deadline);
         drop(state);
         let InLine { ticket, deadline, wanted, evicted } = in_line;
-        // One for one, the depth stays. Dropping his sender tells the other.
-        if evicted.is_none() {
-            QUEUE_DEPTH.add(1);
-        }
+        // This tells who had to make room.
+        drop(evicted);
         if wanted {
             self.tell(WorkerNews::Wanted(self.limits.pool));
         }
@@ -209,7 +230,6 @@ impl Queue {
             look = match review {
                 Review::Refused => {
                     place.ticket = None;
-                    QUEUE_DEPTH.add(-1);
                     return Err(NoSlot::Overloaded);
                 }
                 // The slot is on its way.
@@ -225,7 +245,7 @@ impl Queue {
 
     /// A worker has opened a slot; `of` is how many it will open.
     pub fn join(self: &Arc<Self>, slot: Slot, of: u16) {
-        SLOTS.add(1);
+        self.count_slots(1);
         let worker = slot.worker();
         let now = now();
         let mut state = self.state();
@@ -254,7 +274,7 @@ impl Queue {
     pub fn retire(&self, worker: u32) -> bool {
         let (idle, gone) = self.state().pool.retire(worker);
         for slot in idle {
-            SLOTS.add(-1);
+            self.count_slots(-1);
             slot.retire();
         }
         gone
@@ -263,7 +283,7 @@ impl Queue {
     /// The supervisor saw the worker's process end: its idle slots are dead.
     pub fn buried(&self, worker: u32) {
         let dead = self.state().pool.bury(worker);
-        SLOTS.add(-(dead.len() as i64));
+        self.count_slots(-(dead.len() as i64));
     }
 
     /// The worker holds a request beyond its limit; the supervisor logs its stacks and replaces it.
@@ -286,6 +306,11 @@ impl Queue {
         self.state().load(workers, now())
     }
 
+    fn count_slots(&self, more: i64) {
+        self.metrics.slots.add(more);
+        SLOTS.fetch_add(more, Relaxed);
+    }
+
     fn tell(&self, news: WorkerNews) {
         // The receiver ends with the process only.
         let _ = self.news.send(news);
@@ -303,12 +328,11 @@ impl Queue {
         match settled {
             Returned::Idle => {}
             Returned::Next(waiter, slot, _) => {
-                QUEUE_DEPTH.add(-1);
                 // When the receiver has just gone, the guard comes back in the error and settles anew on drop.
                 drop(waiter.send(CheckedOut::new(slot, self, now)));
             }
             Returned::Retire { slot, last } => {
-                SLOTS.add(-1);
+                self.count_slots(-1);
                 slot.retire();
                 if last {
                     self.tell(WorkerNews::Retired(worker));
@@ -326,7 +350,7 @@ impl Queue {
     }
 
     fn lost(&self, worker: u32, since: Instant) {
-        SLOTS.add(-1);
+        self.count_slots(-1);
         let last = self.state().lost(worker, since, now());
         if last {
             self.tell(WorkerNews::Retired(worker));
@@ -343,10 +367,7 @@ struct Place<'a> {
 impl Place<'_> {
     fn leave(&mut self) {
         if let Some(ticket) = self.ticket.take() {
-            let left = self.queue.state().leave(ticket, now());
-            if left {
-                QUEUE_DEPTH.add(-1);
-            }
+            self.queue.state().leave(ticket, now());
         }
     }
 }
@@ -354,7 +375,7 @@ impl Place<'_> {
 impl Drop for Place<'_> {
     fn drop(&mut self) {
         if self.ticket.is_some() {
-            QUEUE_GONE_TOTAL.inc();
+            self.queue.metrics.queue_gone.inc();
             self.leave();
         }
     }

@@ -3,10 +3,16 @@
 use std::os::unix::net;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
+use ctl_admin::words::AppReport;
+use ctl_config::WorkerPool;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::*;
+use crate::link::{Slot, SlotIdentity};
 use crate::message::Version;
+use crate::queue::NoSlot;
+use crate::queue::priority::Level;
+use crate::testing::Worker;
 
 struct Asked {
     admin: Admin,
@@ -19,7 +25,17 @@ fn admin(token: Option<&str>) -> Asked {
     let is_ready = Arc::clone(&ready);
     let (asked, commands) = mpsc::channel(1);
     let token = token.map(|token| token.as_bytes().into());
-    Asked { admin: Admin { token, ready: Box::new(move || is_ready.load(Relaxed)), asked }, ready, commands }
+    let mut config = Config::default();
+    config.timeouts.queue = Duration::from_millis(50);
+    let reports = WorkerPool {
+        name: "reports".to_owned(),
+        matches: vec!["/reports/*".to_owned()],
+        ..WorkerPool::default()
+    };
+    config.worker_pool = vec![reports];
+    let (pools, _) = Pools::new(&config);
+    let admin = Admin { token, ready: Box::new(move || is_ready.load(Relaxed)), pools, asked };
+    Asked { admin, ready, commands }
 }
 
 fn check(admin: &Admin, method: &str, path: &str, authorization: &str, expected: u16) -> String {
@@ -59,6 +75,46 @@ fn paths_and_methods() {
     assert_eq!(asked.commands.try_recv(), Ok(Command::Reload));
     check(admin, "POST", "/stop", "", 202);
     assert_eq!(asked.commands.try_recv(), Ok(Command::Stop));
+}
+
+#[tokio::test]
+async fn each_pool_is_counted_by_itself() {
+    let admin = admin(None).admin;
+    let says = |samples: &[&str]| {
+        let text = check(&admin, "GET", "/metrics", "", 200);
+        for sample in samples {
+            assert!(text.lines().any(|line| line == *sample), "{sample} is not in\n{text}");
+        }
+    };
+    admin.pools.activate(1, &AppReport::default());
+    let default = admin.pools.number(0).unwrap();
+    let (ours, _worker) = Worker::pair();
+    let identity = SlotIdentity { worker: 1, generation: 1, home: 0 };
+    default.join(Slot::new(ours, identity).unwrap(), 1);
+    let (slot, _) = default.checkout(Level::default).await.unwrap();
+    let (refused, ()) = tokio::join!(admin.pools.pool_of(b"/reports/x").checkout(Level::default), async {
+        says(&[
+            "quintet_slots{pool=\"default\"} 1",
+            "quintet_slots{pool=\"reports\"} 0",
+            "quintet_slots_busy{pool=\"default\"} 1",
+            "quintet_slots_busy{pool=\"reports\"} 0",
+            "quintet_queue_depth{pool=\"default\"} 0",
+            "quintet_queue_depth{pool=\"reports\"} 1",
+            "quintet_queue_wait_seconds_count{pool=\"default\"} 1",
+        ]);
+        let status = check(&admin, "GET", "/status", "", 200);
+        let status: GatewayStatus = serde_json::from_str(&status).unwrap();
+        assert_eq!((status.slots, status.slots_busy, status.queue_depth), (1, 1, 1));
+    });
+    assert_eq!(refused.err(), Some(NoSlot::TimedOut));
+    drop(slot);
+    says(&[
+        "quintet_slots_busy{pool=\"default\"} 0",
+        "quintet_queue_depth{pool=\"reports\"} 0",
+        "quintet_queue_wait_seconds_count{pool=\"reports\"} 0",
+        "quintet_queue_refused_total{pool=\"default\",why=\"timeout\"} 0",
+        "quintet_queue_refused_total{pool=\"reports\",why=\"timeout\"} 1",
+    ]);
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! From the first frame of an answer to a [`Response`].
 
-use ctl_telemetry::metrics::{LONG_LIVED_REFUSED_TOTAL, WORKER_LOST_TOTAL};
+use std::sync::Arc;
+
+use ctl_telemetry::metrics::WORKER_LOST_TOTAL;
 use py_link::Flags;
 use tracing::warn;
 
@@ -29,17 +31,18 @@ impl Dispatcher {
             Received::Head(head)
                 if head.is_event_stream() && !head.flags.is_end() && self.links.is_full(worker) =>
             {
-                LONG_LIVED_REFUSED_TOTAL.inc();
+                checkout.metrics().long_lived_refused.inc();
                 return Err(Failure::NoSlot(NoSlot::Full));
             }
             Received::Head(head) => head,
             Received::Detached(detached) => {
+                let metrics = Arc::clone(checkout.metrics());
                 // Its part of the exchange is over.
                 drop(checkout);
                 match detached.claim() {
                     Ok((head, stream)) => return Ok(lasting(*head, stream, trail)),
                     Err(NotClaimed::Full) => {
-                        LONG_LIVED_REFUSED_TOTAL.inc();
+                        metrics.long_lived_refused.inc();
                         return Err(Failure::NoSlot(NoSlot::Full));
                     }
                     Err(NotClaimed::Gone) => {}

@@ -69,7 +69,8 @@ impl Dispatcher {
         trail: &mut Trail,
     ) -> Option<Result<(Box<Head>, LongStream), NoHead>> {
         let request_id = request.origin.request_id;
-        let limits = self.pools.pool_of(request.head.path()).limits();
+        let queue = self.pools.pool_of(request.head.path());
+        let limits = queue.limits();
         let mut retried = false;
         loop {
             let asked = Instant::now();
@@ -79,7 +80,10 @@ impl Dispatcher {
             let stream = match self.links.begin(limits.pool, patience, write).await {
                 Ok(stream) => stream,
                 Err(NoLink::Never) => return None,
-                Err(NoLink::Full) => return Some(Err(NoHead::Final(Failure::NoSlot(NoSlot::Full)))),
+                Err(NoLink::Full) => {
+                    queue.metrics().long_lived_refused.inc();
+                    return Some(Err(NoHead::Final(Failure::NoSlot(NoSlot::Full))));
+                }
             };
             trail.queue_wait += asked.elapsed();
             let worker = stream.worker();

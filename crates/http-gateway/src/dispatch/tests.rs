@@ -1,17 +1,13 @@
 //! A request's way against workers that are played by the test: answers, deaths, silence, slow clients.
 
 use std::os::fd::AsFd as _;
-use std::os::unix::net::UnixStream as StdUnixStream;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use py_link::{
-    Body as LinkBody, Flags, Frame, Kind, Request, ResponseFile, encode_response_file, encode_response_head,
-    frame,
+    Body as LinkBody, Flags, Kind, Request, ResponseFile, encode_response_file, encode_response_head, frame,
 };
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::UnixStream;
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::*;
@@ -21,6 +17,7 @@ use crate::link::{Slot, SlotIdentity};
 use crate::message::{Body, BodyLength, Headers, Method};
 use crate::queue::WorkerNews;
 use crate::spool::{Aborted, HoldLimits, Piece};
+use crate::testing::Worker;
 
 mod uploads;
 
@@ -29,24 +26,9 @@ fn stuck(worker: u32) -> WorkerNews {
     WorkerNews::Stuck { worker, request_id: "id".to_owned() }
 }
 
-/// The worker's end of a slot.
-struct Worker {
-    stream: UnixStream,
-    received: Vec<u8>,
-}
-
 impl Worker {
     async fn frame(&mut self) -> Option<(Kind, Flags, Vec<u8>)> {
-        loop {
-            if let Some(Frame { header, payload }) = py_link::decode(&self.received).expect("sane") {
-                let got = (header.kind, header.flags, payload.to_vec());
-                self.received.drain(..py_link::HEADER_BYTES + got.2.len());
-                return Some(got);
-            }
-            if self.stream.read_buf(&mut self.received).await.ok()? == 0 {
-                return None;
-            }
-        }
+        self.hear().await.map(|(_, kind, flags, payload)| (kind, flags, payload))
     }
 
     async fn request(&mut self) -> String {
@@ -69,7 +51,7 @@ impl Worker {
     }
 
     async fn send(&mut self, kind: Kind, flags: Flags, payload: &[u8]) {
-        self.stream.write_all(&frame(kind, flags, payload)).await.expect("sent");
+        self.say(0, kind, flags, payload).await;
     }
 
     fn send_file(&mut self, file: &std::fs::File, len: u64) {
@@ -139,23 +121,19 @@ impl Site {
         let spool = SpoolLimits { memory_bytes: 64, disk_bytes: 64, dir: std::env::temp_dir() };
         let hold = HoldLimits { held: Duration::from_millis(300), held_max: Some(1000) };
         let pump = PumpLimits { app: Duration::from_secs(5), hold };
-        let (links, _) = LongLinks::new(LongLimits {
-            concurrency: 8,
-            grace: Duration::from_millis(100),
-            app: Duration::from_millis(400),
-        });
+        let (links, _) =
+            LongLinks::new(LongLimits { grace: Duration::from_millis(100), app: Duration::from_millis(400) });
         let dispatcher =
             Dispatcher { pools, links, mount: String::new(), body_bytes_max: 100_000, spool, pump };
         Self { dispatcher: Arc::new(dispatcher), news }
     }
 
     fn worker(&self, number: u32) -> Worker {
-        let (ours, theirs) = StdUnixStream::pair().expect("pair");
-        theirs.set_nonblocking(true).expect("nonblocking");
+        let (ours, theirs) = Worker::pair();
         let identity = SlotIdentity { worker: number, generation: 1, home: 0 };
         let queue = self.dispatcher.pools.number(0).expect("the default pool");
         queue.join(Slot::new(ours, identity).expect("slot"), 1);
-        Worker { stream: UnixStream::from_std(theirs).expect("stream"), received: Vec::new() }
+        theirs
     }
 
     /// Sends a request in a task of its own; the answer as text.

@@ -149,14 +149,99 @@ fn put_in_service(
             queue.join(slot, slots);
         }
         Channel::Long => {
-            let link = Link::new(
-                stream,
-                LinkIdentity { worker, generation, pool, capacity: slots, concurrency: links.concurrency() },
-            )?;
+            let concurrency = queue.limits().concurrency;
+            let identity = LinkIdentity { worker, generation, pool, capacity: slots, concurrency };
+            let link = Link::new(stream, identity, queue.metrics())?;
             links.join(&link);
             link.welcome();
             drop(reactor.spawn(link.run(Arc::clone(links))));
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use ctl_config::{Config, WorkerPool};
+    use tokio::time::timeout;
+
+    use super::*;
+    use crate::link::long::{LongLimits, LongStream, NoLink};
+    use crate::testing::Worker;
+
+    const SOON: Duration = Duration::from_secs(10);
+
+    /// A gateway whose workers of the default pool do one thing at a time, and those of `/chat/` two.
+    struct Site {
+        links: Arc<LongLinks>,
+        socket: std::path::PathBuf,
+        _dir: tempfile::TempDir,
+    }
+
+    impl Site {
+        fn new() -> Self {
+            let mut config = Config::default();
+            config.workers.concurrency = 1;
+            let chat = WorkerPool {
+                matches: vec!["/chat/*".to_owned()],
+                concurrency: Some(2),
+                ..WorkerPool::default()
+            };
+            config.worker_pool = vec![chat];
+            let (pools, _) = Pools::new(&config);
+            let (links, _) = LongLinks::new(LongLimits { grace: SOON, app: SOON });
+            links.activate(1, true);
+            let dir = tempfile::tempdir().expect("a directory");
+            let socket = dir.path().join("link");
+            let listener = UnixListener::bind(&socket).expect("a listener");
+            let uids = vec![rustix::process::getuid().as_raw()];
+            let credentials = Credentials { token: "secret".to_owned(), uids };
+            let reactors = vec![Handle::current()];
+            tokio::spawn(accept(listener, credentials, reactors, pools, Arc::clone(&links)));
+            Self { links, socket, _dir: dir }
+        }
+
+        /// The long link of a worker of that pool.
+        async fn worker(&self, worker: u32, pool: u16) -> Worker {
+            let stream = UnixStream::connect(&self.socket).await.expect("a link");
+            let mut played = Worker { stream, received: Vec::new() };
+            let hello = Hello {
+                version: py_link::VERSION.to_owned(),
+                worker,
+                generation: 1,
+                channel: Channel::Long,
+                pool,
+                slot: 0,
+                slots: 9,
+                pid: 1,
+                token: "secret".to_owned(),
+            };
+            let hello = serde_json::to_vec(&hello).expect("JSON");
+            played.say(0, Kind::Hello, Flags::NONE, &hello).await;
+            played.hears(Kind::Welcome).await;
+            played
+        }
+
+        async fn begin(&self, pool: u16) -> Result<LongStream, NoLink> {
+            let write = |out: &mut Vec<u8>| out.extend(frame(Kind::Request, Flags::NONE, b"GET"));
+            let begun = self.links.begin(pool, Duration::from_millis(50), write);
+            timeout(SOON, begun).await.expect("it ends")
+        }
+    }
+
+    #[tokio::test]
+    async fn a_worker_has_as_many_handshakes_at_work_as_its_own_pool_says() {
+        let site = Site::new();
+        for (pool, at_work) in [(0, 1), (1, 2)] {
+            let _worker = site.worker(1 + u32::from(pool), pool).await;
+            let mut handshakes = Vec::new();
+            for _ in 0..at_work {
+                handshakes.push(site.begin(pool).await.expect("room"));
+            }
+            assert_eq!(site.begin(pool).await.err(), Some(NoLink::Full), "pool {pool}");
+            // One that is answered is there, and not at work any more.
+            handshakes[0].settle();
+            handshakes.push(site.begin(pool).await.expect("room"));
+        }
+    }
 }

@@ -29,6 +29,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use ctl_telemetry::metrics::PoolMetrics;
 use py_link::long::{DETACHED_FIRST, encode_credit};
 use py_link::{Flags, Kind, LinkError, frame_on, set_stream};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
@@ -96,6 +97,7 @@ impl Shared {
 /// One worker's long link.
 pub(crate) struct Link {
     identity: LinkIdentity,
+    metrics: Arc<PoolMetrics>,
     socket: SlotStream,
     out: Out,
     table: Mutex<Table>,
@@ -119,12 +121,17 @@ pub(crate) struct Link {
 }
 
 impl Link {
-    /// A link over a stream whose hello was heard. Call it inside the runtime of its home reactor; nothing moves before
+    /// A link over a stream whose hello was heard, and what is counted of its pool. Call it inside the runtime of its home reactor; nothing moves before
     /// [`Self::run`].
-    pub(crate) fn new(stream: UnixStream, identity: LinkIdentity) -> io::Result<Arc<Self>> {
+    pub(crate) fn new(
+        stream: UnixStream,
+        identity: LinkIdentity,
+        metrics: &Arc<PoolMetrics>,
+    ) -> io::Result<Arc<Self>> {
         stream.set_nonblocking(true)?;
         Ok(Arc::new(Self {
             identity,
+            metrics: Arc::clone(metrics),
             socket: SlotStream::new(stream)?,
             out: Out::new(),
             table: Mutex::default(),
@@ -160,7 +167,7 @@ impl Link {
 
     fn count(&self, table: &Table) {
         let before = self.open.swap(table.len(), Relaxed);
-        ctl_telemetry::metrics::LONG_LIVED.add(table.len() as i64 - before as i64);
+        self.metrics.long_lived.add(table.len() as i64 - before as i64);
     }
 
     /// Begins the handshake of a WebSocket; `write` appends its Request frame. `None`: there is no room, or the link has ended.

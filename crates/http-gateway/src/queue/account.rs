@@ -59,6 +59,11 @@ impl Account {
         self.wait_max = self.wait_max.max(wait);
     }
 
+    /// Slots lent now.
+    pub(crate) fn lent(&self) -> u32 {
+        self.lent
+    }
+
     /// A slot goes out.
     pub(crate) fn lend(&mut self, now: Instant) {
         self.lent += 1;

@@ -4,7 +4,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ctl_telemetry::metrics::SLOTS_BUSY;
+use ctl_telemetry::metrics::PoolMetrics;
 
 use super::Queue;
 use crate::link::Slot;
@@ -27,7 +27,6 @@ pub struct CheckedOut {
 
 impl CheckedOut {
     pub(super) fn new(slot: Slot, queue: &Arc<Queue>, since: Instant) -> Self {
-        SLOTS_BUSY.add(1);
         Self {
             slot: Some(slot),
             queue: Arc::clone(queue),
@@ -41,6 +40,11 @@ impl CheckedOut {
     /// How long the app may take to begin its answer.
     pub fn app_timeout(&self) -> Duration {
         self.queue.limits.app_timeout
+    }
+
+    /// What is counted of its pool.
+    pub(crate) fn metrics(&self) -> &Arc<PoolMetrics> {
+        self.queue.metrics()
     }
 
     /// Says whose it is from now on.
@@ -86,7 +90,6 @@ impl CheckedOut {
     /// The stream broke: the slot is no more.
     pub fn lose(mut self) {
         if let Some(slot) = self.slot.take() {
-            SLOTS_BUSY.add(-1);
             self.queue.lost(slot.worker(), self.since);
         }
     }
@@ -96,7 +99,6 @@ impl Drop for CheckedOut {
     fn drop(&mut self) {
         let Some(slot) = self.slot.take() else { return };
         if slot.is_between_exchanges() {
-            SLOTS_BUSY.add(-1);
             self.queue.give_back(slot, self.since, self.used);
             return;
         }

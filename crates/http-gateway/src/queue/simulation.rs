@@ -171,6 +171,7 @@ impl Play {
             patience: Duration::from_secs(10),
             start_patience: Duration::ZERO,
             app_timeout: Duration::from_secs(60),
+            concurrency: 1,
             adaptive: self.adaptive,
             target: None,
         };

@@ -145,10 +145,11 @@ impl<S: Homed, W> State<S, W> {
         review
     }
 
-    /// Somebody gives up his place. False when it is not his any more.
-    pub(crate) fn leave(&mut self, ticket: Ticket, now: Instant) -> bool {
-        let waited = self.pool.leave(ticket, now);
-        waited.map(|waited| self.note_left(waited)).is_some()
+    /// Somebody gives up his place; harmless when it is not his any more.
+    pub(crate) fn leave(&mut self, ticket: Ticket, now: Instant) {
+        if let Some(waited) = self.pool.leave(ticket, now) {
+            self.note_left(waited);
+        }
     }
 
     fn note_left(&mut self, waited: Duration) {
@@ -189,6 +190,11 @@ impl<S: Homed, W> State<S, W> {
         self.pool.lost(worker)
     }
 
+    /// Slots that are out.
+    pub(crate) fn busy(&self) -> u32 {
+        self.account.lent()
+    }
+
     /// The pool's row of the load report; those of its workers go to `workers`.
     pub(crate) fn load(&mut self, workers: &mut Vec<WorkerLoad>, now: Instant) -> PoolLoad {
         workers.extend(self.pool.loads());
@@ -221,6 +227,7 @@ mod tests {
         patience: Duration::from_secs(10),
         start_patience: Duration::ZERO,
         app_timeout: Duration::from_secs(60),
+        concurrency: 1,
         adaptive: true,
         target: None,
     };

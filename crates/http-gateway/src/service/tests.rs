@@ -30,8 +30,7 @@ impl Site {
         config.files.enabled = false;
         let config = Arc::new(config);
         let (pools, _) = Pools::new(&config);
-        let limits =
-            LongLimits { concurrency: 2, grace: Duration::from_millis(50), app: config.timeouts.app };
+        let limits = LongLimits { grace: Duration::from_millis(50), app: config.timeouts.app };
         let (links, _) = LongLinks::new(limits);
         let trusted = Arc::new(TrustedProxies::default());
         let gateway = Gateway::new(config, trusted, Arc::clone(&pools), Arc::clone(&links), None);
@@ -48,8 +47,9 @@ impl Site {
 
     fn long(&self, worker: u32, capacity: u16) -> Worker {
         let (ours, theirs) = Worker::pair();
-        let link = Link::new(ours, LinkIdentity { worker, generation: 1, pool: 0, capacity, concurrency: 2 })
-            .expect("link");
+        let identity = LinkIdentity { worker, generation: 1, pool: 0, capacity, concurrency: 2 };
+        let queue = self.pools.number(0).expect("the default pool");
+        let link = Link::new(ours, identity, queue.metrics()).expect("link");
         self.links.join(&link);
         tokio::spawn(link.run(Arc::clone(&self.links)));
         theirs
@@ -279,6 +279,8 @@ async fn one_too_many_is_a_503_that_says_when_to_come_back() {
     slot.hears(Kind::Request).await;
     slot.head(0, 200, "text/plain", Flags::END, b"next").await;
     assert_eq!(text(next.await.expect("ran").0).await, "200 next");
+    let [(_, counted)] = site.pools.metrics()[..] else { panic!("one pool") };
+    assert_eq!(counted.long_lived_refused.get(), 3);
 }
 
 #[tokio::test]

@@ -1,9 +1,11 @@
 //! Slots that are held up by slow clients: counted, capped, timed (`buffers.streaming_max`, `buffers.streaming_timeout`).
 
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
-use ctl_telemetry::metrics::{SLOTS, SLOTS_STREAMING};
+use ctl_telemetry::metrics::SLOTS_STREAMING;
+
+use crate::queue;
 
 /// Bounds of what slow clients may hold.
 #[derive(Debug, Clone, Copy)]
@@ -17,12 +19,9 @@ pub struct HoldLimits {
 
 impl HoldLimits {
     fn held_max(&self) -> i64 {
-        self.held_max.map_or_else(|| (SLOTS.get() / 2).max(1), i64::from)
+        self.held_max.map_or_else(|| (queue::slots() / 2).max(1), i64::from)
     }
 }
-
-/// Slots whose worker waits for a client now.
-static HELD: AtomicI64 = AtomicI64::new(0);
 
 /// Counts a slot as held from [`Self::begin`] on while it lives.
 #[derive(Debug, Default)]
@@ -31,7 +30,6 @@ pub(crate) struct Hold(AtomicBool);
 impl Hold {
     pub(crate) fn begin(&self) {
         if !self.0.swap(true, Relaxed) {
-            HELD.fetch_add(1, Relaxed);
             SLOTS_STREAMING.add(1);
         }
     }
@@ -42,14 +40,13 @@ impl Hold {
 
     /// It counts, and there are more than may be.
     pub(crate) fn is_one_too_many(&self, limits: &HoldLimits) -> bool {
-        self.has_begun() && HELD.load(Relaxed) > limits.held_max()
+        self.has_begun() && SLOTS_STREAMING.get() > limits.held_max()
     }
 }
 
 impl Drop for Hold {
     fn drop(&mut self) {
         if self.has_begun() {
-            HELD.fetch_sub(1, Relaxed);
             SLOTS_STREAMING.add(-1);
         }
     }

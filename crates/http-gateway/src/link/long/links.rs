@@ -1,22 +1,19 @@
 //! All long links: which workers have one, who takes the next exchange, and what the supervisor is to know.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use ctl_telemetry::metrics::LONG_LIVED_REFUSED_TOTAL;
 use tokio::sync::{Notify, OwnedSemaphorePermit, mpsc};
 use tokio::time::{Instant, timeout_at};
 
 use super::choose::{Choice, Seen, choose};
 use super::{Link, LongStream};
+use crate::retired::Retired;
 
 /// A link that was chosen may be full or gone a moment later; then the next is tried, so often.
 const TRIES_MAX: u32 = 8;
-
-/// Retired workers that are remembered, as in the queue: one whose link broke may open it again before it is gone.
-const RETIRED_MAX: usize = 2048;
 
 /// What happens to long links, for the supervisor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,8 +36,6 @@ pub(crate) enum NoLink {
 /// Bounds, from the configuration.
 #[derive(Debug, Clone, Copy)]
 pub struct LongLimits {
-    /// How many exchanges of a worker may be at work at a time.
-    pub concurrency: u16,
     /// How long exchanges may go on when their worker retires.
     pub grace: Duration,
     /// How long an app may take to end what it was told to end, before the log says so.
@@ -59,7 +54,7 @@ pub struct LongLinks {
 #[derive(Default)]
 struct Known {
     links: BTreeMap<u32, Arc<Link>>,
-    retired: BTreeSet<u32>,
+    retired: Retired,
     active: Option<u32>,
     /// How many exchanges wait for a first worker, by pool; pools without any are left out.
     waiting: BTreeMap<u16, usize>,
@@ -80,18 +75,13 @@ impl LongLinks {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How many exchanges of a link may be at work at a time.
-    pub(crate) fn concurrency(&self) -> u16 {
-        self.limits.concurrency
-    }
-
     /// A worker has opened its long link. The caller runs it.
     pub(crate) fn join(&self, link: &Arc<Link>) {
         let worker = link.identity().worker;
         let (before, retired, draining) = {
             let mut known = self.known();
             let before = known.links.insert(worker, Arc::clone(link));
-            (before, known.retired.contains(&worker), known.draining)
+            (before, known.retired.contains(worker), known.draining)
         };
         if let Some(before) = before {
             before.end("the worker has opened another");
@@ -142,9 +132,6 @@ impl LongLinks {
         let link = {
             let mut known = self.known();
             known.retired.insert(worker);
-            if known.retired.len() > RETIRED_MAX {
-                known.retired.pop_first();
-            }
             known.links.get(&worker).map(Arc::clone)
         };
         if let Some(link) = link {
@@ -154,8 +141,7 @@ impl LongLinks {
 
     /// All slots of a retiring worker are gone. `true`: so is all else of it; otherwise [`LongNews::Over`] will tell.
     pub fn slots_gone(&self, worker: u32) -> bool {
-        let link = self.known().links.get(&worker).map(Arc::clone);
-        link.is_none_or(|link| !link.slots_gone())
+        self.link_of(worker).is_none_or(|link| !link.slots_gone())
     }
 
     /// The process is about to end, and the grace of what lasts is over. `code` is what WebSockets are told.
@@ -181,7 +167,6 @@ impl LongLinks {
         if let Ok(admitted) = timeout_at(deadline, admission.acquire_owned()).await {
             return Ok(admitted.ok());
         }
-        LONG_LIVED_REFUSED_TOTAL.inc();
         Err(NoLink::Full)
     }
 
@@ -204,7 +189,6 @@ impl LongLinks {
                 Err(_elapsed) => break,
             }
         }
-        LONG_LIVED_REFUSED_TOTAL.inc();
         Err(NoLink::Full)
     }
 
@@ -228,7 +212,6 @@ impl LongLinks {
                 }
                 Err(Choice::Full | Choice::At(_)) => {}
             }
-            LONG_LIVED_REFUSED_TOTAL.inc();
             return Err(NoLink::Full);
         }
     }

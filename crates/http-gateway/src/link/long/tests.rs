@@ -31,11 +31,8 @@ struct Site {
 
 impl Site {
     fn new() -> Self {
-        let (links, news) = LongLinks::new(LongLimits {
-            concurrency: 40,
-            grace: Duration::from_millis(50),
-            app: Duration::from_millis(300),
-        });
+        let (links, news) =
+            LongLinks::new(LongLimits { grace: Duration::from_millis(50), app: Duration::from_millis(300) });
         links.activate(1, true);
         Self { links, news }
     }
@@ -43,7 +40,7 @@ impl Site {
     fn worker(&self, worker: u32, capacity: u16) -> Worker {
         let (ours, theirs) = Worker::pair();
         let identity = LinkIdentity { worker, generation: 1, pool: 0, capacity, concurrency: 40 };
-        let link = Link::new(ours, identity).expect("link");
+        let link = Link::new(ours, identity, &Arc::default()).expect("link");
         self.links.join(&link);
         tokio::spawn(link.run(Arc::clone(&self.links)));
         theirs
@@ -456,7 +453,7 @@ async fn a_worker_that_reads_nothing_is_not_waited_for_without_end() {
 async fn what_is_read_behind_the_end_of_a_link_counts_for_nothing() {
     let (ours, _theirs) = Worker::pair();
     let identity = LinkIdentity { worker: 1, generation: 1, pool: 0, capacity: 9, concurrency: 9 };
-    let link = Link::new(ours, identity).expect("link");
+    let link = Link::new(ours, identity, &Arc::default()).expect("link");
     let frame = || FromWorker::Message(Bytes::from_static(b"late"), Flags::NONE);
     link.end("the worker has opened another");
     assert_eq!(link.receive(DETACHED_FIRST, frame()), Ok(()));
