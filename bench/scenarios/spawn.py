@@ -19,8 +19,8 @@ from bench.stacks import Site, Stack
 
 TITLE = "A worker more, under load"
 TOOLS = ("wrk", "nginx")
-# Busy, but not so much that importing Django beside it is what is measured.
-_RATE = 200.0
+# It waits a tenth of a second and computes nothing, so that it is not the CPU for which the new process waits.
+_WAITS = "/short"
 _PID = "/pid"
 # Every round adds this many, one after another.
 _SPAWNS, _QUICK_SPAWNS = 4, 1
@@ -64,9 +64,9 @@ def run(context: Context) -> Outcome:
             )
     outcome = Outcome(
         samples,
-        method=f"{_WORKERS} workers and {_RATE:.0f} requests/s; then one more worker (quintet and gunicorn: SIGTTIN; uWSGI: cheaper-algo "
-        f"manual and its fifo), {_SPAWNS} times, until a request has been answered by the new process: since its birth, and since the "
-        "order beside it. Granian cannot add workers while it runs.",
+        method=f"{_WORKERS} workers of one thread, each with one request after another that waits 0.1 s; then one more worker "
+        f"(quintet and gunicorn: SIGTTIN; uWSGI: cheaper-algo manual and its fifo), {_SPAWNS} times, until a request has been answered "
+        "by the new process: since its birth, and since the order beside it. Granian cannot add workers while it runs.",
     )
     if not context.rivals_only:
         outcome.goals = [
@@ -80,34 +80,49 @@ def run(context: Context) -> Outcome:
 
 
 def _measure(context: Context, stack: Stack, order: Callable[[Stack], None]) -> rounds.Sample:
-    count = _QUICK_SPAWNS if context.quick else _SPAWNS
     took: list[tuple[float, float]] = []
-    wrong: list[BaseException] = []
-    seconds = count * (_PAUSE_SECONDS + 1.5) + 1
-
-    def spawn() -> None:
-        try:
-            for _ in range(count):
-                time.sleep(_PAUSE_SECONDS)
-                took.append(_one_more(stack, order))
-        except Exception as error:  # noqa: BLE001 - raised again by the thread that waits
-            wrong.append(error)
-
-    spawner = threading.Thread(target=spawn)
-    spawner.start()
-    found = load.scheduled(stack.address, HELLO[0], _RATE, seconds, connections=16)
-    spawner.join()
-    if wrong:
-        raise wrong[0]
+    errors = 0
+    for added in range(_QUICK_SPAWNS if context.quick else _SPAWNS):
+        with _Busy(stack, _WORKERS + added) as busy:
+            time.sleep(_PAUSE_SECONDS)
+            took.append(_one_more(stack, order))
+        errors += busy.errors
     spawned, ordered = zip(*took, strict=True)
     return {
         "spawn_ms": statistics.median(spawned),
         "spawn_max_ms": max(spawned),
         "order_ms": statistics.median(ordered),
-        "p99_ms": found.p99_ms,
-        "errors": found.errors,
+        "errors": errors,
         **rounds.memory(stack),
     }
+
+
+class _Busy:
+    """Every worker has a request that waits for something, one after another: the next one that comes needs a worker more."""
+
+    def __init__(self, stack: Stack, workers: int) -> None:
+        self.errors = 0
+        self._stack = stack
+        self._over = threading.Event()
+        self._threads = [threading.Thread(target=self._ask) for _ in range(workers)]
+
+    def __enter__(self) -> _Busy:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _ask(self) -> None:
+        while not self._over.is_set():
+            try:
+                status, _ = self._stack.get(_WAITS, timeout=_SECONDS_MAX)
+            except OSError:
+                status = 0
+            self.errors += status != 200
 
 
 def _one_more(stack: Stack, order: Callable[[Stack], None]) -> tuple[float, float]:
