@@ -244,6 +244,17 @@ def test_the_scope_of_a_websocket(serve_asgi: Serve) -> None:
     assert stream.closed() == (1000, "")
 
 
+def test_subprotocols_reach_the_app_whatever_else_clients_send(serve_asgi: Serve) -> None:
+    worker = serve_asgi(CHAT)
+    # More names than a worker remembers.
+    for number in range(10):
+        worker.slot.exchange(target="/", headers=[(f"x-{number}-{more}", "") for more in range(30)])
+    stream = worker.link.websocket("/", headers=[("sec-websocket-protocol", "chat")])
+    assert ("sec-websocket-protocol", "chat") in stream.head().headers
+    stream.close()
+    assert stream.closed() == (1000, "")
+
+
 def test_handshakes_that_are_refused(serve_asgi: Serve, tmp_path: Path) -> None:
     worker = serve_asgi(CHAT)
     assert worker.link.websocket("/refuse").closed() == (1000, "")

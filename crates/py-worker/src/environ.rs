@@ -1,10 +1,8 @@
 //! The environ of a request: a copy of a template, filled.
 //!
 //! The template holds every key that each request has, so that a copy clones one hash table of the right size and
-//! setting these keys never grows it. Names of headers become keys once and are remembered, up to a bound.
+//! setting these keys never grows it. Names of headers become keys once and are remembered (`names`).
 //! See docs/decisions/0003-environ-and-frames.md.
-
-use std::collections::HashMap;
 
 use py_link::{Body, Request, Scheme, Version};
 use pyo3::intern;
@@ -13,71 +11,8 @@ use pyo3::types::{PyDict, PyString, PyTuple};
 
 use crate::file::FileWrapper;
 use crate::input::EmptyInput;
+use crate::names::{Names, Place};
 use crate::text::{is_token, latin1, percent_decode};
-
-/// Headers that browsers and proxies send; their keys are made at start and always remembered.
-pub(crate) const USUAL_HEADERS: &[&str] = &[
-    "accept",
-    "accept-charset",
-    "accept-encoding",
-    "accept-language",
-    "authorization",
-    "cache-control",
-    "connection",
-    "content-encoding",
-    "content-length",
-    "content-type",
-    "cookie",
-    "date",
-    "dnt",
-    "expect",
-    "forwarded",
-    "from",
-    "host",
-    "if-match",
-    "if-modified-since",
-    "if-none-match",
-    "if-range",
-    "if-unmodified-since",
-    "keep-alive",
-    "origin",
-    "pragma",
-    "priority",
-    "proxy",
-    "range",
-    "referer",
-    "sec-ch-ua",
-    "sec-ch-ua-mobile",
-    "sec-ch-ua-platform",
-    "sec-fetch-dest",
-    "sec-fetch-mode",
-    "sec-fetch-site",
-    "sec-fetch-user",
-    "te",
-    "traceparent",
-    "tracestate",
-    "transfer-encoding",
-    "upgrade",
-    "upgrade-insecure-requests",
-    "user-agent",
-    "via",
-    "x-csrftoken",
-    "x-forwarded-for",
-    "x-forwarded-host",
-    "x-forwarded-port",
-    "x-forwarded-proto",
-    "x-http-method-override",
-    "x-real-ip",
-    "x-request-id",
-    "x-requested-with",
-];
-
-/// Names learned from requests besides those: enough for any site's own headers, too few for a client that invents
-/// names to fill memory.
-const LEARNED_HEADERS_MAX: usize = 192;
-
-/// Longer names are not remembered.
-const LEARNED_NAME_BYTES_MAX: usize = 64;
 
 /// What becomes of a header.
 enum Use {
@@ -87,14 +22,16 @@ enum Use {
     Drop,
 }
 
-struct Known {
-    name: Box<[u8]>,
+struct Variable {
     used: Use,
     /// The number of the request that had it last: seen again in the same one, it is a repetition.
     request: u64,
-    /// The header that came behind it the last time: clients keep their order, so that this is mostly right and
-    /// saves the hashing.
-    next: usize,
+}
+
+impl Variable {
+    fn new(py: Python<'_>, name: &[u8]) -> Self {
+        Self { used: use_of(py, name), request: 0 }
+    }
 }
 
 /// The last value of a variable that seldom changes, as bytes and as Python's string.
@@ -121,8 +58,7 @@ impl Remembered {
 /// One a slot.
 pub(crate) struct Builder {
     template: Py<PyDict>,
-    known: Vec<Known>,
-    index: HashMap<Box<[u8]>, usize>,
+    names: Names<Variable>,
     request: u64,
     path: Vec<u8>,
     server_name: Remembered,
@@ -132,27 +68,15 @@ pub(crate) struct Builder {
 
 impl Builder {
     pub(crate) fn new(py: Python<'_>, multithread: bool) -> PyResult<Self> {
-        let mut this = Self {
+        Ok(Self {
             template: template(py, multithread)?.unbind(),
-            known: Vec::new(),
-            index: HashMap::new(),
+            names: Names::new(|name| Variable::new(py, name)),
             request: 0,
             path: Vec::new(),
             server_name: Remembered::new(py),
             server_port: Remembered::new(py),
             remote_addr: Remembered::new(py),
-        };
-        for name in USUAL_HEADERS {
-            this.learn(py, name.as_bytes());
-        }
-        Ok(this)
-    }
-
-    fn learn(&mut self, py: Python<'_>, name: &[u8]) -> usize {
-        let at = self.known.len();
-        self.known.push(Known { name: name.into(), used: use_of(py, name), request: 0, next: 0 });
-        self.index.insert(name.into(), at);
-        at
+        })
     }
 
     /// Everything but `wsgi.input`, which the template has for requests without a body.
@@ -252,33 +176,15 @@ impl Builder {
         environ: &Bound<'_, PyDict>,
     ) -> PyResult<()> {
         self.request += 1;
-        let mut before = 0;
+        let mut place = Place::default();
         for (name, value) in request.headers() {
-            let guess = self.known.get(before).map(|known| known.next).unwrap_or_default();
-            let at = match self.known.get(guess) {
-                Some(known) if known.name.as_ref() == name => Some(guess),
-                _ => self.index.get(name).copied(),
-            };
-            let at = match at {
-                Some(at) => at,
-                None if name.len() <= LEARNED_NAME_BYTES_MAX
-                    && self.known.len() < USUAL_HEADERS.len() + LEARNED_HEADERS_MAX =>
-                {
-                    self.learn(py, name)
+            let Some(known) = self.names.get(&mut place, name, |name| Variable::new(py, name)) else {
+                if let Use::Key { key, separator } = use_of(py, name) {
+                    let repeated = environ.contains(&key)?;
+                    set(py, environ, &key, value, repeated.then_some(separator))?;
                 }
-                None => {
-                    if let Use::Key { key, separator } = use_of(py, name) {
-                        let repeated = environ.contains(&key)?;
-                        set(py, environ, &key, value, repeated.then_some(separator))?;
-                    }
-                    continue;
-                }
+                continue;
             };
-            if let Some(known) = self.known.get_mut(before) {
-                known.next = at;
-            }
-            before = at;
-            let Some(known) = self.known.get_mut(at) else { continue };
             let repeated = known.request == self.request;
             known.request = self.request;
             match &known.used {
@@ -286,7 +192,7 @@ impl Builder {
                     set(py, environ, key, value, repeated.then_some(separator))?;
                 }
                 // The client said how long nothing is.
-                Use::Drop if known.name.as_ref() == b"content-length" && request.body == Body::None => {
+                Use::Drop if name == b"content-length" && request.body == Body::None => {
                     environ.set_item(intern!(py, "CONTENT_LENGTH"), intern!(py, "0"))?;
                 }
                 Use::Drop => {}

@@ -27,6 +27,7 @@ mod file;
 mod inbox;
 mod input;
 mod link;
+mod names;
 mod outgoing;
 mod response;
 mod seat;

@@ -1,23 +1,15 @@
 //! The scope of an exchange: a copy of a template dict, filled. ASGI 3.0, "HTTP Connection Scope" and "WebSocket Connection
 //! Scope" of the HTTP & WebSocket message format 2.5.
 //!
-//! Names of headers become bytes objects once and are remembered, up to a bound.
-
-use std::collections::HashMap;
+//! Names of headers become bytes objects once and are remembered (`names`).
 
 use py_link::{Exchange, Request, Scheme, Version};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyString, PyTuple};
 
-use crate::environ::USUAL_HEADERS;
+use crate::names::{Names, Place};
 use crate::text::{latin1, percent_decode};
-
-/// Names learned from requests: enough for any site's own headers, too few for a client that invents names to fill
-/// memory.
-const LEARNED_HEADERS_MAX: usize = 192;
-/// Longer names are not remembered.
-const LEARNED_NAME_BYTES_MAX: usize = 64;
 
 /// What the exchange keeps of its request, for the log.
 pub(crate) struct About {
@@ -26,12 +18,16 @@ pub(crate) struct About {
     pub(crate) path: Py<PyString>,
 }
 
-struct Known {
-    name: Box<[u8]>,
-    bytes: Py<PyBytes>,
+/// What becomes of a header.
+struct Field {
+    name: Py<PyBytes>,
     is_for_apps: bool,
-    /// The header that came behind it the last time: clients keep their order, so that this is mostly right.
-    next: usize,
+}
+
+impl Field {
+    fn new(py: Python<'_>, name: &[u8]) -> Self {
+        Self { name: PyBytes::new(py, name).unbind(), is_for_apps: is_for_apps(name) }
+    }
 }
 
 /// One a process.
@@ -43,8 +39,7 @@ pub(crate) struct Scopes {
     websocket_extensions: Py<PyDict>,
     /// The lifespan's, when the app has one.
     state: Option<Py<PyDict>>,
-    known: Vec<Known>,
-    index: HashMap<Box<[u8]>, usize>,
+    names: Names<Field>,
     path: Vec<u8>,
 }
 
@@ -75,29 +70,16 @@ impl Scopes {
         }
         let websocket_extensions = PyDict::new(py);
         websocket_extensions.set_item("websocket.http.response", PyDict::new(py))?;
-        let mut this = Self {
+        Ok(Self {
             http: http.unbind(),
             websocket: websocket.unbind(),
             asgi: asgi.unbind(),
             http_extensions: http_extensions.unbind(),
             websocket_extensions: websocket_extensions.unbind(),
             state,
-            known: Vec::new(),
-            index: HashMap::new(),
+            names: Names::new(|name| Field::new(py, name)),
             path: Vec::new(),
-        };
-        for name in USUAL_HEADERS {
-            this.learn(py, name.as_bytes());
-        }
-        Ok(this)
-    }
-
-    fn learn(&mut self, py: Python<'_>, name: &[u8]) -> usize {
-        let at = self.known.len();
-        let bytes = PyBytes::new(py, name).unbind();
-        self.known.push(Known { name: name.into(), bytes, is_for_apps: is_for_apps(name), next: 0 });
-        self.index.insert(name.into(), at);
-        at
+        })
     }
 
     /// The scope of a request.
@@ -202,34 +184,20 @@ impl Scopes {
         let headers = PyList::empty(py);
         let protocols = PyList::empty(py);
         let mut wants_trailers = matches!(request.version, Version::Http2 | Version::Http3);
-        let mut before = 0;
+        let mut place = Place::default();
         for (name, value) in request.headers() {
-            let guess = self.known.get(before).map(|known| known.next).unwrap_or_default();
-            let at = match self.known.get(guess) {
-                Some(known) if known.name.as_ref() == name => Some(guess),
-                _ => self.index.get(name).copied(),
+            let own;
+            let known = self.names.get(&mut place, name, |name| Field::new(py, name));
+            let field = if let Some(known) = known {
+                &*known
+            } else {
+                own = Field::new(py, name);
+                &own
             };
-            let at = match at {
-                Some(at) => at,
-                None if name.len() <= LEARNED_NAME_BYTES_MAX
-                    && self.known.len() < USUAL_HEADERS.len() + LEARNED_HEADERS_MAX =>
-                {
-                    self.learn(py, name)
-                }
-                None => {
-                    if is_for_apps(name) {
-                        let pair = [PyBytes::new(py, name), PyBytes::new(py, value)];
-                        headers.append(PyTuple::new(py, pair)?)?;
-                    }
-                    continue;
-                }
-            };
-            if let Some(known) = self.known.get_mut(before) {
-                known.next = at;
+            if !field.is_for_apps {
+                continue;
             }
-            before = at;
-            let Some(known) = self.known.get(at).filter(|known| known.is_for_apps) else { continue };
-            let pair = [known.bytes.bind(py).clone(), PyBytes::new(py, value)];
+            let pair = [field.name.bind(py).clone(), PyBytes::new(py, value)];
             headers.append(PyTuple::new(py, pair)?)?;
             match name {
                 b"te" => wants_trailers |= mentions(value, b"trailers"),
