@@ -450,6 +450,24 @@ def test_early_hints_and_trailers(serve_asgi: Serve) -> None:
     assert "ASGI callable returned without completing response." in worker.stderr()
 
 
+def test_trailers_that_do_not_fit(serve_asgi: Serve) -> None:
+    worker = serve_asgi(
+        """
+        async def app(scope, receive, send):
+            await send({"type": "http.response.start", "status": 200, "trailers": scope["path"] == "/much"})
+            await send({"type": "http.response.body", "body": b"sum"})
+            if scope["path"] != "/much": return
+            more = {"type": "http.response.trailers", "headers": [(b"x-much", b"x" * 100_000)], "more_trailers": True}
+            for _ in range(20): await send(more)
+        """
+    )
+    for _ in range(2):
+        response = worker.slot.get("/much")
+        assert (response.body, response.aborted, response.trailers) == (b"sum", True, None)
+        assert worker.slot.get("/").body == b"sum"
+    assert worker.stderr().count("RuntimeError: the trailers are longer than 256 KiB") == 2
+
+
 def test_awaitables_are_coroutines(serve_asgi: Serve) -> None:
     worker = serve_asgi(
         """

@@ -12,7 +12,7 @@ use pyo3::prelude::*;
 
 use crate::asgi::body::RequestBody;
 use crate::asgi::files::{open_path, range_of};
-use crate::asgi::message::Message;
+use crate::asgi::message::{FIELD_BYTES, HEAD_BYTES_MAX, Message};
 use crate::asgi::outbound::{Data, Lead, Outbound};
 
 /// How far the answer is.
@@ -272,6 +272,11 @@ impl Http {
             trailers.push((name.to_vec(), value.to_vec()));
             Ok(())
         })?;
+        // They leave in one frame, however many messages they come in.
+        let bytes: usize = trailers.iter().map(|(name, value)| name.len() + value.len() + FIELD_BYTES).sum();
+        if bytes > HEAD_BYTES_MAX {
+            return Err(PyRuntimeError::new_err("the trailers are longer than 256 KiB"));
+        }
         if message.flag(intern!(message.kind.py(), "more_trailers"))? {
             return Ok(());
         }

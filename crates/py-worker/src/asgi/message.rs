@@ -9,7 +9,9 @@ use crate::response::{NAME_BYTES_MAX, is_hop_by_hop};
 use crate::text::{is_field_value, is_token};
 
 /// Room for a head: a quarter of a frame. The gateway's own limits are far below.
-const HEAD_BYTES_MAX: usize = 256 * 1024;
+pub(crate) const HEAD_BYTES_MAX: usize = 256 * 1024;
+/// What a field takes in a frame besides its bytes: two lengths.
+pub(crate) const FIELD_BYTES: usize = 6;
 
 /// A message of the app.
 pub(crate) struct Message<'a, 'py> {
@@ -97,7 +99,7 @@ impl<'a, 'py> Message<'a, 'py> {
             if !is_field_value(value) {
                 return Err(PyRuntimeError::new_err("Invalid HTTP header value."));
             }
-            total += name.len() + value.len() + 6;
+            total += name.len() + value.len() + FIELD_BYTES;
             if total > HEAD_BYTES_MAX {
                 return Err(PyRuntimeError::new_err("the headers are longer than 256 KiB"));
             }

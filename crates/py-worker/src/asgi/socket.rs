@@ -18,6 +18,8 @@ use crate::asgi::body::RequestBody;
 use crate::asgi::http::Http;
 use crate::asgi::message::Message;
 use crate::asgi::outbound::{Data, Lead, Outbound};
+use crate::response::NAME_BYTES_MAX;
+use crate::text::is_token;
 
 /// Credit is returned in portions of this: a frame for each small message would cost more than the message.
 const CREDIT_BYTES_MIN: u32 = WINDOW_BYTES / 4;
@@ -272,7 +274,7 @@ impl Socket {
         })?;
         if let Some(subprotocol) = message.text(intern!(message.kind.py(), "subprotocol"))? {
             let subprotocol = subprotocol.to_str()?;
-            if !crate::text::is_token(subprotocol.as_bytes()) {
+            if subprotocol.len() > NAME_BYTES_MAX || !is_token(subprotocol.as_bytes()) {
                 return Err(PyRuntimeError::new_err(format!("{subprotocol:?} is no name for a subprotocol")));
             }
             writer.header(&mut head, b"sec-websocket-protocol", subprotocol.as_bytes());
