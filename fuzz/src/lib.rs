@@ -193,6 +193,7 @@ fn request(payload: &[u8]) {
         version: request.version,
         server_name: request.server_name,
         server_port: request.server_port,
+        local: request.local.as_ref(),
         remote_addr: request.remote_addr,
         remote_port: request.remote_port,
         exchange: request.exchange,

@@ -13,7 +13,7 @@ import pytest
 
 from harness.data import Certificate
 from harness.processes import wait_until
-from harness.raw import Closed
+from harness.raw import Closed, Raw
 from harness.site import Site, Start
 
 APP = ("--app", "plain_asgi:application")
@@ -83,11 +83,24 @@ def test_the_scope(site: Site) -> None:
     assert scope["query_string"] == "q=1&q=2"
     assert scope["root_path"] == ""
     assert scope["scheme"] == "http"
-    assert scope["server"] == ["localhost", site.port]
+    assert scope["server"] == ["127.0.0.1", site.port]
     assert scope["client"][0] == "127.0.0.1"
     assert ["x-a", "b"] in scope["headers"]
     assert "tls" not in scope["extensions"]
     assert notes(site) == ["started"]
+
+
+def test_the_server_is_the_address_that_it_listens_on(asgi: Start, tmp_path: Path) -> None:
+    path = tmp_path / "http.sock"
+    trust = ("--trusted-proxies", "127.0.0.1")
+    site = asgi(workers=1, flags=("--bind", f"unix:{path}", *trust))
+    with Raw.unix(str(path)) as client:
+        scope = json.loads(client.request("GET /scope", host="shop.example").answer().text)
+    assert scope["server"] == [str(path), None]
+    assert ["host", "shop.example"] in scope["headers"]
+    # Whatever a proxy tells of itself.
+    headers = {"Host": "shop.example", "X-Forwarded-Host": "shop.example", "X-Forwarded-Port": "443"}
+    assert site.get("/scope", headers=headers).json()["server"] == ["127.0.0.1", site.port]
 
 
 def test_the_tls_that_ends_here(asgi: Start, certificate: Certificate) -> None:

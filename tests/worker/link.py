@@ -104,6 +104,17 @@ def encode_frame(kind: int, payload: bytes, flags: int = 0, stream: int = 0) -> 
     return struct.pack("<IBBH", len(payload), kind, flags, stream) + payload
 
 
+def encode_local(local: tuple[str, int | None] | None) -> bytes:
+    if local is None:
+        return bytes([0])
+    host, port = local
+    if port is None:
+        return bytes([1]) + short(host.encode())
+    version = 6 if ":" in host else 4
+    family = socket.AF_INET6 if version == 6 else socket.AF_INET
+    return bytes([version]) + socket.inet_pton(family, host) + struct.pack("<H", port)
+
+
 def encode_request(
     method: str = "GET",
     target: str | bytes = "/",
@@ -118,6 +129,7 @@ def encode_request(
     version: int = 11,
     request_id: str = "req-1",
     server: tuple[str, int] = ("shop.example", 80),
+    local: tuple[str, int | None] | None = ("192.0.2.80", 8000),
     remote: tuple[str, int] = ("192.0.2.7", 50123),
     exchange: int = 0,
     tls: tuple[int, int] = (0, 0),
@@ -134,6 +146,7 @@ def encode_request(
         bytes([1 if scheme == "https" else 0, version]),
         short(server[0].encode()),
         struct.pack("<H", server[1]),
+        encode_local(local),
         short(remote[0].encode()),
         struct.pack("<H", remote[1]),
         struct.pack("<BHH", exchange, *tls),

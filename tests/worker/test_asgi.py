@@ -73,7 +73,7 @@ def test_the_scope(serve_asgi: Serve) -> None:
         "root_path": "",
         "headers": [(b"host", b"h"), (b"x-a", b"1"), (b"x-a", b"2"), (b"x-request-id", b"req-1")],
         "client": ("192.0.2.7", 50123),
-        "server": ("shop.example", 80),
+        "server": ("192.0.2.80", 8000),
         "extensions": {
             "http.response.pathsend": {},
             "http.response.zerocopysend": {},
@@ -102,6 +102,15 @@ def test_scopes_of_other_clients(serve_asgi: Serve) -> None:
     for value, wanted in [("trailers", True), ("gzip, Trailers;q=1", True), ("gzip", False)]:
         scope = scope_of(worker, headers=[("te", value)])
         assert ("http.response.trailers" in scope["extensions"]) == wanted
+
+
+def test_the_server_is_where_the_connection_came_in(serve_asgi: Serve) -> None:
+    worker = serve_asgi(SCOPE)
+    # Each twice: what was there before is remembered.
+    for local in [("192.0.2.80", 8000), ("::1", 443), ("/run/shop.sock", None), None, ("::1", 8443)]:
+        for _ in range(2):
+            scope = scope_of(worker, local=local, server=("shop.example", 80))
+            assert scope["server"] == local
 
 
 def test_headers_that_no_app_sees(serve_asgi: Serve) -> None:

@@ -14,6 +14,7 @@ use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
 
 use http_limits::{BadNetwork, Network, NetworkSet};
+use py_link::Local;
 pub use py_link::Scheme;
 
 use crate::h1::is_host;
@@ -104,8 +105,10 @@ pub fn identify<'a>(connection: &Connection, headers: &'a Headers, trusted: &Tru
     let (name, host_port) = split_host(&host);
     let (server_name, server_port) = if name.is_empty() {
         // HTTP/1.0 without Host: our own address is all there is.
-        let local = connection.local.map(|local| (local.ip().to_canonical().to_string(), local.port()));
-        let (name, port) = local.unwrap_or_else(|| ("localhost".to_owned(), default_port(scheme)));
+        let (name, port) = match &connection.local {
+            Some(Local::Inet(local)) => (local.ip().to_string(), local.port()),
+            Some(Local::Unix(_)) | None => ("localhost".to_owned(), default_port(scheme)),
+        };
         (Cow::Owned(name.into_bytes()), port)
     } else {
         let name = match &host {

@@ -52,6 +52,8 @@ pub struct Origin<'a> {
     pub server_name: &'a [u8],
     /// True port.
     pub server_port: u16,
+    /// Where the connection came in.
+    pub local: Option<&'a py_link::Local<'a>>,
     /// The TLS that ends at us.
     pub tls: Option<py_link::Tls>,
     /// Forwarded headers come from a trusted proxy; otherwise the app does not see them.
@@ -266,6 +268,7 @@ impl Dispatcher {
                 version: head.version,
                 server_name: origin.server_name,
                 server_port: origin.server_port,
+                local: origin.local,
                 remote_addr: origin.remote_addr.as_bytes(),
                 remote_port: origin.remote_port,
                 exchange,

@@ -25,6 +25,8 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use ctl_config::Config;
+use py_link::Local;
+use rustix::net::SocketAddrUnix;
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::watch;
 
@@ -80,7 +82,7 @@ struct Place {
     tls: bool,
     unix: bool,
     /// Our own address, when every connection has the same; `None`: ask each connection.
-    local: Option<SocketAddr>,
+    local: Option<Local<'static>>,
 }
 
 /// What every reactor shares.
@@ -207,13 +209,24 @@ fn run_one(number: usize, runtime: Runtime, mut stopped: watch::Receiver<bool>) 
     runtime.shutdown_background();
 }
 
+/// An address as the apps see it.
+fn inet(address: SocketAddr) -> Local<'static> {
+    // A socket for both versions writes the older as a part of the newer.
+    Local::Inet(SocketAddr::new(address.ip().to_canonical(), address.port()))
+}
+
 /// Looks at a listening socket and makes it ready for the reactors.
 fn place(listening: Listening) -> io::Result<(OwnedFd, Arc<Place>)> {
     let Listening { socket, name, tls } = listening;
     let family = rustix::net::sockopt::socket_domain(&socket)?;
     let unix = family == rustix::net::AddressFamily::UNIX;
     let address = rustix::net::getsockname(&socket)?;
-    let local = SocketAddr::try_from(address).ok().filter(|address| !address.ip().is_unspecified());
+    let local = if unix {
+        let path = SocketAddrUnix::try_from(address).ok();
+        path.as_ref().and_then(SocketAddrUnix::path_bytes).map(|path| Local::Unix(path.to_vec().into()))
+    } else {
+        SocketAddr::try_from(address).ok().filter(|address| !address.ip().is_unspecified()).map(inet)
+    };
     rustix::io::ioctl_fionbio(&socket, true)?;
     if !unix {
         // Accepted sockets inherit it: a call a listener instead of a call a connection.

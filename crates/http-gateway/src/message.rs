@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use py_link::Local;
 
 pub use py_link::Version;
 
@@ -238,14 +239,14 @@ pub trait RequestBody: Send {
 }
 
 /// Who is at the other end of a connection, before forwarded headers are heard.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Connection {
     /// The peer: from the socket, or from a trusted PROXY protocol header. `None` for a unix socket.
     pub peer: Option<SocketAddr>,
     /// The socket's own peer was trusted and is a unix socket or a proxy: its forwarded headers may be heard.
     pub peer_is_trusted: bool,
-    /// Our address. `None` for a unix socket.
-    pub local: Option<SocketAddr>,
+    /// Our address, as the connection has it, or as a trusted PROXY protocol header has told.
+    pub local: Option<Local<'static>>,
     /// TLS ends here (or the PROXY header said so).
     pub tls: bool,
     /// What was negotiated, when TLS ends here.

@@ -258,7 +258,7 @@ impl RequestBody for NoBody {
 
 /// Who asks, in the words of the dispatcher.
 fn origin<'a>(
-    connection: &Connection,
+    connection: &'a Connection,
     identity: &'a Identity<'_>,
     request_id: &'a str,
     client: &'a str,
@@ -271,6 +271,7 @@ fn origin<'a>(
         host: &identity.host,
         server_name: &identity.server_name,
         server_port: identity.server_port,
+        local: connection.local.as_ref(),
         tls: connection.tls_facts,
         headers_heard: identity.headers_heard,
     }

@@ -108,10 +108,13 @@ impl Service for Answers {
             b"/never" => std::future::pending().await,
             b"/large" => return response(200, Body::Bytes(Bytes::from(vec![b'x'; LARGE_BYTES]))),
             b"/peer" => {
-                let text =
-                    |address: Option<std::net::SocketAddr>| address.map_or("unix".into(), |a| a.to_string());
                 let trusted = if connection.peer_is_trusted { "trusted" } else { "untrusted" };
-                let (peer, local) = (text(connection.peer), text(connection.local));
+                let peer = connection.peer.map_or("unix".to_owned(), |peer| peer.to_string());
+                let local = match &connection.local {
+                    Some(py_link::Local::Inet(local)) => local.to_string(),
+                    Some(py_link::Local::Unix(path)) => String::from_utf8_lossy(path).into_owned(),
+                    None => "unknown".to_owned(),
+                };
                 return response(200, Body::Bytes(format!("{peer} {local} {trusted} hello").into()));
             }
             b"/file" => {

@@ -204,6 +204,7 @@ fn link_frames() {
         version: py_link::Version::Http11,
         server_name: b"a",
         server_port: 80,
+        local: Some(&py_link::Local::Unix(b"/run/a"[..].into())),
         remote_addr: b"::1",
         remote_port: 7,
         exchange: py_link::Exchange::Http,

@@ -38,7 +38,7 @@ pub use frame::{
     set_stream,
 };
 pub use hello::{Channel, Hello};
-pub use request::{Body, Exchange, Request, RequestStart, RequestWriter, Scheme, Tls, Version};
+pub use request::{Body, Exchange, Local, Request, RequestStart, RequestWriter, Scheme, Tls, Version};
 pub use response::{
     ResponseFile, ResponseHead, ResponseHeadWriter, encode_response_file, encode_response_head,
 };

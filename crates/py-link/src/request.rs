@@ -1,5 +1,8 @@
 //! A request on its way to a worker.
 
+use std::borrow::Cow;
+use std::net::{IpAddr, SocketAddr};
+
 use crate::LinkError;
 use crate::frame::{Flags, HEADER_BYTES, Kind, encode_header};
 use crate::wire::{Reader, put_long, put_short};
@@ -48,6 +51,16 @@ pub struct Tls {
     pub cipher_suite: u16,
 }
 
+/// Where a client's connection came in: the address we listen on, as the connection has it. The Host field is the client's
+/// word for it, this is ours.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Local<'a> {
+    /// Over TCP.
+    Inet(SocketAddr),
+    /// The path of a unix socket.
+    Unix(Cow<'a, [u8]>),
+}
+
 /// Where the request body is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Body<'a> {
@@ -86,6 +99,8 @@ pub struct Request<'a> {
     pub server_name: &'a [u8],
     /// `SERVER_PORT`.
     pub server_port: u16,
+    /// Where the connection came in; `None`: nobody knows.
+    pub local: Option<Local<'a>>,
     /// `REMOTE_ADDR`: the true address of the client as text; empty for a unix socket.
     pub remote_addr: &'a [u8],
     /// `REMOTE_PORT`; 0 when unknown.
@@ -122,6 +137,7 @@ impl<'a> Request<'a> {
         };
         let server_name = reader.short()?;
         let server_port = reader.u16()?;
+        let local = read_local(&mut reader)?;
         let remote_addr = reader.short()?;
         let remote_port = reader.u16()?;
         let exchange = match reader.u8()? {
@@ -156,6 +172,7 @@ impl<'a> Request<'a> {
             version,
             server_name,
             server_port,
+            local,
             remote_addr,
             remote_port,
             exchange,
@@ -203,6 +220,8 @@ pub struct RequestStart<'a> {
     pub server_name: &'a [u8],
     /// See [`Request::server_port`].
     pub server_port: u16,
+    /// See [`Request::local`].
+    pub local: Option<&'a Local<'a>>,
     /// See [`Request::remote_addr`].
     pub remote_addr: &'a [u8],
     /// See [`Request::remote_port`].
@@ -226,6 +245,7 @@ impl<'a> RequestWriter<'a> {
         out.push(head.version as u8);
         put_short(out, head.server_name);
         out.extend_from_slice(&head.server_port.to_le_bytes());
+        put_local(out, head.local);
         put_short(out, head.remote_addr);
         out.extend_from_slice(&head.remote_port.to_le_bytes());
         out.push(head.exchange as u8);
@@ -271,4 +291,45 @@ impl<'a> RequestWriter<'a> {
             slot.copy_from_slice(&self.count.to_le_bytes());
         }
     }
+}
+
+/// The kinds of [`Local`] on the wire: the version of the Internet protocol; 1 for a path.
+const LOCAL_UNKNOWN: u8 = 0;
+const LOCAL_UNIX: u8 = 1;
+const LOCAL_V4: u8 = 4;
+const LOCAL_V6: u8 = 6;
+
+/// As bytes, not as text: whoever reads it has mostly seen the same before, and need not make it anew.
+fn put_local(out: &mut Vec<u8>, local: Option<&Local<'_>>) {
+    match local {
+        None => out.push(LOCAL_UNKNOWN),
+        Some(Local::Unix(path)) => {
+            out.push(LOCAL_UNIX);
+            put_short(out, path);
+        }
+        Some(Local::Inet(address)) => {
+            match address.ip() {
+                IpAddr::V4(ip) => {
+                    out.push(LOCAL_V4);
+                    out.extend_from_slice(&ip.octets());
+                }
+                IpAddr::V6(ip) => {
+                    out.push(LOCAL_V6);
+                    out.extend_from_slice(&ip.octets());
+                }
+            }
+            out.extend_from_slice(&address.port().to_le_bytes());
+        }
+    }
+}
+
+fn read_local<'a>(reader: &mut Reader<'a>) -> Result<Option<Local<'a>>, LinkError> {
+    let ip: IpAddr = match reader.u8()? {
+        LOCAL_UNKNOWN => return Ok(None),
+        LOCAL_UNIX => return Ok(Some(Local::Unix(Cow::Borrowed(reader.short()?)))),
+        LOCAL_V4 => reader.array::<4>()?.into(),
+        LOCAL_V6 => reader.array::<16>()?.into(),
+        _ => return Err(reader.malformed()),
+    };
+    Ok(Some(Local::Inet(SocketAddr::new(ip, reader.u16()?))))
 }

@@ -21,7 +21,7 @@ impl<'a> Reader<'a> {
         Ok(head)
     }
 
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], LinkError> {
+    pub(crate) fn array<const N: usize>(&mut self) -> Result<[u8; N], LinkError> {
         let (head, rest) = self.rest.split_first_chunk::<N>().ok_or(LinkError::Malformed(self.what))?;
         self.rest = rest;
         Ok(*head)

@@ -3,9 +3,9 @@
 use proptest::collection::vec;
 use proptest::prelude::*;
 use py_link::{
-    Body, Exchange, Flags, HEADER_BYTES, Hello, Kind, LinkError, PAYLOAD_BYTES_MAX, Request, RequestStart,
-    RequestWriter, ResponseFile, ResponseHead, ResponseHeadWriter, Scheme, Tls, Version, decode,
-    encode_header, encode_response_file, encode_response_head, frame, frame_on, long,
+    Body, Exchange, Flags, HEADER_BYTES, Hello, Kind, LinkError, Local, PAYLOAD_BYTES_MAX, Request,
+    RequestStart, RequestWriter, ResponseFile, ResponseHead, ResponseHeadWriter, Scheme, Tls, Version,
+    decode, encode_header, encode_response_file, encode_response_head, frame, frame_on, long,
 };
 
 const KINDS: [Kind; 19] = [
@@ -51,6 +51,12 @@ fn wishes() -> impl Strategy<Value = (Exchange, Option<Tls>)> {
     // Version 0 says "no TLS" on the wire.
     let tls = (1..=u16::MAX, any::<u16>()).prop_map(|(version, cipher_suite)| Tls { version, cipher_suite });
     (exchange, proptest::option::of(tls))
+}
+
+fn local() -> impl Strategy<Value = Option<Local<'static>>> {
+    let unix = bytes(108).prop_map(|path| Local::Unix(path.into()));
+    let inet = any::<(std::net::IpAddr, u16)>().prop_map(|address| Local::Inet(address.into()));
+    proptest::option::of(prop_oneof![unix, inet])
 }
 
 /// A body as owned values: none, inline, file, stream.
@@ -110,6 +116,7 @@ proptest! {
         scheme in scheme(),
         version in version(),
         (exchange, tls) in wishes(),
+        local in local(),
         headers in fields(),
         body in body(),
         before in bytes(50),
@@ -118,7 +125,7 @@ proptest! {
         // Writers append: what is in the buffer already stays.
         let mut wire = before.clone();
         let mut writer = RequestWriter::start(&mut wire, &RequestStart {
-            id, method, target, mount, scheme, version, server_name, server_port: ports.0, remote_addr,
+            id, method, target, mount, scheme, version, server_name, server_port: ports.0, local: local.as_ref(), remote_addr,
             remote_port: ports.1, exchange, tls,
         });
         for (name, value) in &headers {
@@ -136,7 +143,7 @@ proptest! {
         );
         prop_assert_eq!((request.server_port, request.remote_port), ports);
         prop_assert_eq!((request.scheme, request.version), (scheme, version));
-        prop_assert_eq!((request.exchange, request.tls), (exchange, tls));
+        prop_assert_eq!((request.exchange, request.tls, &request.local), (exchange, tls, &local));
         let same = request.headers().eq(headers.iter().map(|(name, value)| (&name[..], &value[..])));
         prop_assert!(same);
         prop_assert_eq!(request.body, body.borrow());
@@ -220,7 +227,7 @@ proptest! {
         let mut wire = Vec::new();
         let mut writer = RequestWriter::start(&mut wire, &RequestStart {
             id: b"id", method: b"GET", target: b"/", mount: b"", scheme: Scheme::Http, version: Version::Http11,
-            server_name: b"a", server_port: 80, remote_addr: b"::1", remote_port: 1,
+            server_name: b"a", server_port: 80, local: None, remote_addr: b"::1", remote_port: 1,
             exchange: Exchange::Http, tls: None,
         });
         for (name, value) in &headers {

@@ -37,7 +37,7 @@ fn from(peer: Option<&str>, lines: &str) -> String {
     let connection = Connection {
         peer,
         peer_is_trusted: trusted.trusts(peer),
-        local: Some("127.0.0.1:8000".parse().unwrap()),
+        local: Some(Local::Inet("127.0.0.1:8000".parse().unwrap())),
         tls: false,
         tls_facts: None,
     };

@@ -160,6 +160,7 @@ impl Site {
                 host: b"shop",
                 server_name: b"shop",
                 server_port: 80,
+                local: None,
                 tls: None,
                 headers_heard: false,
             };

@@ -17,6 +17,7 @@ use bytes::BytesMut;
 use ctl_telemetry::events::PROXY_HEADER_BAD;
 use ctl_telemetry::metrics::TLS_FAILURES_TOTAL;
 use pin_project_lite::pin_project;
+use py_link::Local;
 use rustix::net::RecvFlags;
 use tokio::io::{Interest, ReadBuf, Ready};
 use tokio::net::{TcpStream, UnixStream};
@@ -25,7 +26,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::accept::tell_and_close;
 use super::census::Counted;
-use super::{Edge, Place, Shared};
+use super::{Edge, Place, Shared, inet};
 use crate::message::{Connection, Service};
 use crate::proxy_protocol::{self, HEADER_BYTES_MAX, Header};
 use crate::{h1, h2};
@@ -81,7 +82,7 @@ pub(super) async fn greet<S: Service>(
     let connection = Connection {
         peer,
         peer_is_trusted: edge.trusted.trusts(peer),
-        local: place.local.or_else(|| local_address(&socket)),
+        local: place.local.clone().or_else(|| local_address(&socket)),
         tls: place.tls,
         tls_facts: None,
     };
@@ -102,8 +103,8 @@ pub(super) async fn greet<S: Service>(
     }
 }
 
-fn local_address(socket: &OwnedFd) -> Option<SocketAddr> {
-    SocketAddr::try_from(rustix::net::getsockname(socket).ok()?).ok()
+fn local_address(socket: &OwnedFd) -> Option<Local<'static>> {
+    SocketAddr::try_from(rustix::net::getsockname(socket).ok()?).ok().map(inet)
 }
 
 async fn meet<S: Service, T: Socket>(
@@ -151,7 +152,7 @@ async fn hear_proxy<S, T: Socket>(
     let problem = match timeout(patience, read_proxy_header(stream)).await {
         Ok(Ok(Header::Proxied { source, destination, tls })) => {
             connection.peer = Some(source);
-            connection.local = Some(destination);
+            connection.local = Some(inet(destination));
             connection.tls |= tls;
             // The forwarded headers that follow are the client's own.
             connection.peer_is_trusted = edge.trusted.trusts(Some(source));

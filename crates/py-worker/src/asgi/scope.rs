@@ -3,7 +3,7 @@
 //!
 //! Names of headers become bytes objects once and are remembered (`names`).
 
-use py_link::{Exchange, Request, Scheme, Version};
+use py_link::{Exchange, Local, Request, Scheme, Version};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyString, PyTuple};
@@ -39,6 +39,8 @@ pub(crate) struct Scopes {
     websocket_extensions: Py<PyDict>,
     /// The lifespan's, when the app has one.
     state: Option<Py<PyDict>>,
+    /// Where the last connection came in, and how apps are told so: mostly the same for all.
+    server: Option<(Local<'static>, Py<PyTuple>)>,
     names: Names<Field>,
     path: Vec<u8>,
 }
@@ -77,6 +79,7 @@ impl Scopes {
             http_extensions: http_extensions.unbind(),
             websocket_extensions: websocket_extensions.unbind(),
             state,
+            server: None,
             names: Names::new(|name| Field::new(py, name)),
             path: Vec::new(),
         })
@@ -125,10 +128,8 @@ impl Scopes {
             let port = request.remote_port.into_pyobject(py)?.into_any();
             scope.set_item(intern!(py, "client"), PyTuple::new(py, [host, port])?)?;
         }
-        if !request.server_name.is_empty() {
-            let host = latin1(py, request.server_name)?.into_any();
-            let port = request.server_port.into_pyobject(py)?.into_any();
-            scope.set_item(intern!(py, "server"), PyTuple::new(py, [host, port])?)?;
+        if let Some(local) = &request.local {
+            scope.set_item(intern!(py, "server"), self.server(py, local)?)?;
         }
         scope.set_item(intern!(py, "extensions"), self.extensions(py, request, wants_trailers)?)?;
         if let Some(state) = &self.state {
@@ -136,6 +137,29 @@ impl Scopes {
             scope.set_item(intern!(py, "state"), state.bind(py).copy()?)?;
         }
         Ok((scope, About { id: id.unbind(), method: method.unbind(), path: path.unbind() }))
+    }
+
+    /// "The listening address for this server": the Host field is among the headers.
+    fn server<'py>(&mut self, py: Python<'py>, local: &Local<'_>) -> PyResult<Bound<'py, PyTuple>> {
+        if let Some((known, server)) = &self.server
+            && known == local
+        {
+            return Ok(server.bind(py).clone());
+        }
+        let (local, server) = match local {
+            Local::Inet(address) => {
+                let host = PyString::new(py, &address.ip().to_string()).into_any();
+                let port = address.port().into_pyobject(py)?.into_any();
+                (Local::Inet(*address), PyTuple::new(py, [host, port])?)
+            }
+            Local::Unix(path) => {
+                let shown = PyString::new(py, &String::from_utf8_lossy(path)).into_any();
+                let server = PyTuple::new(py, [shown, py.None().into_bound(py)])?;
+                (Local::Unix(path.to_vec().into()), server)
+            }
+        };
+        self.server = Some((local, server.clone().unbind()));
+        Ok(server)
     }
 
     /// `path`, `raw_path`, `query_string` and `root_path`.
