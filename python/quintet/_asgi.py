@@ -31,13 +31,17 @@ def new_loop(name: str) -> asyncio.AbstractEventLoop:
 
 
 def serve(
-    worker: _core.Worker, app: Callable[..., Any], report: dict[str, Any], log: Log, start: dict[str, Any]
+    worker: _core.Worker,
+    app: Callable[..., Any],
+    report: dict[str, Any],
+    log: Log,
+    start: dict[str, Any],
+    slots: int,
 ) -> int:
     """The life of the worker from the app's lifespan startup to its shutdown; the result is the exit status."""
     loop = new_loop(report["event_loop"])
     asyncio.set_event_loop(loop)
     _stacks.watch_loop(loop)
-    slots = max(1, start.get("concurrency") or 1)
     # Threads of `sync_to_async(…, thread_sensitive=False)` and `asyncio.to_thread`: as many as requests can need.
     loop.set_default_executor(ThreadPoolExecutor(slots, thread_name_prefix="quintet-sync"))
     try:

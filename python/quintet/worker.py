@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from quintet import _app, _collect, _core, _django, _hooks, _stacks, _template
+from quintet import _app, _collect, _connections, _core, _django, _hooks, _stacks, _template
 from quintet._control import Control
 from quintet._log import Log
 
@@ -88,13 +88,17 @@ def work(start: dict[str, Any], control: Control, app: Any, report: dict[str, An
     signal.signal(signal.SIGTERM, lambda *_: worker.stop())
     watch_forks(worker)
     _stacks.install(worker, log)
-    if report["interface"] == "asgi":
+    is_asgi = report["interface"] == "asgi"
+    slots = max(1, start.get("concurrency") or 1) if is_asgi else start["threads"]
+    if _django.is_used():
+        _connections.watch(slots, lambda most: worker.tell(json.dumps({"type": "connections", "most": most})))
+    if is_asgi:
         from quintet import _asgi
 
-        return _asgi.serve(worker, app, report, log, start)
+        return _asgi.serve(worker, app, report, log, start, slots)
     worker.tell(json.dumps({"type": "ready", "app": report}))
     after = _collect.Between(worker.somebody_waits) if start.get("gc_between") else None
-    return serve(worker, app, log, start["threads"], after)
+    return serve(worker, app, log, slots, after)
 
 
 def enter(directory: str) -> None:

@@ -303,6 +303,77 @@ def test_sync_views_run_side_by_side(serve_asgi: Serve, tmp_path: Path, python: 
     assert threads < 8 + 8, "each context's thread ends with its request"
 
 
+COUNTED = """
+    from django.db.backends.sqlite3 import base
+    class DatabaseWrapper(base.DatabaseWrapper):
+        vendor = "counted"  # a server, unlike a file
+"""
+MORE_THREADS = """
+    import asyncio, gc, threading
+    from asgiref.sync import sync_to_async
+    from django.db import connection
+    from django.http import HttpResponse
+    from django.urls import path
+    def query():
+        with connection.cursor() as cursor: cursor.execute("SELECT 1")
+    async def three(request):
+        together = threading.Barrier(2)
+        def meet():
+            query()
+            together.wait(10)
+        await sync_to_async(query)()
+        await asyncio.gather(asyncio.to_thread(meet), sync_to_async(meet, thread_sensitive=False)())
+        return HttpResponse("three")
+    def own(request):
+        thread = threading.Thread(target=query)
+        thread.start()
+        thread.join()
+        del thread
+        gc.collect()
+        query()
+        return HttpResponse("own")
+    urlpatterns = [path("three", three), path("own", own)]
+"""
+
+
+def write_counted_site(directory: Path) -> None:
+    database = "DATABASES = {'default': {'ENGINE': 'counted', 'NAME': 'db.sqlite3'}}"
+    write_site(directory, more=f"ASGI_APPLICATION = 'site_asgi.application'\n    {database}")
+    (directory / "site_asgi.py").write_text(textwrap.dedent(ASGI))
+    (directory / "site_urls.py").write_text(textwrap.dedent(MORE_THREADS))
+    (directory / "counted").mkdir()
+    (directory / "counted" / "__init__.py").touch()
+    (directory / "counted" / "base.py").write_text(textwrap.dedent(COUNTED))
+
+
+@pytest.mark.every_python
+def test_connections_beyond_the_slots_are_told(serve_asgi: Serve, tmp_path: Path, python: str) -> None:
+    write_counted_site(tmp_path)
+    path = [django_dir(series_for(python), python)]
+    worker = serve_asgi(path=path, app=None, settings="site_settings", concurrency=2)
+    # The request's own thread, and two of the executor, which stay.
+    assert worker.slot.get("/three").body == b"three"
+    assert worker.word() == {"type": "connections", "most": 3}
+    # As many again are no news, and what a thread has held goes with it.
+    assert worker.slot.get("/three").body == b"three"
+    assert worker.slot.get("/own").body == b"own"
+    worker.tell({"type": "exit"})
+    assert worker.wait() == 0
+    assert worker.lines.read() == ""
+
+
+def test_connections_of_as_many_threads_as_slots_are_not(serve: Serve, tmp_path: Path, python: str) -> None:
+    write_counted_site(tmp_path)
+    path = [django_dir(series_for(python), python)]
+    options = {"path": path, "app": None, "settings": "site_settings", "interface": "wsgi"}
+    worker = serve(**options, threads=1)
+    # One after the other, they are one.
+    assert worker.slot.get("/own").body == b"own"
+    worker.slot.retire()
+    assert worker.wait() == 0
+    assert worker.lines.read() == ""
+
+
 @pytest.mark.every_python
 def test_async_views(serve_asgi: Serve, tmp_path: Path, python: str) -> None:
     write_asgi_site(tmp_path)

@@ -374,6 +374,11 @@ pub enum FromWorker {
     /// Asked for its stacks: Python has not run for a second, because a call into C keeps the GIL. Nothing that this
     /// process has begun will be answered soon.
     Hung,
+    /// Its threads hold more database connections at the same time than it has slots. Said again when they are more.
+    Connections {
+        /// To one server.
+        most: u32,
+    },
 }
 
 /// Supervisor to worker. End of file on this socket means: the supervisor is gone, exit at once.

@@ -246,7 +246,7 @@ fn short(wanted: u32, seen: &Seen, limits: &Limits) -> Option<Why> {
         return Some(Why::ConnectionsShort {
             head_wait,
             open: seen.db_connections,
-            one_more: seen.slots_per_worker,
+            one_more: seen.db_connections_per_worker,
             max: limits.db_connections_max,
         });
     }

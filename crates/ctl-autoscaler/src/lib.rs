@@ -54,6 +54,8 @@ pub struct Seen {
     pub memory_bytes_per_worker: u64,
     /// Database connections that the workers of all pools may open now, those that are starting too.
     pub db_connections: u32,
+    /// What one more worker of this pool may open of them; 0 when it opens none.
+    pub db_connections_per_worker: u32,
 }
 
 impl Seen {
@@ -71,9 +73,10 @@ impl Seen {
     pub fn connections_room(&self, wanted: u32, limits: &Limits) -> u32 {
         // Those that were wanted and are not even starting have not been counted yet.
         let uncounted = wanted.saturating_sub(self.serving.saturating_add(self.starting));
-        let taken = self.db_connections.saturating_add(uncounted.saturating_mul(self.slots_per_worker));
+        let taken =
+            self.db_connections.saturating_add(uncounted.saturating_mul(self.db_connections_per_worker));
         let free = limits.db_connections_max.saturating_sub(taken);
-        free.checked_div(self.slots_per_worker).unwrap_or(u32::MAX)
+        free.checked_div(self.db_connections_per_worker).unwrap_or(u32::MAX)
     }
 }
 

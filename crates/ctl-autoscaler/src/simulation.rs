@@ -243,6 +243,7 @@ fn the_number_is_always_within_the_limits() {
             memory_bytes: next(20_000) * MIB,
             memory_bytes_per_worker: next(3) * 100 * MIB,
             db_connections: next(2000) as u32,
+            db_connections_per_worker: next(5) as u32,
         };
         now += ms(next(500));
         let decision = scaler.decide(&seen, &limits, now);

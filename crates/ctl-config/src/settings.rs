@@ -226,8 +226,8 @@ settings! {
         memory_total_max: Option<u64> = None,
             otherwise("four fifths of the memory of the machine or container"),
             between("64MiB", "64TiB", "Python alone takes that much"), example("\"6GiB\""), live();
-        /// Database connections that all workers together may open, one for each thread or concurrent request. Scaling stays
-        /// below it.
+        /// Database connections that all workers together may open. A worker is counted with one for each thread or concurrent
+        /// request, or with as many as it has held at one time, where that is more. Scaling stays below it.
         db_connections_max: u32 = 80,
             between("1", "100000", "PostgreSQL allows 100 unless told otherwise"), live();
         /// When Python's garbage collector runs.

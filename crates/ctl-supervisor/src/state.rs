@@ -214,6 +214,9 @@ impl State {
             Event::Template { template, said } => self.template_said(template, said, now),
             Event::Worker { worker, said: FromWorker::Ready { app } } => self.worker_ready(worker, app, now),
             Event::Worker { worker, said: FromWorker::Hung } => self.worker_hung(worker, now),
+            Event::Worker { worker, said: FromWorker::Connections { most } } => {
+                self.worker_connections(worker, most);
+            }
             Event::Worker { worker, said: FromWorker::Failed { message, traceback, hint } } => {
                 self.worker_failed(worker, Failure { message, traceback, hint }, now);
             }

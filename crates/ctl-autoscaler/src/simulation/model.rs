@@ -232,6 +232,7 @@ impl World {
             memory_bytes: u64::from(serving) * (100 << 20),
             memory_bytes_per_worker: 100 << 20,
             db_connections: there * self.slots_per_worker,
+            db_connections_per_worker: self.slots_per_worker,
         };
         let at = Duration::from_millis(now);
         let decision = scaler.decide(&seen, limits, at);

@@ -142,7 +142,8 @@ impl State {
         }
         let room = seen.connections_room(was, limits);
         if room < more {
-            let (open, one, max) = (seen.db_connections, seen.slots_per_worker, limits.db_connections_max);
+            let (open, one, max) =
+                (seen.db_connections, seen.db_connections_per_worker, limits.db_connections_max);
             return Err(format!(
                 "{}: all workers together may open {open} database connections, one more {one}, and \
                  workers.db_connections_max is {max}",

@@ -50,6 +50,13 @@ impl Crew {
             load: PoolLoad::default(),
         }
     }
+
+    fn shortage(&self, now: Instant) -> Option<String> {
+        let (at, text) = self.short.as_ref()?;
+        let ago = now.saturating_duration_since(*at);
+        let when = if ago < NOW { String::new() } else { format!("{} s ago: ", ago.as_secs()) };
+        (ago < TOLD).then(|| format!("{when}{text}"))
+    }
 }
 
 impl State {
@@ -66,19 +73,18 @@ impl State {
         rows.collect()
     }
 
-    /// For status: what is short.
+    /// For status: what is short, and what is more than one would reckon with.
     pub(crate) fn scale_notes(&self, now: Instant) -> Vec<String> {
         // One worker is what `quintet dev` is about: what waits for it waits for the import.
         if self.settings.dev {
             return Vec::new();
         }
         let several = self.staff.len() > 1;
-        let notes = self.settings.pools.iter().zip(&self.staff).filter_map(|(pool, crew)| {
-            let (at, text) = crew.short.as_ref()?;
-            let ago = now.saturating_duration_since(*at);
+        let pools = (0..).zip(self.settings.pools.iter().zip(&self.staff));
+        let notes = pools.flat_map(|(number, (pool, crew))| {
             let whose = if several { format!("pool {}: ", pool.name) } else { String::new() };
-            let when = if ago < NOW { String::new() } else { format!("{} s ago: ", ago.as_secs()) };
-            (ago < TOLD).then(|| format!("{whose}{when}{text}"))
+            let texts = [crew.shortage(now), self.connections_note(number)];
+            texts.into_iter().flatten().map(move |text| format!("{whose}{text}"))
         });
         notes.collect()
     }
@@ -185,6 +191,7 @@ impl State {
             // All run the same app: what one takes on average is the best guess for one more.
             memory_bytes_per_worker: memory_bytes.checked_div(weights.len() as u64).unwrap_or(0),
             db_connections: all().map(|worker| self.db_connections(worker)).sum(),
+            db_connections_per_worker: self.db_connections_of_one_more(number),
         }
     }
 
@@ -197,10 +204,48 @@ impl State {
         }
     }
 
-    /// An app without Django opens none that we would know of.
+    /// An app without Django opens none that we would know of; one with it opens one a slot. What else its threads open it
+    /// tells when it has happened.
     fn db_connections(&self, worker: &Worker) -> u32 {
+        self.db_connections_by_slots(worker.place.pool).max(worker.connections)
+    }
+
+    /// All run the same app: what one has come to hold the next may.
+    fn db_connections_of_one_more(&self, pool: u16) -> u32 {
+        self.db_connections_by_slots(pool).max(self.most_connections(pool))
+    }
+
+    fn db_connections_by_slots(&self, pool: u16) -> u32 {
         let django = self.active.as_ref().is_some_and(|(_, app)| app.django.is_some());
-        if django { self.slots(worker.place.pool) } else { 0 }
+        if django { self.slots(pool) } else { 0 }
+    }
+
+    fn most_connections(&self, pool: u16) -> u32 {
+        self.of(pool).map(|(_, worker)| worker.connections).max().unwrap_or_default()
+    }
+
+    /// A worker has told that it holds more of them than it has slots.
+    pub(super) fn worker_connections(&mut self, number: u32, most: u32) {
+        let Some(pool) = self.workers.get(&number).map(|worker| worker.place.pool) else { return };
+        let is_news = self.most_connections(pool) == 0;
+        if let Some(worker) = self.workers.get_mut(&number) {
+            worker.connections = worker.connections.max(most);
+        }
+        // Once; how many they have become is told by status.
+        let name = self.settings.pools.get(usize::from(pool)).map(|pool| pool.name.clone());
+        if let (true, Some(name), Some(text)) = (is_news, name, self.connections_note(pool)) {
+            self.log(Level::Info, format!("pool {name}: {text}"));
+        }
+    }
+
+    fn connections_note(&self, pool: u16) -> Option<String> {
+        let (most, slots) = (self.most_connections(pool), self.slots(pool));
+        (most > slots).then(|| {
+            format!(
+                "a worker holds up to {most} database connections at a time, more than its {slots} slots (threads that the \
+                 app starts, or several databases on one server); scaling counts it with {most}"
+            )
+        })
     }
 }
 

@@ -51,6 +51,8 @@ pub(crate) struct Worker {
     pub(crate) online: bool,
     /// It holds a request beyond its time limit.
     pub(crate) stuck: bool,
+    /// Database connections that it has held at the same time, where these are more than its slots.
+    pub(super) connections: u32,
     pub(crate) leaving: Option<Leaving>,
     pub(crate) wear: Wear,
 }
@@ -66,6 +68,7 @@ impl Worker {
             report: None,
             online: false,
             stuck: false,
+            connections: 0,
             leaving: None,
             wear: Wear::default(),
         }

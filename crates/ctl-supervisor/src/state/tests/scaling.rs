@@ -74,6 +74,32 @@ fn a_full_cpu_brings_a_note_instead() {
 }
 
 #[test]
+fn a_worker_that_holds_more_connections_than_slots_is_counted_with_them() {
+    let mut table = Table::pools();
+    table.settings.db_connections_max = 40;
+    table.state = State::new(table.settings.clone(), 1, table.now);
+    table.does(Event::Begin);
+    table.does(Event::Gateway(FromGateway::Ready));
+    table.up(1);
+    let holds = |table: &mut Table, worker, most| {
+        table.does(Event::Worker { worker, said: FromWorker::Connections { most } })
+    };
+    assert_eq!(holds(&mut table, 9, 50), "", "nobody knows this one");
+    assert_eq!(table.state.scale_notes(table.now), [""; 0]);
+    for (most, logged) in [(21, 1), (20, 0)] {
+        holds(&mut table, 1, most);
+        let notes = table.state.scale_notes(table.now);
+        assert!(notes.len() == 1 && notes[0].contains("up to 21 database connections"), "{notes:?}");
+        assert_eq!(table.logged(Level::Info).matches("21 database connections").count(), logged);
+    }
+    // Two of 21 are more than 40.
+    assert_eq!(table.crowded(4), "");
+    let notes = table.state.scale_notes(table.now);
+    assert!(notes[0].contains("the workers may open 21 and one more worker 21"), "{notes:?}");
+    assert!(notes[0].contains("workers.db_connections_max = 40"), "{notes:?}");
+}
+
+#[test]
 fn a_pool_with_nobody_in_it_is_woken() {
     let mut table = Table::pools();
     assert_eq!(table.wanted(1), "worker2:generation1:pool1");
