@@ -137,8 +137,8 @@ def _cell(row: dict[str, Any], figure: str) -> str:
 
 
 def _beside(result: dict[str, Any]) -> list[str]:
-    """Limits and figures that are a scenario's own."""
-    lines = []
+    """Limits and figures that are a scenario's own, and why one is missing."""
+    lines = [f"\nNot measured: {text}." for text in result.get("missing", [])]
     if isinstance(result.get("loopback_echo_us"), dict):
         told = ", ".join(f"{case} {_number(value)} µs" for case, value in result["loopback_echo_us"].items())
         lines.append(
@@ -182,7 +182,7 @@ def _short(results: list[dict[str, Any]]) -> str:
     )
     for scenario, figure, text, unit in wanted:
         result = by_name.get(scenario)
-        if result:
+        if result and figure in result["stacks"]["quintet"]:
             lines.append(f"| {text} | {' | '.join(_three(result, figure, unit))} |")
     return "\n".join(lines) + "\n"
 
@@ -196,8 +196,6 @@ def _three(result: dict[str, Any], figure: str, unit: str) -> tuple[str, str, st
         return f"{_number(bar.value)} {unit}"
 
     ours, *rivals = charts.bars(result, figure)
-    # A growth of memory below zero says that it could not be measured, not that there was none.
-    rivals = [bar for bar in rivals if bar.value >= 0]
     usual = next((bar for bar in rivals if bar.name in {"nginx", "nginx+gunicorn"}), None)
     best = rivals[0]
     last = f"{best.name} {shown(best)}" if best is not usual else ""
