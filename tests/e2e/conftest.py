@@ -64,6 +64,14 @@ def plain(start: Start) -> Start:
     return starter
 
 
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A copy of the plain app, so that a story may change it (harness.data.deploy)."""
+    copy = tmp_path / "project"
+    shutil.copytree(places.APPS / "plain", copy, ignore=shutil.ignore_patterns("__pycache__"))
+    return copy
+
+
 @pytest.fixture(scope="session")
 def shop_template(tmp_path_factory: pytest.TempPathFactory) -> ShopData:
     """Seeded once; stories get copies."""

@@ -1,6 +1,7 @@
 """The disk for spooled bodies is full: who needs it is told, everybody else is served.
 
-A limit for the size of files stands for the full disk: writing fails at the same place, and no machine needs to be filled.
+No machine needs to be filled for that: a limit for the size of files makes writing fail at the same place, and where a story is
+about who shares the disk there is a small one that only its site sees.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.processes import alive
+from harness.processes import alive, unshared, wait_until
 from harness.raw import Closed
 from harness.site import Site, Start
 
@@ -21,6 +22,9 @@ _SCRIPT = (
     "os.execv(sys.argv[1], sys.argv[1:])"
 )
 LIMITED = (sys.executable, "-c", _SCRIPT)
+# The small disk, and what of an upload may still be on its way to it.
+DISK_BYTES = 4 << 20
+ON_ITS_WAY_BYTES = 256 << 10
 # Response bodies go to the disk early, since the story is about that.
 SMALL = {"QUINTET_BUFFERS_RESPONSE_MEMORY": "64KiB"}
 
@@ -76,4 +80,45 @@ def test_a_directory_that_is_gone(plain: Start, tmp_path: Path) -> None:
     site.log.wait_for(r"ERROR could not write a request body to .*No such file.*request_id")
     assert site.get("/hello").text == "hello"
     directory.mkdir()
+    goes_on(site, gateway)
+
+
+def spooled(gateway: int, disk: Path) -> int:
+    """Bytes in the gateway's files on that disk, which have no names."""
+    sizes = 0
+    for entry in Path(f"/proc/{gateway}/fd").iterdir():
+        try:
+            if str(entry.readlink()).startswith(str(disk)):
+                sizes += entry.stat().st_size
+        except FileNotFoundError:
+            # Closed while we looked.
+            continue
+    return sizes
+
+
+def test_one_upload_fills_the_disk_and_the_next_one_is_refused(plain: Start, tmp_path: Path) -> None:
+    """Whose bytes are there keeps them; who was refused leaves nothing behind."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = ("sh", "-c", f'mount -t tmpfs -o size={DISK_BYTES} spool "$0" && exec "$@"', str(disk))
+    site = plain(
+        workers=1,
+        threads=2,
+        prefix=(*unshared("--mount"), *mounted),
+        env={"QUINTET_BUFFERS_DIR": str(disk)},
+    )
+    site.allow_log("could not write a request body")
+    gateway = site.gateway()
+    large = b"x" * (DISK_BYTES * 3 // 4)
+    with site.raw() as first:
+        first.request("POST /length", f"Content-Length: {len(large)}").send(large[1:])
+        wait_until(lambda: spooled(gateway, disk) > len(large) - ON_ITS_WAY_BYTES, 10, "it lies on the disk")
+        for _ in range(3):
+            assert site.post("/length", content=large).status_code == 500
+            assert site.get("/hello").text == "hello"
+        assert site.log.count(r"ERROR could not write a request body to .*No space left on device") == 3
+        first.send(large[:1])
+        assert first.answer().text == f"{len(large)} of {len(large)}"
+    wait_until(lambda: spooled(gateway, disk) == 0, 5, "the disk is empty")
+    assert site.post("/length", content=large).text == f"{len(large)} of {len(large)}"
     goes_on(site, gateway)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
 from pathlib import Path
 
+import httpx
 import pytest
 
 from harness.processes import marked, wait_until
@@ -78,6 +80,23 @@ def test_in_the_middle_of_the_body_the_client_can_tell(site: Site, phase: str) -
             answer = None
         # A death so early that nothing had left the house is a 502 instead.
         assert answer is None or answer.status == 502
+    is_served(site, old)
+
+
+@pytest.mark.parametrize("phase", ["after-head", "mid-body"])
+def test_over_http_2_nothing_breaks_but_the_stream(site: Site, phase: str) -> None:
+    old = site.workers()
+    with site.client(http1=False, http2=True) as client:
+
+        def socket_of(answer: httpx.Response) -> object:
+            return answer.extensions["network_stream"].get_extra_info("client_addr")
+
+        before = socket_of(client.post("/ok", content=b""))
+        with contextlib.suppress(httpx.RemoteProtocolError):
+            assert client.get(f"/{phase}").status_code == 502
+        after = client.post("/ok", content=b"")
+        assert after.status_code == 200
+        assert socket_of(after) == before
     is_served(site, old)
 
 

@@ -2,40 +2,21 @@
 
 from __future__ import annotations
 
-import shutil
 import signal
 from pathlib import Path
 
 import pytest
 
-from harness import places
+from harness.data import deploy
 from harness.load import Load
 from harness.processes import wait_until
 from harness.site import Site, Start
 
 
 @pytest.fixture
-def project(tmp_path: Path) -> Path:
-    """A copy of the plain app, so that a story may change it."""
-    copy = tmp_path / "project"
-    shutil.copytree(places.APPS / "plain", copy, ignore=shutil.ignore_patterns("__pycache__"))
-    return copy
-
-
-@pytest.fixture
 def site(start: Start, project: Path) -> Site:
     """Two workers of version one."""
     return start(project, workers=2, flags=("--app", "plain:application"))
-
-
-def deploy(project: Path, old: str, new: str) -> None:
-    """Change the code on disk."""
-    source = project / "plain.py"
-    text = source.read_text()
-    assert old in text
-    source.write_text(text.replace(old, new))
-    # Python trusts a .pyc whose source has the same second and size.
-    shutil.rmtree(project / "__pycache__", ignore_errors=True)
 
 
 @pytest.mark.short

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import socket
 import stat
@@ -19,19 +18,12 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 from harness import places
+from harness.data import deploy
 from harness.load import Load
-from harness.processes import alive, marked, wait_until
+from harness.processes import alive, marked, unshared, wait_until
 from harness.site import Site, Start
 
 FAILED = "upgrade failed|the upgrade failed"
-
-
-@pytest.fixture
-def project(tmp_path: Path) -> Path:
-    """A copy of the plain app, so that a story may change it."""
-    copy = tmp_path / "project"
-    shutil.copytree(places.APPS / "plain", copy, ignore=shutil.ignore_patterns("__pycache__"))
-    return copy
 
 
 @pytest.fixture
@@ -59,9 +51,7 @@ def program(path: Path, script: str) -> Path:
 
 @pytest.mark.short
 def test_upgrades_under_load_lose_nothing(site: Site, project: Path) -> None:
-    source = project / "plain.py"
-    text = source.read_text()
-    seen = [site.status()["pid"]]
+    seen, version = [site.status()["pid"]], "one"
     with (
         Load(site, "/version", "/hello", "/sleep?seconds=0.05&say=x", clients=6) as busy,
         Load(site, "/version", clients=2, pause=1) as calm,
@@ -69,13 +59,13 @@ def test_upgrades_under_load_lose_nothing(site: Site, project: Path) -> None:
     ):
         for number in range(3):
             busy.wait_for(100)
-            source.write_text(text.replace('"one"', f'"version {number}"'))
-            shutil.rmtree(project / "__pycache__", ignore_errors=True)
+            deploy(project, f'"{version}"', f'"version {number}"')
+            version = f"version {number}"
             done = upgrade(site)
             assert done.returncode == 0, done.stdout + done.stderr
             assert "the new program serves" in done.stdout
             seen.append(site.status()["pid"])
-            assert site.get("/version").text == f"version {number}"
+            assert site.get("/version").text == version
         busy.wait_for(100)
     for load in (busy, calm, fresh):
         assert load.failures == []
@@ -112,9 +102,7 @@ class Fresh(Load):
 
 def test_signals_to_the_first_process_reach_the_new_one(site: Site, project: Path) -> None:
     assert upgrade(site).returncode == 0
-    source = project / "plain.py"
-    source.write_text(source.read_text().replace('"one"', '"two"'))
-    shutil.rmtree(project / "__pycache__", ignore_errors=True)
+    deploy(project, '"one"', '"two"')
     site.terminate(signal.SIGHUP)
     wait_until(lambda: site.get("/version").text == "two", 20, "version two")
     with site.raw() as client:
@@ -198,13 +186,8 @@ def test_a_program_that_does_not_serve_leaves_the_old_one_alone(site: Site, tmp_
 
 def test_an_app_that_does_not_import_any_more_leaves_the_old_one_alone(site: Site, project: Path) -> None:
     site.allow_log("deliberately broken")
-    source = project / "plain.py"
-    text = source.read_text()
     before = set(site.workers())
-    source.write_text(
-        text.replace("from __future__ import annotations", "raise ValueError('deliberately broken')")
-    )
-    shutil.rmtree(project / "__pycache__", ignore_errors=True)
+    deploy(project, "from __future__ import annotations", "raise ValueError('deliberately broken')")
     with Load(site, "/version", clients=4) as load:
         load.wait_for(50)
         done = upgrade(site)
@@ -217,8 +200,8 @@ def test_an_app_that_does_not_import_any_more_leaves_the_old_one_alone(site: Sit
     # Told once, by the one who was asked.
     assert site.log.count("^ValueError: deliberately broken") == 1
     wait_until(lambda: supervisors(site) == [site.process.pid], 10, "the new program is gone")
-    source.write_text(text.replace('"one"', '"two"'))
-    shutil.rmtree(project / "__pycache__", ignore_errors=True)
+    deploy(project, "raise ValueError('deliberately broken')", "from __future__ import annotations")
+    deploy(project, '"one"', '"two"')
     assert upgrade(site).returncode == 0
     assert site.get("/version").text == "two"
 
@@ -395,23 +378,12 @@ def test_websockets_and_event_streams_have_a_grace_and_then_1012(start: Start) -
 
 
 def test_process_1_of_a_container_stays_and_hands_signals_on(start: Start, project: Path) -> None:
-    in_a_namespace = (
-        "unshare",
-        "--user",
-        "--map-root-user",
-        "--pid",
-        "--fork",
-        "--kill-child",
-        "--mount-proc",
-    )
-    if subprocess.run([*in_a_namespace, "true"], capture_output=True, check=False).returncode != 0:
-        pytest.skip("this machine lets nobody make a process namespace")
     # A manager that could be told: process 1 stays all the same.
     site = start(
         project,
         workers=1,
         flags=("--app", "plain:application"),
-        prefix=in_a_namespace,
+        prefix=unshared("--pid", "--fork", "--kill-child", "--mount-proc"),
         env={"NOTIFY_SOCKET": str(project / "nobody")},
         wait=False,
     )

@@ -346,6 +346,15 @@ class TestLife:
             client.send("again")
             assert client.recv(timeout=10) == "again"
 
+    def test_a_worker_that_dies_before_it_accepts_is_a_502(self, site: Site) -> None:
+        site.allow_log("worker")
+        with pytest.raises(InvalidStatus) as refused, open_socket(site, "/killed-before-accept"):
+            pass
+        assert refused.value.response.status_code == 502
+        with open_socket(site, "/echo") as client:
+            client.send("again")
+            assert client.recv(timeout=10) == "again"
+
     def test_a_reload_gives_a_grace_and_then_says_1012(self, sockets: Start) -> None:
         site = sockets(env={"QUINTET_WORKERS_LONG_LIVED_GRACE": "2s"})
         with open_socket(site, "/greet") as client:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -50,6 +51,8 @@ class Socket:
             start = {"type": "websocket.http.response.start", "status": 401, "headers": [(b"x-why", b"none")]}
             await self.send(start)
             return await self.send({"type": "websocket.http.response.body", "body": b"who are you?"})
+        if self.path == "/killed-before-accept":
+            os.kill(os.getpid(), signal.SIGKILL)
         accept: dict[str, Any] = {"type": "websocket.accept"}
         if self.path == "/chat":
             accept |= {"subprotocol": "chat.v2", "headers": [(b"set-cookie", b"seen=1")]}

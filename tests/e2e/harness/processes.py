@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
+
+import pytest
 
 # Every process of a site inherits this variable, with a value of the site's own.
 MARK = "STORY"
@@ -55,3 +58,11 @@ def kill_all(mark: str) -> None:
             os.kill(pid, signal.SIGKILL)
         except ProcessLookupError:
             continue
+
+
+def unshared(*namespaces: str) -> tuple[str, ...]:
+    """A prefix that runs a command as root of namespaces of its own. Some machines let nobody make them."""
+    prefix = ("unshare", "--user", "--map-root-user", *namespaces)
+    if subprocess.run([*prefix, "true"], capture_output=True, check=False).returncode != 0:
+        pytest.skip(f"this machine lets nobody do {' '.join(prefix)}")
+    return prefix
