@@ -105,10 +105,12 @@ def test_a_worker_that_hangs_in_c_is_a_504_with_stacks_and_is_killed(plain: Star
     assert 1.9 < seconds < 6
     entry = stacks(site)
     assert "Python hangs in a call into C" in entry
-    marked = entry.split("which has the request:", 1)[1].split("thread ", 1)[0]
-    assert f'plain.py", line {line_of("page_hang_in_c", "usleep")} in page_hang_in_c' in marked
+    # Of a request that waits for the GIL in the same worker, and was there a moment earlier, the time is over first: then the
+    # entry is about that one, and no thread has it yet. The next story is alone with its request.
+    hanging_thread = next(part for part in entry.split("\nthread ") if "in page_hang_in_c" in part)
+    assert f'plain.py", line {line_of("page_hang_in_c", "usleep")} in page_hang_in_c' in hanging_thread
     # The most recent call last, as in a traceback.
-    assert marked.index("in application") < marked.index("in page_hang_in_c")
+    assert hanging_thread.index("in application") < hanging_thread.index("in page_hang_in_c")
     site.log.wait_for("keeps the GIL; it is killed")
     # Siblings in the same worker were tried elsewhere, or are told; none waited for the thirty seconds.
     assert load.failures == []
@@ -129,8 +131,8 @@ def test_the_entry_is_one_object_in_a_json_log(plain: Start) -> None:
         assert entry["request_id"] == request_id(response.headers)
         assert entry["level"] == "WARN"
         assert entry["worker"] == 1
-        assert "which has the request" in entry["stacks"]
-        assert "in page_" in entry["stacks"]
+        marked = entry["stacks"].split("which has the request:", 1)[1].split("thread ", 1)[0]
+        assert "in page_" in marked
 
 
 def test_an_app_that_uses_the_signal_itself_keeps_it(start: Start, tmp_path: Path) -> None:
