@@ -18,29 +18,25 @@ import tarfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+from harness import places
+
 HERE = Path(__file__).resolve().parent
-CACHE = ROOT / ".cache" / "contract"
+CACHE = places.CACHE / "contract"
 
 # For one test of theirs: an exchange or two on the loopback. The whole of a suite is bounded by the outer test.
 TEST_SECONDS_MAX = 15
 SUITE_SECONDS_MAX = 300
 
 
-def fetch(name: str, version: str) -> Path:
-    """The source distribution, unpacked afresh (shims may change their copy). The archive is kept in .cache."""
-    archive = CACHE / f"{name}-{version}.tar.gz"
-    if not archive.exists():
-        CACHE.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
-        command += ["--no-binary", name, "--no-deps", "--dest", str(CACHE), f"{name}=={version}"]
-        subprocess.run([ROOT / "scripts" / "retry", *command], check=True)
-    directory = CACHE / f"{name}-{version}"
-    shutil.rmtree(directory, ignore_errors=True)
-    with tarfile.open(archive) as tar:
-        tar.extractall(CACHE, filter="data")
-    assert directory.is_dir(), f"{archive.name} does not hold {directory.name}"
-    return directory
+def archive(name: str, version: str) -> Path:
+    """The source distribution as it came; it is kept in .cache."""
+    kept = CACHE / f"{name}-{version}.tar.gz"
+    with places.one_at_a_time(kept):
+        if not kept.exists():
+            command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
+            command += ["--no-binary", name, "--no-deps", "--dest", str(CACHE), f"{name}=={version}"]
+            subprocess.run([places.ROOT / "scripts" / "retry", *command], check=True)
+    return kept
 
 
 @dataclass
@@ -64,15 +60,24 @@ class Suite:
     # Files that do not apply, with the reason.
     left_out: dict[str, str] = field(default_factory=dict)
 
-    def unpacked(self) -> Path:
-        """The distribution; every file of its tests is named here."""
-        root = fetch(self.name, self.version)
+    def unpacked(self, label: str) -> Path:
+        """The distribution, afresh: shims may change it, and two suites of one distribution run at the same time.
+
+        Every file of its tests is named here.
+        """
+        directory = CACHE / f"{self.name}-{label}"
+        shutil.rmtree(directory, ignore_errors=True)
+        with tarfile.open(archive(self.name, self.version)) as tar:
+            tar.extractall(directory, filter="data")
+        root = directory / f"{self.name}-{self.version}"
+        assert root.is_dir(), f"the archive of {self.name} does not hold {root.name}"
         self._account_for_files(root)
         return root
 
     def run(self) -> dict[str, str]:
         """What became of each test: "passed", "skipped: …" or the end of its failure."""
-        root = self.unpacked()
+        label = Path(self.directory).name or self.shim
+        root = self.unpacked(label)
         for file, pattern, replacement in self.rewritten:
             source = root / file
             text, count = re.subn(pattern, replacement, source.read_text())
@@ -80,11 +85,11 @@ class Suite:
             source.write_text(text)
         base = root / self.directory
         files = [str(path.relative_to(base)) for known in self.files for path in sorted(base.glob(known))]
-        report = CACHE / f"{self.name}-{Path(self.directory).name or self.shim}.jsonl"
+        report = CACHE / f"{self.name}-{label}.jsonl"
         report.unlink(missing_ok=True)
         paths = [str(root / path) for path in self.paths]
         # The suite's own modules first, then the shims and the harness of our stories.
-        paths += [str(HERE), str(ROOT / "tests" / "e2e")]
+        paths += [str(HERE), str(places.ROOT / "tests" / "e2e")]
         kept = {
             name: value for name, value in os.environ.items() if name not in {"PYTEST_ADDOPTS", "PYTHONPATH"}
         }

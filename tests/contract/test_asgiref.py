@@ -47,7 +47,7 @@ UVLOOP = {
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("event_loop", ["asyncio", "uvloop"])
 def test_asgiref(event_loop: str) -> None:
-    root = SUITE.unpacked()
+    root = SUITE.unpacked(event_loop)
     report = root / "report.jsonl"
     env = {
         "INSIDE_FILES": os.pathsep.join([str(root), *(str(root / file) for file in SUITE.files)]),

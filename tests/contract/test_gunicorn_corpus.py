@@ -11,7 +11,6 @@ import json
 import os
 import re
 import subprocess
-import sys
 import tarfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,10 +18,11 @@ from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from harness import places
+from suites import archive
+
 # Pinned, so that a new release cannot turn a build red.
 GUNICORN = "27.0.1"
-CACHE = ROOT / ".cache" / "contract"
 
 # Gunicorn's default limits. It bounds each field, we bound all of them together.
 GUNICORN_LIMITS = {"--line-max": 4094, "--headers-max": 8190, "--header-count-max": 100}
@@ -150,14 +150,8 @@ def _expectation(source: bytes) -> tuple[Any, dict[str, Any]]:
 @pytest.fixture(scope="session")
 def corpus() -> dict[str, list[Case]]:
     """`valid` and `invalid`."""
-    archive = CACHE / f"gunicorn-{GUNICORN}.tar.gz"
-    if not archive.exists():
-        CACHE.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
-        command += ["--no-binary", ":all:", "--no-deps", "--dest", str(CACHE), f"gunicorn=={GUNICORN}"]
-        subprocess.run([ROOT / "scripts" / "retry", *command], check=True)
     files: dict[tuple[str, str, str], bytes] = {}
-    with tarfile.open(archive) as tar:
+    with tarfile.open(archive("gunicorn", GUNICORN)) as tar:
         for member in tar.getmembers():
             found = re.fullmatch(r"[^/]+/tests/requests/(valid|invalid)/([^/]+)\.(http|py)", member.name)
             content = tar.extractfile(member) if found else None
@@ -178,9 +172,9 @@ def parser() -> Path:
     """The example, built."""
     cargo = os.environ.get("CARGO", "cargo")
     build = [cargo, "build", "--quiet", "--package", "quintet-http-gateway", "--example", "parse"]
-    subprocess.run(build, cwd=ROOT, check=True)
+    subprocess.run(build, cwd=places.ROOT, check=True)
     metadata = [cargo, "metadata", "--no-deps", "--format-version", "1"]
-    target = json.loads(subprocess.check_output(metadata, cwd=ROOT))["target_directory"]
+    target = json.loads(subprocess.check_output(metadata, cwd=places.ROOT))["target_directory"]
     return Path(target) / "debug" / "examples" / "parse"
 
 

@@ -159,6 +159,7 @@ def test_a_client_that_leaves_is_noticed_by_the_app(site: Site) -> None:
     wait_until(lambda: "left without an answer" in notes(site), 5, "the app hears of it")
 
 
+@pytest.mark.alone
 @pytest.mark.short
 @pytest.mark.parametrize("accept", ["text/event-stream", "*/*"], ids=["asked for", "found out"])
 def test_events_come_at_once_and_hold_no_slot(site: Site, accept: str) -> None:
@@ -189,6 +190,7 @@ def test_a_hundred_listeners_beside_one_slot(site: Site) -> None:
     assert site.status()["gateway"]["long_lived"] == 0
 
 
+@pytest.mark.alone
 def test_events_over_http2(asgi: Start) -> None:
     site = asgi(workers=1, flags=("--concurrency", "1"))
     with (

@@ -15,6 +15,8 @@ from harness.processes import wait_until
 from harness.raw import Closed, Raw
 from harness.site import Site, Start
 
+pytestmark = pytest.mark.any_python
+
 # What the slow ones send and take; larger than any socket buffer.
 BIG = 20_000_000
 

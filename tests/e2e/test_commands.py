@@ -14,6 +14,8 @@ import pytest
 from harness.data import ShopData
 from harness.site import Site, Start
 
+pytestmark = pytest.mark.any_python
+
 
 @pytest.mark.short
 def test_run_says_what_it_decided_and_where_it_is(start: Start) -> None:

@@ -20,6 +20,8 @@ from harness import places
 from harness.processes import MARK, marked, wait_until
 from harness.site import free_port
 
+pytestmark = pytest.mark.any_python
+
 
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("database", ["sqlite", "postgres"])

@@ -113,6 +113,7 @@ def test_the_next_request_after_a_save_is_answered_by_the_new_code(site: Site, p
     seen(site, "renamed")
 
 
+@pytest.mark.alone
 def test_a_restart_begins_soon_and_ends_soon(site: Site, project: Project) -> None:
     """100 ms until it begins, and what the import takes until it ends; the machine of the tests may be busy."""
     times = []

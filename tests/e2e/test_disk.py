@@ -15,6 +15,8 @@ from harness.processes import alive, unshared, wait_until
 from harness.raw import Closed
 from harness.site import Site, Start
 
+pytestmark = pytest.mark.any_python
+
 # Beyond it a write fails (EFBIG), as it does on a full disk (ENOSPC). Python ignores SIGXFSZ, and hands that on.
 FILE_BYTES_MAX = 1 << 20
 _SCRIPT = (

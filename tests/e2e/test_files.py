@@ -15,6 +15,8 @@ from harness.data import ShopData
 from harness.processes import wait_until
 from harness.site import Site, Start
 
+pytestmark = pytest.mark.any_python
+
 
 @pytest.fixture
 def shop(start: Start) -> Site:

@@ -9,6 +9,8 @@ import pytest
 from harness.raw import Closed
 from harness.site import Site, Start
 
+pytestmark = pytest.mark.any_python
+
 
 @pytest.fixture
 def site(plain: Start) -> Site:

@@ -12,6 +12,8 @@ import pytest
 
 from harness import places
 
+pytestmark = pytest.mark.any_python
+
 # Options that are no configuration.
 ASIDE = {"--help", "--version"}
 

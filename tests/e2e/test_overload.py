@@ -11,6 +11,8 @@ import pytest
 
 from harness.site import Site, Start
 
+pytestmark = [pytest.mark.alone, pytest.mark.any_python]
+
 SLOTS = 8
 SERVICE_SECONDS = 0.1
 CAPACITY = SLOTS / SERVICE_SECONDS

@@ -8,11 +8,14 @@ import time
 from pathlib import Path
 
 import httpx
+import pytest
 
 from harness import places
 from harness.load import Load
 from harness.processes import wait_until
 from harness.site import Site, Start
+
+pytestmark = pytest.mark.any_python
 
 CONFIG = """
 [workers]
@@ -49,6 +52,7 @@ def pids(site: Site) -> dict[str, int]:
     return {worker["pool"]: worker["pid"] for worker in site.status()["workers"]}
 
 
+@pytest.mark.alone
 def test_a_saturated_pool_does_not_delay_the_others(start: Start, tmp_path: Path) -> None:
     site = start_pools(start, tmp_path)
     took = []

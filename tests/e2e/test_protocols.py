@@ -19,6 +19,8 @@ from harness.processes import wait_until
 from harness.raw import Closed, Raw
 from harness.site import Site, Start, free_port
 
+pytestmark = pytest.mark.any_python
+
 
 class TestTls:
     """Certificate and key from files."""

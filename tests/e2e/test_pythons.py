@@ -1,7 +1,7 @@
-"""Other Pythons, other Djangos: the short run on each, from the one wheel.
+"""Other Pythons, other Djangos: the shop on each, from the one wheel.
 
-The Python that runs the tests does all of them, and so does the newest (see scripts/test); the others must serve
-the shop, reload it, and survive a worker.
+The Python that runs the tests does all of them, and the newest whatever the worker has a part in (see scripts/test); the others
+must serve the shop, reload it, and survive a worker.
 """
 
 from __future__ import annotations

@@ -18,6 +18,8 @@ from harness.load import Load
 from harness.processes import wait_until
 from harness.site import Site, Start
 
+pytestmark = pytest.mark.any_python
+
 PLAIN = ("--app", "plain:application")
 
 
@@ -127,6 +129,7 @@ def test_a_reload_keeps_the_number_that_was_found(start: Start, tmp_path: Path) 
     assert set(load.statuses) <= {200, 503}
 
 
+@pytest.mark.alone
 def test_cpu_that_is_short_is_not_answered_with_workers(start: Start, tmp_path: Path) -> None:
     project = write_project(tmp_path, "[workers]\ncount = 2\nmax = 16\nthreads = 1\n")
     (tmp_path / "busy.py").write_text(

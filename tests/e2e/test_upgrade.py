@@ -23,6 +23,8 @@ from harness.load import Load
 from harness.processes import alive, marked, unshared, wait_until
 from harness.site import Site, Start
 
+pytestmark = pytest.mark.any_python
+
 FAILED = "upgrade failed|the upgrade failed"
 
 

@@ -16,7 +16,9 @@ from typing import Any
 
 import pytest
 from link import Gateway, Worker
-from workers import ROOT, Serve, django_dir, pythons, uvloop_dir
+from workers import Serve, django_dir, pythons, uvloop_dir
+
+from harness import places
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -45,8 +47,8 @@ def package_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if spec is not None and spec.origin:
         package = Path(spec.origin).parent
     else:
-        package = ROOT / "python" / "quintet"
-        subprocess.run([ROOT / "scripts" / "dev-install"], check=True)
+        package = places.ROOT / "python" / "quintet"
+        subprocess.run([places.ROOT / "scripts" / "dev-install"], check=True)
     directory = tmp_path_factory.mktemp("package")
     (directory / "quintet").symlink_to(package)
     return directory

@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from harness import places
+
 
 def test_python_m_quintet_is_the_program(package_version: str, package_dir: Path) -> None:
     program = Path(sysconfig.get_path("scripts"), "quintet")
-    if not program.exists():
-        pytest.skip("only the extension is built here, the program is not installed")
+    if (package_dir / "quintet").resolve() == places.ROOT / "python" / "quintet" and not program.exists():
+        pytest.skip("the source tree is tested here, nothing is installed")
     environment = {"PYTHONPATH": str(package_dir)}
     command = [sys.executable, "-m", "quintet", "--version"]
     told = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)

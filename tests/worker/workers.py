@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
-import shutil
 import subprocess
 import sys
 import time
@@ -12,8 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[2]
-CACHE = ROOT / ".cache"
+from harness import places, venvs
 
 # What the fixtures of conftest.py give.
 Serve = Callable[..., Any]
@@ -29,50 +26,36 @@ def eventually(condition: Callable[[], bool], seconds: float = 5.0) -> None:
 
 @functools.cache
 def pythons() -> dict[str, str]:
-    """Installed Pythons from 3.10 up: version ("3.12") to program."""
-    found = {f"{sys.version_info[0]}.{sys.version_info[1]}": sys.executable}
-    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"), "versions")
-    for minor in range(10, 15):
-        version = f"3.{minor}"
-        candidates = [str(path) for path in sorted(pyenv.glob(f"{version}.*/bin/python"))]
-        candidates += [path for path in [shutil.which(f"python{version}")] if path]
-        # A free-threaded build takes no extension of the stable ABI.
-        code = "import sys; print('{}.{}'.format(*sys.version_info), getattr(sys, '_is_gil_enabled', lambda: True)())"
-        for candidate in candidates:
-            told = subprocess.run([candidate, "-c", code], capture_output=True, text=True, check=False)
-            if told.returncode == 0 and told.stdout.split() == [version, "True"]:
-                found.setdefault(version, candidate)
-    return dict(sorted(found.items(), key=lambda item: int(item[0].partition(".")[2])))
+    """Installed Pythons, oldest first: version ("3.12") to program."""
+    found = {str(interpreter): str(interpreter.path) for interpreter in venvs.interpreters()}
+    # The one that runs the tests has their packages in its environment.
+    return found | {f"{sys.version_info[0]}.{sys.version_info[1]}": sys.executable}
 
 
 def django_dir(series: str, python: str = sys.executable) -> Path:
     """The newest Django of a series ("5.2"): pure Python, so that one installation serves every interpreter."""
-    directory = CACHE / "django" / series
-    if not (directory / "django" / "__init__.py").exists():
-        # By a Python that this Django takes: pip asks.
-        command = [python, "-m", "pip", "install", "-q", "--disable-pip-version-check"]
-        # What its dependency asgiref needs on Python 3.10 only.
-        command += ["--target", str(directory), "--upgrade", f"django=={series}.*", "typing_extensions"]
-        subprocess.run(command, check=True)
-    return directory
+    # What its dependency asgiref needs on Python 3.10 only. By a Python that this Django takes: pip asks.
+    return _package(
+        python, places.CACHE / "django" / series, "django", f"django=={series}.*", "typing_extensions"
+    )
 
 
+@functools.cache
 def uvloop_dir(python: str) -> Path:
     """uvloop for that Python, for PYTHONPATH."""
     version = subprocess.check_output(
         [python, "-c", "import sys; print(*sys.version_info[:2], sep='.')"], text=True
     )
-    directory = CACHE / "uvloop" / version.strip()
-    if not (directory / "uvloop" / "__init__.py").exists():
-        command = [
-            python,
-            "-m",
-            "pip",
-            "install",
-            "-q",
-            "--disable-pip-version-check",
-            "--only-binary",
-            ":all:",
-        ]
-        subprocess.run([*command, "--target", str(directory), "--upgrade", "uvloop"], check=True)
+    return _package(
+        python, places.CACHE / "uvloop" / version.strip(), "uvloop", "uvloop", "--only-binary", ":all:"
+    )
+
+
+def _package(python: str, directory: Path, name: str, *arguments: str) -> Path:
+    """The directory, with that package in it."""
+    with places.one_at_a_time(directory):
+        if not (directory / name / "__init__.py").exists():
+            pip = [str(places.ROOT / "scripts" / "retry"), python, "-m", "pip", "install", "-q"]
+            pip += ["--disable-pip-version-check", "--target", str(directory), "--upgrade"]
+            subprocess.run([*pip, *arguments], check=True)
     return directory

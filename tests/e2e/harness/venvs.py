@@ -63,13 +63,14 @@ def venv(interpreter: Interpreter, *requirements: str) -> Path:
     # The same wheel and packages as last time: nothing to do.
     wanted = f"{hashlib.sha256(wheel.read_bytes()).hexdigest()} {' '.join(requirements)}"
     stamp = directory / "quintet-installed"
-    if stamp.exists() and stamp.read_text() == wanted:
-        return python
-    if not python.exists():
-        _run(str(interpreter.path), "-m", "venv", str(directory))
-    _pip(python, *requirements)
-    _pip(python, "--no-deps", "--force-reinstall", str(wheel))
-    stamp.write_text(wanted)
+    with places.one_at_a_time(directory):
+        if stamp.exists() and stamp.read_text() == wanted:
+            return python
+        if not python.exists():
+            _run(str(interpreter.path), "-m", "venv", str(directory))
+        _pip(python, *requirements)
+        _pip(python, "--no-deps", "--force-reinstall", str(wheel))
+        stamp.write_text(wanted)
     return python
 
 
