@@ -24,7 +24,7 @@ use crate::inherit;
 use crate::listen::{self, Bound, HEIRS_ENDING, Inherited, Reach, SocketFile};
 use crate::plan::{Problem, RunPlan};
 use crate::report;
-use crate::runtime_dir::RuntimeDir;
+use crate::runtime_dir::{RuntimeDir, enterable};
 use crate::upgrade::{Heritage, Origin};
 use crate::user::{self, WorkerUser};
 
@@ -77,6 +77,9 @@ impl House {
                 Inherited::new(heritage.sockets.clone()),
             ),
         };
+        if let Some(user) = &user {
+            enterable(runtime_dir.path(), &user.identity)?;
+        }
         let (ordinal, parent_stays) = heritage.map_or((0, false), |from| (from.ordinal, from.parent_stays));
         let backlog = plan.config.server.backlog;
         let listeners = listen::bind_all(&plan.config, &mut inherited).map_err(Problem::unbound)?;

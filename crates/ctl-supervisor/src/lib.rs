@@ -40,13 +40,16 @@ use house::House;
 use upgrade::Heritage;
 
 /// What would keep an instance from starting with this configuration, of the things that only the supervisor knows:
-/// the workers' user, and whether the runtime directory may be trusted. Changes nothing.
+/// the workers' user, and whether the runtime directory may be trusted and entered. Changes nothing.
 ///
 /// # Errors
 /// The problem that [`run`] would end with.
 pub fn look(config: &Config, runtime_dir: &Path) -> Result<(), Problem> {
-    user::resolve(&config.workers)?;
-    runtime_dir::look(runtime_dir)
+    runtime_dir::look(runtime_dir)?;
+    match user::resolve(&config.workers)? {
+        Some(user) => runtime_dir::enterable(runtime_dir, &user.identity),
+        None => Ok(()),
+    }
 }
 
 /// Runs an instance until it is told to stop, and returns when all its processes are gone.

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use ctl_admin::place::LOCK_FILE;
 use rustix::fs::FlockOperation;
 
+use crate::inherit::Identity;
 use crate::listen;
 use crate::plan::Problem;
 
@@ -112,6 +113,30 @@ fn make(path: &Path, shared: bool) -> Result<bool, Problem> {
 /// Would an instance take this directory? One that is not there yet will be made.
 pub(crate) fn look(path: &Path) -> Result<(), Problem> {
     if path.symlink_metadata().is_ok() { check_trusted(path) } else { Ok(()) }
+}
+
+/// Workers that run as another user must be able to walk to the link socket. A directory that is not there yet will be made
+/// so that they can.
+pub(crate) fn enterable(path: &Path, user: &Identity) -> Result<(), Problem> {
+    let there = path.ancestors().find_map(|dir| dir.canonicalize().ok());
+    for dir in there.iter().flat_map(|there| there.ancestors()) {
+        let file = fs::metadata(dir).map_err(|error| untrusted(dir, &error.to_string()))?;
+        // One of the three counts, and root needs none (path_resolution(7)).
+        let bit = if file.uid() == user.uid {
+            0o100
+        } else if file.gid() == user.gid || user.groups.contains(&file.gid()) {
+            0o010
+        } else {
+            0o001
+        };
+        if user.uid != 0 && file.mode() & bit == 0 {
+            let (dir, mode) = (dir.display(), file.mode() & 0o7777);
+            return Err(Problem::new(format!("workers.user cannot enter the runtime directory {}", path.display()))
+                .detail(format!("{dir} is closed to that user (mode {mode:o})"))
+                .hint(format!("chmod a+x {dir} (RuntimeDirectoryMode=0711 in a systemd unit), or name another one in server.runtime_dir")));
+        }
+    }
+    Ok(())
 }
 
 /// Nobody but root and ourselves may be able to put another directory (and so another socket) in its place.
@@ -282,5 +307,27 @@ mod tests {
         let path = base.path().join("shop");
         let _dir = RuntimeDir::open(&path, true).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o711);
+    }
+
+    #[test]
+    fn workers_of_another_user_must_be_able_to_enter() {
+        let base = tempfile::tempdir().unwrap();
+        let path = base.path().join("shop");
+        let ours = fs::metadata(base.path()).unwrap();
+        let other = |gid| Identity { uid: ours.uid() + 1, gid, groups: Vec::new() };
+        let stranger = other(ours.gid() + 1);
+        let chmod = |mode| fs::set_permissions(base.path(), fs::Permissions::from_mode(mode)).unwrap();
+        // What is above decides, too, also for a directory that will be made.
+        chmod(0o700);
+        let problem = enterable(&path, &stranger).unwrap_err();
+        assert!(problem.detail.contains("(mode 700)"), "{problem:?}");
+        chmod(0o710);
+        assert!(enterable(&path, &stranger).is_err());
+        assert!(enterable(&path, &other(ours.gid())).is_ok());
+        chmod(0o711);
+        assert!(enterable(&path, &stranger).is_ok());
+        let _dir = RuntimeDir::open(&path, false).unwrap();
+        assert!(enterable(&path, &stranger).is_err(), "it was there and is private");
+        assert!(enterable(&path, &Identity { uid: 0, gid: 1, groups: Vec::new() }).is_ok());
     }
 }
