@@ -74,6 +74,17 @@ def test_a_saturated_pool_does_not_delay_the_others(start: Start, tmp_path: Path
     wait_until(lambda: loads()["slow"]["served_total"] == slow.statuses[200], 5, "the report counts them all")
     assert loads()["default"]["served_total"] == 60
 
+    # Who looks at metrics sees which pool it was.
+    counted = site.metrics()
+    for pool, refused in (("slow", slow.statuses[503]), ("default", 0)):
+        reasons = ("full", "timeout", "overload")
+        whys = [counted[f'quintet_queue_refused_total{{pool="{pool}",why="{why}"}}'] for why in reasons]
+        assert sum(whys) == refused, (pool, whys)
+    assert counted['quintet_queue_wait_seconds_count{pool="slow"}'] == slow.statuses[200]
+    assert counted['quintet_queue_wait_seconds_count{pool="default"}'] == 60
+    assert counted['quintet_slots{pool="slow"}'] == counted['quintet_slots{pool="default"}'] == 2
+    assert counted['quintet_slots_busy{pool="slow"}'] == counted['quintet_queue_depth{pool="slow"}'] == 0
+
 
 def test_the_path_that_the_app_sees_chooses_the_pool(start: Start, tmp_path: Path) -> None:
     site = start_pools(start, tmp_path)

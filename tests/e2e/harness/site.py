@@ -204,6 +204,14 @@ class Site:
         assert done.returncode == 0, done.stdout + done.stderr
         return json.loads(done.stdout)
 
+    def metrics(self) -> dict[str, float]:
+        """`/metrics` of the admin socket: each sample's value by its name with labels."""
+        transport = httpx.HTTPTransport(uds=str(self.runtime_dir / "admin.sock"))
+        with httpx.Client(transport=transport, base_url="http://admin") as admin:
+            lines = admin.get("/metrics").text.splitlines()
+        samples = (line.rpartition(" ") for line in lines if not line.startswith("#"))
+        return {name: float(value) for name, _, value in samples}
+
     def reload(self) -> subprocess.CompletedProcess[str]:
         """`quintet reload`, which returns when the new workers serve."""
         return self.quintet("reload")
