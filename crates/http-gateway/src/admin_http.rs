@@ -109,26 +109,14 @@ async fn accept(listener: Listener, admin: Arc<Admin>, config: Arc<Config>, drai
         let (admin, config, drain) = (Arc::clone(&admin), Arc::clone(&config), drain.clone());
         let accepted = match &listener {
             Listener::Unix(listener) => listener.accept().await.map(|(stream, _)| {
-                let connection = Connection {
-                    peer: None,
-                    peer_is_trusted: false,
-                    local: None,
-                    tls: false,
-                    tls_facts: None,
-                };
+                let connection = Connection::default();
                 tokio::spawn(async move {
                     h1::serve(stream, BytesMut::new(), connection, admin, config, drain).await;
                     drop(place);
                 })
             }),
             Listener::Tcp(listener) => listener.accept().await.map(|(stream, peer)| {
-                let connection = Connection {
-                    peer: Some(peer),
-                    peer_is_trusted: false,
-                    local: None,
-                    tls: false,
-                    tls_facts: None,
-                };
+                let connection = Connection { peer: Some(peer), ..Connection::default() };
                 tokio::spawn(async move {
                     h1::serve(stream, BytesMut::new(), connection, admin, config, drain).await;
                     drop(place);

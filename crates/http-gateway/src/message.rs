@@ -238,8 +238,8 @@ pub trait RequestBody: Send {
     }
 }
 
-/// Who is at the other end of a connection, before forwarded headers are heard.
-#[derive(Debug, Clone)]
+/// Who is at the other end of a connection, before forwarded headers are heard. By default somebody on a unix socket, without TLS.
+#[derive(Debug, Clone, Default)]
 pub struct Connection {
     /// The peer: from the socket, or from a trusted PROXY protocol header. `None` for a unix socket.
     pub peer: Option<SocketAddr>,

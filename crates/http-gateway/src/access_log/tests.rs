@@ -12,8 +12,7 @@ use crate::message::{AnsweredBy, Connection, Headers, Method, RequestHead, Trail
 const DATE: [u8; 29] = *b"Sun, 06 Nov 1994 08:49:37 GMT";
 
 fn with_exchange(head: Option<&RequestHead>, complete: bool, look: impl FnOnce(&Exchange<'_>)) {
-    let connection =
-        Connection { peer: None, peer_is_trusted: false, local: None, tls: false, tls_facts: None };
+    let connection = Connection::default();
     let trail = Trail {
         started: Instant::now(),
         request_id: "r1".into(),

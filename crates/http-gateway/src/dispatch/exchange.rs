@@ -6,11 +6,11 @@ use ctl_telemetry::metrics::WORKER_LOST_TOTAL;
 use py_link::Flags;
 use tracing::warn;
 
-use super::long::lasting;
+use super::long::{answer, lasting, whole};
 use super::{Dispatcher, Failure};
+use crate::link::Received;
 use crate::link::long::NotClaimed;
-use crate::link::{Head, Received};
-use crate::message::{AnsweredBy, Body, Response, Trail};
+use crate::message::{Body, Response, Trail};
 use crate::queue::{CheckedOut, NoSlot};
 use crate::spool::{self, Aborted, PumpLimits, pump};
 use crate::upload::{Rest, upload};
@@ -26,7 +26,7 @@ impl Dispatcher {
     ) -> Result<Response, Failure> {
         let worker = checkout.worker();
         let request_id = trail.request_id.clone();
-        let head = match received {
+        let mut head = match received {
             // The worker has not detached it: it would keep its slot for as long as its client likes.
             Received::Head(head)
                 if head.is_event_stream() && !head.flags.is_end() && self.links.is_full(worker) =>
@@ -63,17 +63,14 @@ impl Dispatcher {
                 return Err(Failure::WorkerLost);
             }
         };
-        trail.by = AnsweredBy::Worker(worker);
-        trail.lasts = head.is_event_stream();
-        let Head { status, reason, headers, body, flags, queries } = *head;
-        trail.queries = queries;
+        let (first, flags) = (std::mem::take(&mut head.body), head.flags);
         let body = if flags.is_end() {
             drop(checkout);
-            if body.is_empty() { Body::Empty } else { Body::Bytes(body) }
+            whole(first)
         } else {
-            Body::Stream(self.stream(checkout, body, flags, rest, trail))
+            Body::Stream(self.stream(checkout, first, flags, rest, trail))
         };
-        Ok(Response { status, reason, headers, body, close: false, trail: trail.clone() })
+        Ok(answer(*head, body, worker, trail))
     }
 
     fn stream(

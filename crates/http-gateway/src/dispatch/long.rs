@@ -7,6 +7,7 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use py_link::Exchange;
 use tokio::time::{Instant, timeout_at};
 use tracing::warn;
@@ -141,17 +142,18 @@ async fn head(stream: &LongStream, app_timeout: Duration) -> Result<Box<Head>, N
 /// An answer on the long link: its head, and a body that comes from the stream unless the head had all of it.
 pub(super) fn lasting(mut head: Head, stream: LongStream, trail: &mut Trail) -> Response {
     let worker = stream.worker();
-    let body = if !head.flags.is_end() {
-        Body::Stream(BodyStream::long(stream))
-    } else if head.body.is_empty() {
-        Body::Empty
-    } else {
-        Body::Bytes(std::mem::take(&mut head.body))
-    };
+    let first = std::mem::take(&mut head.body);
+    let body = if head.flags.is_end() { whole(first) } else { Body::Stream(BodyStream::long(stream)) };
     answer(head, body, worker, trail)
 }
 
-fn answer(head: Head, body: Body, worker: u32, trail: &mut Trail) -> Response {
+/// All of a body.
+pub(super) fn whole(bytes: Bytes) -> Body {
+    if bytes.is_empty() { Body::Empty } else { Body::Bytes(bytes) }
+}
+
+/// A worker's answer.
+pub(super) fn answer(head: Head, body: Body, worker: u32, trail: &mut Trail) -> Response {
     trail.by = AnsweredBy::Worker(worker);
     trail.queries = head.queries;
     trail.lasts = head.status == 101 || head.is_event_stream();

@@ -168,8 +168,7 @@ impl Client {
         let (wire, transport) = duplex(WIRE_BYTES);
         let (drain, ear) = Drain::channel();
         let service = Arc::new(Fake::default());
-        let connection =
-            Connection { peer: None, peer_is_trusted: false, local: None, tls: false, tls_facts: None };
+        let connection = Connection::default();
         let already_read = BytesMut::from(already_read);
         let config = Arc::new(config);
         let served =

@@ -29,8 +29,7 @@ fn serve_on(stream: DuplexStream, change: impl FnOnce(&mut Config)) -> Server {
     let mut config = Config::default();
     change(&mut config);
     let (phase, drain) = Drain::channel();
-    let connection =
-        Connection { peer: None, peer_is_trusted: false, local: None, tls: false, tls_facts: None };
+    let connection = Connection::default();
     let over = tokio::spawn(async move {
         serve(stream, BytesMut::new(), connection, Arc::new(Answers), Arc::new(config), drain).await;
     });

@@ -9,8 +9,7 @@ async fn a_real_socket_sends_a_file_within_the_kernel() {
     let (transport, _) = listener.accept().await.unwrap();
     let (_drain, ear) = Drain::channel();
     let service = Arc::new(Fake::default());
-    let connection =
-        Connection { peer: None, peer_is_trusted: false, local: None, tls: false, tls_facts: None };
+    let connection = Connection::default();
     let served = serve(transport, BytesMut::new(), connection, Arc::clone(&service), Arc::default(), ear);
     let served = tokio::spawn(served);
     let mut seen = Vec::new();
@@ -27,8 +26,7 @@ async fn a_body_without_a_length_that_breaks_off_ends_in_a_reset() {
     let mut wire = tokio::net::TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
     let (transport, _) = listener.accept().await.unwrap();
     let (_drain, ear) = Drain::channel();
-    let connection =
-        Connection { peer: None, peer_is_trusted: false, local: None, tls: false, tls_facts: None };
+    let connection = Connection::default();
     let service = Arc::<Fake>::default();
     let served = serve(transport, BytesMut::new(), connection, Arc::clone(&service), Arc::default(), ear);
     let served = tokio::spawn(served);
@@ -46,8 +44,7 @@ async fn an_idle_connection_is_small() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let transport = tokio::net::TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
     let (_drain, ear) = Drain::channel();
-    let connection =
-        Connection { peer: None, peer_is_trusted: false, local: None, tls: false, tls_facts: None };
+    let connection = Connection::default();
     let served = serve(transport, BytesMut::new(), connection, Arc::<Fake>::default(), Arc::default(), ear);
     assert!(size_of_val(&served) <= 480, "{} bytes", size_of_val(&served));
 }
@@ -64,8 +61,7 @@ async fn over_tls_bodies_arrive_whole_and_the_end_is_announced() {
     let (mut client, transport) = (client.unwrap(), transport.unwrap());
     let (_drain, ear) = Drain::channel();
     let service = Arc::new(Fake::default());
-    let connection =
-        Connection { peer: None, peer_is_trusted: false, local: None, tls: true, tls_facts: None };
+    let connection = Connection { tls: true, ..Connection::default() };
     let served = tokio::spawn(serve(
         transport,
         BytesMut::new(),

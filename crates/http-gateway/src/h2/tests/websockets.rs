@@ -55,8 +55,7 @@ async fn setup(change: impl FnOnce(&mut Config)) -> Setup {
     let mut config = Config::default();
     change(&mut config);
     let (phase, drain) = Drain::channel();
-    let connection =
-        Connection { peer: None, peer_is_trusted: false, local: None, tls: false, tls_facts: None };
+    let connection = Connection::default();
     let service = Arc::<Sockets>::default();
     let serving = serve(ours, BytesMut::new(), connection, Arc::clone(&service), Arc::new(config), drain);
     let served = tokio::spawn(serving);

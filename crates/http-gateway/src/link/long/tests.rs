@@ -110,17 +110,17 @@ fn text(text: &str) -> Bytes {
 }
 
 #[tokio::test]
-async fn an_event_stream_comes_piece_by_piece_and_ends() {
+async fn an_answer_comes_piece_by_piece_and_ends() {
     let site = Site::new();
     let mut worker = site.worker(1, 9);
     let stream = site.begin().await.expect("a link");
     let number = worker.hears(Kind::Request).await;
     assert_eq!(number, 1);
-    worker.head(number, 200, "text/event-stream", Flags::NONE, b"").await;
+    worker.head(number, 403, "text/plain", Flags::NONE, b"").await;
     assert!(matches!(next(&stream).await, Ok(Item::Head(_))));
-    for event in ["data: 1\n\n", "data: 2\n\n"] {
-        worker.say(number, Kind::ResponseBody, Flags::NONE, event.as_bytes()).await;
-        assert!(matches!(next(&stream).await, Ok(Item::Piece(Piece::Bytes(bytes))) if bytes == event));
+    for piece in ["one ", "two"] {
+        worker.say(number, Kind::ResponseBody, Flags::NONE, piece.as_bytes()).await;
+        assert!(matches!(next(&stream).await, Ok(Item::Piece(Piece::Bytes(bytes))) if bytes == piece));
     }
     assert_eq!(site.links.loads(), [(1, 1)]);
     worker.say(number, Kind::ResponseBody, Flags::END, b"").await;
@@ -160,7 +160,7 @@ async fn a_client_that_does_not_read_stops_its_own_app_only() {
     let slow = site.begin().await.expect("a link");
     let other = site.begin().await.expect("a link");
     let (first, second) = (worker.hears(Kind::Request).await, worker.hears(Kind::Request).await);
-    worker.head(first, 200, "text/event-stream", Flags::NONE, b"").await;
+    worker.head(first, 403, "text/plain", Flags::NONE, b"").await;
     let piece = vec![b'x'; 32 << 10];
     for _ in 0..WINDOW_BYTES as usize / piece.len() {
         worker.say(first, Kind::ResponseBody, Flags::NONE, &piece).await;
@@ -190,7 +190,7 @@ async fn a_worker_that_sends_more_than_it_may_loses_its_link() {
     let mut worker = site.worker(1, 9);
     let stream = site.begin().await.expect("a link");
     let number = worker.hears(Kind::Request).await;
-    worker.head(number, 200, "text/event-stream", Flags::NONE, b"").await;
+    worker.head(number, 403, "text/plain", Flags::NONE, b"").await;
     for _ in 0..5 {
         let piece = frame_on(number, Kind::ResponseBody, Flags::NONE, &vec![0; PIECE_BYTES_MAX]);
         let _the_link_may_end_meanwhile = worker.stream.write_all(&piece).await;
@@ -493,17 +493,13 @@ async fn a_retiring_worker_keeps_what_lasts_for_the_grace_then_goes() {
     let mut site = Site::new();
     let mut worker = site.worker(1, 9);
     let (mut driver, socket) = site.websocket(&mut worker).await;
-    let events = site.begin().await.expect("a link");
-    let number = worker.hears(Kind::Request).await;
-    worker.head(number, 200, "text/event-stream", Flags::NONE, b"data: 1\n\n").await;
+    let (_, events) = detached(&site, 1, DETACHED_FIRST, b"data: 1\n\n").claim().expect("a link");
     let download = site.begin().await.expect("a link");
     let long = worker.hears(Kind::Request).await;
-    worker.head(long, 200, "application/zip", Flags::NONE, b"PK").await;
+    worker.head(long, 403, "application/zip", Flags::NONE, b"PK").await;
     let early = site.begin().await.expect("a link");
     worker.hears(Kind::Request).await;
-    for stream in [&events, &download] {
-        assert!(matches!(next(stream).await, Ok(Item::Head(_))));
-    }
+    assert!(matches!(next(&download).await, Ok(Item::Head(_))));
 
     site.links.retire(1);
     assert!(matches!(site.begin().await, Err(NoLink::Full)), "no new ones");
@@ -519,7 +515,7 @@ async fn a_retiring_worker_keeps_what_lasts_for_the_grace_then_goes() {
     told.sort_unstable_by_key(|(number, ..)| *number);
     let close = py_link::long::Close { code: 1012, reason: "service restart" }.encode();
     let cancelled = |number| (number, Kind::Cancel, Vec::new());
-    assert_eq!(told, [(socket, Kind::CloseToWorker, close), cancelled(number), cancelled(long + 1)]);
+    assert_eq!(told, [(socket, Kind::CloseToWorker, close), cancelled(long + 1), cancelled(DETACHED_FIRST)]);
     for (number, ..) in told {
         worker.say(number, Kind::ResponseBody, Flags::ABORT, b"").await;
     }
