@@ -106,11 +106,11 @@ class PrivatePostgres:
                 self._server.wait(STOP_SECONDS_MAX)
         shutil.rmtree(self._home, ignore_errors=True)
 
-    def create_database(self, name: str) -> str:
-        """Make a database unless it exists; returns its URL."""
+    def create_database(self, name: str, template: str = "template1") -> str:
+        """Make a database, a copy of `template`, unless it exists; returns its URL."""
         exists = self.sql(f"SELECT 1 FROM pg_database WHERE datname = '{name}'")
         if not exists.strip():
-            self.sql(f'CREATE DATABASE "{name}"')
+            self.sql(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
         return self.url(name)
 
     def sql(self, statement: str, database: str = "postgres") -> str:

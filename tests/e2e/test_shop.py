@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import os
+import shutil
 
 import pytest
 from private_postgres import PrivatePostgres
@@ -14,14 +15,23 @@ from harness.site import Site, Start
 from harness.visitor import Visitor
 
 
+@pytest.fixture(scope="session")
+def on_postgres(postgres: PrivatePostgres, tmp_path_factory: pytest.TempPathFactory) -> ShopData:
+    """Seeded once in the database `shop`, with the files that belong to it; stories get copies."""
+    data = ShopData(tmp_path_factory.mktemp("shop-postgres"))
+    data.prepare({"DATABASE_URL": postgres.create_database("shop")})
+    return data
+
+
 @pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.short)])
 def shop(request: pytest.FixtureRequest, start: Start, shop_data: ShopData) -> Site:
     """The shop on either database, two workers."""
     env = {}
     if request.param == "postgres":
+        seeded: ShopData = request.getfixturevalue("on_postgres")
+        shutil.copytree(seeded.directory, shop_data.directory, dirs_exist_ok=True)
         server: PrivatePostgres = request.getfixturevalue("postgres")
-        env["DATABASE_URL"] = server.create_database(f"shop_{os.urandom(4).hex()}")
-        shop_data.prepare(env)
+        env["DATABASE_URL"] = server.create_database(f"shop_{os.urandom(4).hex()}", template="shop")
     return start("shop", workers=2, env=env)
 
 
