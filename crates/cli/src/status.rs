@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use clap::ArgMatches;
 use ctl_admin::client;
-use ctl_admin::words::{GatewayStatus, PoolStatus, Status, WorkerStatus};
+use ctl_admin::words::{GatewayStatus, PoolLoad, PoolStatus, Status, WorkerStatus};
 use ctl_config::Style;
 
 use crate::exit::Exit;
@@ -39,12 +39,12 @@ fn text(status: &Status, style: Style) -> String {
     row("up", &age(status.uptime_s));
     row("code", &format!("generation {}", status.generation));
     row("processes", &processes(status));
-    if let Some(gateway) = &status.gateway {
-        row("clients", &clients(gateway));
-        row("slots", &slots(gateway));
-    }
     // One pool that does not scale has nothing to tell.
     let tells = status.pools.len() > 1 || status.pools.iter().any(|pool| pool.min != pool.max);
+    if let Some(gateway) = &status.gateway {
+        row("clients", &clients(gateway));
+        row("slots", &if tells { slots(&as_the_pools_say(gateway, &status.pools)) } else { slots(gateway) });
+    }
     for (index, pool) in status.pools.iter().filter(|_| tells).enumerate() {
         row(if index == 0 { "pools" } else { "" }, &pool_text(pool));
     }
@@ -113,6 +113,17 @@ fn slots(gateway: &GatewayStatus) -> String {
     format!("{slots_busy} of {slots} busy, {queue_depth} requests waiting{long_lived}")
 }
 
+/// The line below tells of the same slots as they were up to a tenth of a second before: they shall not contradict each other.
+fn as_the_pools_say(gateway: &GatewayStatus, pools: &[PoolStatus]) -> GatewayStatus {
+    let sum = |of: fn(&PoolLoad) -> u32| pools.iter().map(|pool| u64::from(of(&pool.load))).sum();
+    GatewayStatus {
+        slots: sum(|load| load.slots),
+        slots_busy: sum(|load| load.busy),
+        queue_depth: sum(|load| load.waiting),
+        ..gateway.clone()
+    }
+}
+
 fn worker_row(worker: &WorkerStatus, with_pool: bool) -> String {
     let memory = worker.memory_mib.map_or_else(|| "?".into(), |mib| format!("{mib} MiB"));
     format!(
@@ -142,8 +153,6 @@ fn age(seconds: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use ctl_admin::words::PoolLoad;
-
     use super::*;
 
     fn worker(worker: u32, state: &str, memory_mib: Option<u64>) -> WorkerStatus {
