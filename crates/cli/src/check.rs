@@ -8,7 +8,7 @@ mod finding;
 mod system;
 
 use clap::ArgMatches;
-use ctl_config::{Loaded, Style};
+use ctl_config::{Interface, Loaded, Style};
 use serde_json::json;
 
 use crate::exit::Exit;
@@ -74,7 +74,15 @@ fn of_project(decided: &Decided) -> Vec<Finding> {
     findings
         .extend(python.passed_over.iter().map(|text| Finding::warn("python", format!("passed over {text}"))));
     let [workers_why, ..] = &sizing.reasons;
-    let workers = format!("{}: {workers_why}", sizing.workers_text());
+    // What the app is will be known when it has been imported; here goes what is asked for.
+    let settings = &loaded.config.workers;
+    let slots = match loaded.config.app.interface {
+        Interface::Asgi => settings.concurrency,
+        Interface::Wsgi | Interface::Auto => sizing.threads,
+    };
+    let each = if project.is_django() { slots } else { 0 };
+    let text = sizing.workers_text(each, settings.db_connections_max);
+    let workers = format!("{text}: {workers_why}");
     findings.push(if workers_why.contains("memory may become short") {
         Finding::warn("workers", workers).hint("fewer workers.count, or more memory")
     } else {

@@ -231,28 +231,33 @@ fn banner(decided: &Decided) -> Banner {
         (None, None) => String::new(),
     };
     let file = loaded.file.as_ref().map(|path| path.display().to_string());
-    let [workers_why, threads_why, _] = &sizing.reasons;
-    let slots_wsgi = format!("threads   {} each: {threads_why}", sizing.threads);
-    let concurrency = loaded.config.workers.concurrency;
+    let sizing = sizing.clone();
+    let [workers_why, threads_why, _] = sizing.reasons.clone();
+    let (concurrency, connections) =
+        (loaded.config.workers.concurrency, loaded.config.workers.db_connections_max);
     let before = [
         format!("project   {}", project.dir.display()),
         format!("app       {app}"),
         format!("python    {} {} ({})", python.version, python.path.display(), python.origin),
-        format!("workers   {}: {workers_why}", sizing.workers_text()),
     ];
     let config = format!(
         "config    {}",
         file.as_deref().unwrap_or("no quintet.toml; defaults, environment and flags")
     );
     Box::new(move |app| {
-        let slots = match app.interface {
-            Interface::Wsgi => slots_wsgi.clone(),
-            Interface::Asgi => format!(
-                "requests  {concurrency} at a time in each, on {}; WebSockets and event streams besides",
-                app.event_loop
-            ),
+        let (slots, slots_text) = match app.interface {
+            Interface::Wsgi => (sizing.threads, format!("threads   {} each: {threads_why}", sizing.threads)),
+            Interface::Asgi => {
+                let text = format!(
+                    "requests  {concurrency} at a time in each, on {}; WebSockets and event streams besides",
+                    app.event_loop
+                );
+                (concurrency, text)
+            }
         };
-        before.iter().cloned().chain([slots, config.clone()]).collect()
+        let each = if app.django.is_some() { slots } else { 0 };
+        let workers = format!("workers   {}: {workers_why}", sizing.workers_text(each, connections));
+        before.iter().cloned().chain([workers, slots_text, config.clone()]).collect()
     })
 }
 

@@ -93,11 +93,12 @@ impl Sizing {
         most.min(limit).max(self.workers.saturating_mul(slots))
     }
 
-    /// `2`, or `2, up to 8 while requests wait`.
-    pub(crate) fn workers_text(&self) -> String {
+    /// `2`, or `2, up to 8 while requests wait`. Each worker may open so many database connections, and all together `limit`.
+    pub(crate) fn workers_text(&self, each: u32, limit: u32) -> String {
         let Self { workers, workers_max, .. } = self;
-        if workers_max > workers {
-            format!("{workers}, up to {workers_max} while requests wait")
+        let most = limit.checked_div(each).unwrap_or(u32::MAX).min(*workers_max);
+        if most > *workers {
+            format!("{workers}, up to {most} while requests wait")
         } else {
             workers.to_string()
         }
@@ -256,7 +257,7 @@ mod tests {
     fn scaling_has_room_where_there_is_room() {
         let most = |cores: f64, memory_mib: u64, asked: Asked| {
             let sizing = choose(&machine(cores, memory_mib), asked);
-            (sizing.workers, sizing.workers_max, sizing.workers_text())
+            (sizing.workers, sizing.workers_max, sizing.workers_text(sizing.threads, 80))
         };
         let asked = Asked { db_connections_max: 80, ..Asked::default() };
         assert_eq!(most(2.0, 8_192, asked), (2, 8, "2, up to 8 while requests wait".to_owned()));
@@ -275,6 +276,14 @@ mod tests {
             (2, 9, "2, up to 9 while requests wait".to_owned())
         );
         assert_eq!(most(4.0, 0, Asked { workers_max: Some(3), ..asked }), (3, 3, "3".to_owned()));
+        // ASGI: one connection for each request at work; none where there is no Django.
+        let sizing = choose(&machine(2.0, 8_192), asked);
+        assert_eq!(sizing.workers_text(16, 80), "2, up to 5 while requests wait");
+        assert_eq!(
+            (sizing.workers_text(16, 32), sizing.workers_text(16, 10)),
+            ("2".to_owned(), "2".to_owned())
+        );
+        assert_eq!(sizing.workers_text(0, 10), "2, up to 8 while requests wait");
     }
 
     #[test]

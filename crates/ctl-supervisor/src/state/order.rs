@@ -83,14 +83,10 @@ impl State {
         (crew.wanted, crew.ordered) = (wanted, true);
         "as ordered".clone_into(&mut crew.reason);
         crew.scaler.order(wanted);
-        let bounds = if scales { format!(" ({})", range(crew.min, crew.max)) } else { String::new() };
+        let bounds = if scales { format!(" ({})", range(min, self.most(index))) } else { String::new() };
+        let before = if was == wanted { "as before".to_owned() } else { format!("instead of {was}") };
         let workers = workers_text(wanted);
-        let number = if was == wanted {
-            format!("{workers} as before")
-        } else {
-            format!("{workers} instead of {was}")
-        };
-        Ok(format!("pool {name}: {number}, as ordered, until the next reload{bounds}"))
+        Ok(format!("pool {name}: {workers} {before}, as ordered, until the next reload{bounds}"))
     }
 
     fn takes_no_orders(&self) -> Option<&'static str> {

@@ -62,11 +62,12 @@ impl Crew {
 impl State {
     /// For status.
     pub(crate) fn pools_status(&self) -> Vec<PoolStatus> {
-        let rows = self.settings.pools.iter().zip(&self.staff).map(|(pool, crew)| PoolStatus {
+        let pools = self.settings.pools.iter().zip(&self.staff).enumerate();
+        let rows = pools.map(|(index, (pool, crew))| PoolStatus {
             name: pool.name.clone(),
             wanted: crew.wanted,
             min: crew.min,
-            max: crew.max,
+            max: self.most(index),
             reason: crew.reason.clone(),
             load: crew.load.clone(),
         });
@@ -167,8 +168,7 @@ impl State {
     }
 
     pub(super) fn seen(&self, pool: usize) -> Seen {
-        // There are at most POOLS_MAX of them, see ctl-config.
-        let number = u16::try_from(pool).unwrap_or(u16::MAX);
+        let number = number(pool);
         let load = &self.staff[pool].load;
         let staying = self.of(number).filter(|(_, worker)| worker.leaving.is_none()).count();
         let serving = self.serving(number, false);
@@ -193,6 +193,14 @@ impl State {
             db_connections: all().map(|worker| self.db_connections(worker)).sum(),
             db_connections_per_worker: self.db_connections_of_one_more(number),
         }
+    }
+
+    /// As many workers as a pool can come to have, were it the only one: database connections may allow fewer than its bound.
+    pub(super) fn most(&self, pool: usize) -> u32 {
+        let crew = &self.staff[pool];
+        let each = self.db_connections_of_one_more(number(pool));
+        let fitting = self.settings.db_connections_max.checked_div(each).unwrap_or(u32::MAX);
+        crew.max.min(fitting).max(crew.min)
     }
 
     fn slots(&self, pool: u16) -> u32 {
@@ -255,6 +263,11 @@ pub(super) fn workers_text(workers: u32) -> String {
         1 => "1 worker".to_owned(),
         several => format!("{several} workers"),
     }
+}
+
+/// There are at most POOLS_MAX of them, see ctl-config.
+fn number(pool: usize) -> u16 {
+    u16::try_from(pool).unwrap_or(u16::MAX)
 }
 
 fn count(workers: usize) -> u32 {

@@ -179,3 +179,25 @@ fn nothing_is_scaled_while_workers_cannot_be_started() {
     table.does(Event::Gateway(FromGateway::Load(Box::new(report))));
     assert_eq!(table.state.pools_status()[0].wanted, before);
 }
+
+#[test]
+fn the_bound_that_is_told_is_the_one_that_counts() {
+    let mut table = Table::new(1);
+    table.settings.pools = vec![Pool::of("default", 1, 8)];
+    table.settings.db_connections_max = 7;
+    table.state = State::new(table.settings.clone(), 1, table.now);
+    table.does(Event::Begin);
+    table.does(Event::Gateway(FromGateway::Ready));
+    assert_eq!(table.state.pools_status()[0].max, 8, "what the app opens is not known yet");
+    let app = Box::new(AppReport { django: Some("5.2".to_owned()), ..AppReport::default() });
+    table.does(Event::Worker { worker: 1, said: FromWorker::Ready { app } });
+    table.online(1);
+    assert_eq!(table.state.pools_status()[0].max, 3, "two connections each");
+    for worker in 2..=4 {
+        table.crowded(30);
+        table.up(worker);
+        table.now += Duration::from_secs(2);
+    }
+    assert_eq!(table.state.pools_status()[0].wanted, 3);
+    assert!(table.state.scale_notes(table.now)[0].contains("database connections are what is short"));
+}
