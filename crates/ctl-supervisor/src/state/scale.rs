@@ -1,7 +1,8 @@
 //! Scaling: what the gateway reports of each pool goes to its scaler (`ctl-autoscaler`, pure), and what that wants is wanted.
 //!
-//! Who is started or retired then is decided in `staff.rs`. Nothing is scaled while a reload runs (it keeps the number that was
-//! found), while workers cannot be started, and at a stop.
+//! Who is started or retired then is decided in `staff.rs`. Nothing is scaled while workers cannot be started, and at a stop. While a
+//! reload runs load may bring more workers, which run the new code, and none is taken away: what has to be replaced comes
+//! first, and the new code's caches are cold.
 
 use std::time::{Duration, Instant};
 
@@ -10,6 +11,7 @@ use ctl_autoscaler::{Decision, Limits, Scaler, Seen};
 
 use crate::event::{Level, Pool};
 
+use super::reload::Reload;
 use super::{State, Worker};
 
 /// A want that could not be met is told in status for this long after it was last felt.
@@ -115,14 +117,17 @@ impl State {
             crew.load.clone_from(load);
         }
         if self.active.is_none()
-            || self.reload.is_some()
+            || self.reload.as_ref().is_some_and(Reload::waits_for_config)
             || self.stop.is_some()
             || self.crashes.waits_until(now).is_some()
         {
             return;
         }
         for pool in 0..self.staff.len() {
-            let Some(limits) = self.scale_limits(pool) else { continue };
+            let Some(mut limits) = self.scale_limits(pool) else { continue };
+            if self.reload.is_some() {
+                limits.min = self.staff[pool].wanted;
+            }
             let seen = self.seen(pool);
             let since = now.saturating_duration_since(self.began);
             let decision = self.staff[pool].scaler.decide(&seen, &limits, since);

@@ -550,9 +550,17 @@ impl World {
             self.after(Duration::ZERO, Later::Event(Event::Gateway(load)));
             let pool = (self.dice.next() % 4) as u16;
             self.after(Duration::ZERO, Later::Event(Event::Gateway(FromGateway::PoolWanted { pool })));
+            let before = (self.state.reload.is_some(), self.state.target, self.state.staff());
             self.run(Duration::from_millis(100));
             if self.end.is_some() {
                 return;
+            }
+            if before.0 && self.state.reload.is_some() && self.state.target == before.1 {
+                let (before, now) = (before.2, self.state.staff());
+                assert!(
+                    now.iter().zip(&before).all(|(now, before)| now >= before),
+                    "a reload takes nobody away"
+                );
             }
             self.assert_staff_is_within_bounds();
         }

@@ -150,7 +150,6 @@ fn a_reload_keeps_the_number_and_replaces_pool_by_pool() {
     table.wanted(1);
     table.up(3);
     assert_eq!(table.reload(7), "tls worker4:generation2");
-    assert_eq!(table.crowded(9), "", "no scaling meanwhile");
     assert_eq!(table.up(4), "activate2 retire[1] worker5:generation2");
     assert_eq!(table.up(5), "retire[2] worker6:generation2:pool1");
     assert_eq!(table.up(6), "retire[3] done→7");
@@ -200,4 +199,43 @@ fn the_bound_that_is_told_is_the_one_that_counts() {
     }
     assert_eq!(table.state.pools_status()[0].wanted, 3);
     assert!(table.state.scale_notes(table.now)[0].contains("database connections are what is short"));
+}
+
+#[test]
+fn load_during_a_reload_brings_workers_of_the_new_code() {
+    let mut table = Table::pools();
+    assert_eq!(table.reload(7), "tls worker2:generation2");
+    assert_eq!(table.crowded(6), "", "one after another");
+    assert_eq!(table.state.pools_status()[0].wanted, 2);
+    // The old one stays as long as it is needed.
+    assert_eq!(table.up(2), "activate2 worker3:generation2");
+    assert_eq!(table.up(3), "retire[1] done→7");
+}
+
+#[test]
+fn new_code_that_fails_leaves_the_workers_that_load_has_asked_for_to_the_old() {
+    let mut table = Table::pools();
+    table.reload(7);
+    table.crowded(6);
+    assert_eq!(table.fails(2), "failed→7 worker3:generation1");
+}
+
+#[test]
+fn quiet_takes_nobody_away_during_a_reload() {
+    let mut table = Table::pools();
+    table.settings.start_timeout = Duration::from_secs(600);
+    table.state = State::new(table.settings.clone(), 1, table.now);
+    table.does(Event::Begin);
+    table.does(Event::Gateway(FromGateway::Ready));
+    table.up(1);
+    table.crowded(6);
+    table.up(2);
+    assert_eq!(table.reload(7), "tls worker3:generation2");
+    assert_eq!(table.quiet(120), "");
+    assert_eq!(table.state.pools_status()[0].wanted, 2);
+    assert_eq!(table.up(3), "activate2 retire[1] worker4:generation2");
+    assert_eq!(table.up(4), "retire[2] done→7");
+    table.exits(Who::Worker(1), Exit::Code(0));
+    table.exits(Who::Worker(2), Exit::Code(0));
+    assert_eq!(table.quiet(10), "retire[4]", "afterwards it does");
 }
