@@ -9,6 +9,8 @@ use http_gateway::h1::chunked::{ChunkedDecoder, Malformed};
 use http_gateway::h1::parse::{HeadLimits, HeadParser, Parsed, Refusal};
 use http_gateway::message::{BodyLength, Connection, Headers};
 use http_gateway::proxy_protocol;
+use http_gateway::upstream::body::BodyDecoder;
+use http_gateway::upstream::parse::{Answer, AnswerParser, Asked, BadAnswer, Framing};
 use http_gateway::websocket::MessageType;
 use http_gateway::websocket::close::{Violation, may_be_sent};
 use http_gateway::websocket::decode::{Decoder, Event};
@@ -102,6 +104,89 @@ pub fn chunked(data: &[u8]) {
     if let Ok(used) = used {
         assert_eq!(whole.is_done(), halves.is_done());
         assert!(used == input.len() || whole.is_done());
+    }
+}
+
+/// What an upstream says: cut in two it is read as in one; a head that is accepted has one framing and nothing that is of the
+/// connection only, and reads the same when written again; its body is never longer than its wire.
+pub fn answer(data: &[u8]) {
+    let (&kind, data) = data.split_first().unwrap_or((&0, &[]));
+    let asked = Asked { head_only: kind & 1 == 1, upgrade: kind & 2 == 2 };
+    let (input, at) = cut(data);
+    let whole = AnswerParser::new().advance(input, asked);
+    let mut parser = AnswerParser::new();
+    let in_two = match parser.advance(&input[..at], asked) {
+        Ok(None) => parser.advance(input, asked),
+        done => done,
+    };
+    assert_eq!(answer_facts(&whole), answer_facts(&in_two));
+    let Ok(Some((answer, bytes))) = whole else { return };
+
+    assert!(bytes <= input.len() && (100..=599).contains(&answer.status));
+    let headers = &answer.headers;
+    assert!(headers.all("content-length").count() <= 1);
+    for gone in
+        ["transfer-encoding", "connection", "keep-alive", "proxy-connection", "upgrade", "trailer", "te"]
+    {
+        assert!(!headers.contains(gone));
+    }
+    for (name, value) in headers.iter() {
+        assert!(!name.is_empty() && name.iter().all(|&b| b > b' ' && b < 0x7f && b != b':'));
+        assert!(!value.iter().any(|&b| matches!(b, b'\r' | b'\n' | b'\0')));
+    }
+    if asked.head_only || answer.status < 200 || matches!(answer.status, 204 | 304) {
+        assert_eq!(answer.framing, Framing::Nothing);
+    } else {
+        assert_eq!(headers.contains("content-length"), matches!(answer.framing, Framing::Length(_)));
+    }
+    assert!(answer.status != 101 || (asked.upgrade && answer.websocket));
+    assert!(answer.framing != Framing::UntilClose || !answer.keep_alive);
+
+    let again = write_answer(&answer, asked);
+    let read = AnswerParser::new().advance(&again, asked);
+    let Ok(Some((read, bytes))) = read else { panic!("{read:?} of {:?}", String::from_utf8_lossy(&again)) };
+    assert_eq!((format!("{answer:?}"), again.len()), (format!("{read:?}"), bytes));
+    answer_body(answer.framing, input.get(bytes..).unwrap_or_default());
+}
+
+fn answer_facts(outcome: &Result<Option<(Answer, usize)>, BadAnswer>) -> String {
+    format!("{outcome:?}")
+}
+
+fn write_answer(answer: &Answer, asked: Asked) -> Vec<u8> {
+    let status = answer.status.to_string();
+    let mut out = [b"HTTP/1.1 ", status.as_bytes(), b" ", &answer.reason[..], b"\r\n"].concat();
+    for (name, value) in answer.headers.iter() {
+        out.extend_from_slice(&[name, b": ", value, b"\r\n"].concat());
+    }
+    if answer.framing == Framing::Chunked {
+        out.extend_from_slice(b"transfer-encoding: chunked\r\n");
+    }
+    if answer.websocket {
+        out.extend_from_slice(b"connection: upgrade\r\nupgrade: websocket\r\n");
+    }
+    if !answer.keep_alive && (answer.framing != Framing::UntilClose || asked.head_only) {
+        out.extend_from_slice(b"connection: close\r\n");
+    }
+    out.extend_from_slice(b"\r\n");
+    out
+}
+
+fn answer_body(framing: Framing, input: &[u8]) {
+    let mut decoder = BodyDecoder::new(framing);
+    let (mut data, mut used) = (0, 0);
+    while used < input.len() && !decoder.is_done() {
+        let Ok((piece, bytes)) = decoder.decode(&input[used..]) else { return };
+        assert!(bytes > 0 || decoder.is_done());
+        data += piece.len();
+        used += bytes;
+        drop(decoder.finish_chunks());
+    }
+    assert!(data <= used && used <= input.len());
+    match framing {
+        Framing::Nothing => assert_eq!(used, 0),
+        Framing::Length(length) => assert!(used as u64 <= length),
+        Framing::Chunked | Framing::UntilClose => {}
     }
 }
 

@@ -3,20 +3,23 @@
 use std::fmt::Write as _;
 
 use crate::metric::{BUCKETS_S, Histogram};
-use crate::metrics::{ALL, Entry, Metric, OF_POOLS, PoolEntry, PoolMetrics, Row};
+use crate::metrics::{
+    ALL, Entry, Metric, OF_POOLS, OF_UPSTREAMS, OwnEntry, PoolMetrics, Row, UpstreamMetrics,
+};
 
 /// The media type of [`text`].
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// Every metric as it stands; those of the pools under their names, which are plain letters (`worker_pool.name`).
-pub fn text(pools: &[(&str, &PoolMetrics)]) -> String {
+/// Every metric as it stands; those of pools and upstreams under their names, which are plain letters (`worker_pool.name`).
+pub fn text(pools: &[(&str, &PoolMetrics)], upstreams: &[(&str, &UpstreamMetrics)]) -> String {
     let mut out = String::with_capacity(16 << 10);
     out.push_str(
         "# HELP quintet_build_info The version that runs, as a label.\n# TYPE quintet_build_info gauge\n",
     );
     put(&mut out, format_args!("quintet_build_info{{version=\"{}\"}} 1\n", env!("CARGO_PKG_VERSION")));
     render(&mut out, ALL);
-    render_pools(&mut out, OF_POOLS, pools);
+    render_each(&mut out, "pool", OF_POOLS, pools);
+    render_each(&mut out, "upstream", OF_UPSTREAMS, upstreams);
     out
 }
 
@@ -29,14 +32,14 @@ fn render(out: &mut String, entries: &[Entry]) {
     }
 }
 
-/// The same for each pool.
-fn render_pools(out: &mut String, entries: &[PoolEntry], pools: &[(&str, &PoolMetrics)]) {
+/// The same for each of several things; `kind` is what they are.
+fn render_each<T>(out: &mut String, kind: &str, entries: &[OwnEntry<T>], things: &[(&str, &T)]) {
     let mut family = "";
     for entry in entries {
-        for (pool, metrics) in pools {
+        for (name, metrics) in things {
             let metric = (entry.metric)(metrics);
             describe(out, &mut family, entry, metric);
-            sample(out, entry.name, &labels(Some(pool), entry.label), metric);
+            sample(out, entry.name, &labels(Some((kind, name)), entry.label), metric);
         }
     }
 }
@@ -49,9 +52,8 @@ fn describe<M>(out: &mut String, family: &mut &'static str, entry: &Row<M>, metr
 }
 
 /// `a="b",c="d"`, or nothing.
-fn labels(pool: Option<&str>, fixed: Option<(&str, &str)>) -> String {
-    let pool = pool.map(|pool| ("pool", pool));
-    let labels = pool.into_iter().chain(fixed).map(|(label, value)| format!("{label}=\"{value}\""));
+fn labels(own: Option<(&str, &str)>, fixed: Option<(&str, &str)>) -> String {
+    let labels = own.into_iter().chain(fixed).map(|(label, value)| format!("{label}=\"{value}\""));
     labels.collect::<Vec<_>>().join(",")
 }
 
@@ -132,7 +134,9 @@ mod tests {
         default.queue_full.add(2);
         reports.queue_shed.inc();
         reports.slots.set(4);
-        let text = text(&[("default", &default), ("reports", &reports)]);
+        let api = UpstreamMetrics::default();
+        api.connections_open.add(2);
+        let text = text(&[("default", &default), ("reports", &reports)], &[("api", &api)]);
         let of = |family: &str| {
             let lines = text.lines().filter(|line| line.contains(family) && !line.starts_with("# HELP"));
             lines.collect::<Vec<_>>().join("\n")
@@ -147,6 +151,7 @@ mod tests {
              quintet_queue_refused_total{pool=\"default\",why=\"overload\"} 0\n\
              quintet_queue_refused_total{pool=\"reports\",why=\"overload\"} 1"
         );
+        assert!(of("quintet_upstream_connections{").ends_with("quintet_upstream_connections{upstream=\"api\"} 2"));
         assert!(!text.lines().any(|line| line.starts_with("quintet_slots ")), "no series without its pool");
         assert!(of("quintet_slots{").ends_with("quintet_slots{pool=\"reports\"} 4"));
         let wait = of("quintet_queue_wait_seconds");
@@ -164,9 +169,13 @@ mod tests {
         let of_process = ALL.iter().map(|entry| (entry.name, entry.label, entry.help, entry.metric));
         let of_pools =
             OF_POOLS.iter().map(|entry| (entry.name, entry.label, entry.help, (entry.metric)(&pool)));
+        let upstream = UpstreamMetrics::default();
+        let of_upstreams = OF_UPSTREAMS
+            .iter()
+            .map(|entry| (entry.name, entry.label, entry.help, (entry.metric)(&upstream)));
         let mut closed: Vec<&str> = Vec::new();
         let mut before = None;
-        for (name, label, help, metric) in of_process.chain(of_pools) {
+        for (name, label, help, metric) in of_process.chain(of_pools).chain(of_upstreams) {
             assert!(
                 name.starts_with("quintet_") && name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'),
                 "{name}"
@@ -188,6 +197,6 @@ mod tests {
             assert!(!closed.contains(&name), "the rows of {name} do not stand together");
             before = Some((name, label, metric.kind()));
         }
-        assert!(text(&[("default", &pool)]).ends_with('\n'));
+        assert!(text(&[("default", &pool)], &[]).ends_with('\n'));
     }
 }

@@ -1,4 +1,4 @@
-//! The tables of all metrics: those of the process, and those of each pool by itself.
+//! The tables of all metrics: those of the process, and those of each pool and of each upstream by itself.
 
 use crate::metric::{Counter, Gauge, Histogram};
 
@@ -14,18 +14,20 @@ macro_rules! metrics {
     };
 }
 
-/// Defines the metrics of a pool as a struct, and lists them for exposition and docs.
-macro_rules! pool_metrics {
-    ($($(#[doc = $help:literal])+ $kind:ident $field:ident = $name:literal $({$label:literal = $value:literal})?;)+) => {
-        /// What is counted for each pool by itself, under its name. There are as many as the configuration has pools.
+/// Defines the metrics of a thing that there are several of as a struct, and lists them for exposition and docs.
+macro_rules! metrics_of {
+    ($(#[doc = $what:literal])+ $struct:ident, $all:ident {
+        $($(#[doc = $help:literal])+ $kind:ident $field:ident = $name:literal $({$label:literal = $value:literal})?;)+
+    }) => {
+        $(#[doc = $what])+
         #[derive(Debug, Default)]
-        pub struct PoolMetrics {
+        pub struct $struct {
             $($(#[doc = $help])+ pub $field: $kind,)+
         }
 
-        /// Every metric of a pool, in the order of the table.
-        pub static OF_POOLS: &[PoolEntry] = &[
-            $(Row { name: $name, label: [$(Some(($label, $value)),)? None][0], help: concat!($($help),+), metric: |pool| Metric::$kind(&pool.$field) },)+
+        /// Every one of these, in the order of the table.
+        pub static $all: &[OwnEntry<$struct>] = &[
+            $(Row { name: $name, label: [$(Some(($label, $value)),)? None][0], help: concat!($($help),+), metric: |of| Metric::$kind(&of.$field) },)+
         ];
     };
 }
@@ -46,8 +48,8 @@ pub struct Row<M> {
 /// A metric of the process.
 pub type Entry = Row<Metric<'static>>;
 
-/// A metric that each pool has.
-pub type PoolEntry = Row<for<'a> fn(&'a PoolMetrics) -> Metric<'a>>;
+/// A metric that each of several things has.
+pub type OwnEntry<T> = Row<for<'a> fn(&'a T) -> Metric<'a>>;
 
 /// One of the three kinds.
 #[derive(Debug, Clone, Copy)]
@@ -88,6 +90,8 @@ metrics! {
     Counter REQUESTS_APP_TOTAL = "quintet_requests_total" {"by" = "app"};
     /// Requests answered from a file.
     Counter REQUESTS_FILE_TOTAL = "quintet_requests_total" {"by" = "file"};
+    /// Requests answered by an upstream.
+    Counter REQUESTS_UPSTREAM_TOTAL = "quintet_requests_total" {"by" = "upstream"};
     /// Requests answered by the gateway itself.
     Counter REQUESTS_GATEWAY_TOTAL = "quintet_requests_total" {"by" = "gateway"};
     /// Responses with an informational status.
@@ -134,25 +138,44 @@ metrics! {
     Counter WORKERS_DIED_TOTAL = "quintet_workers_died_total";
 }
 
-pool_metrics! {
-    /// Time a request waited for a slot.
-    Histogram queue_wait = "quintet_queue_wait_seconds";
-    /// Requests waiting for a slot now.
-    Gauge queue_depth = "quintet_queue_depth";
-    /// Requests refused because the queue was full.
-    Counter queue_full = "quintet_queue_refused_total" {"why" = "full"};
-    /// Requests refused because no slot came free in time.
-    Counter queue_timeout = "quintet_queue_refused_total" {"why" = "timeout"};
-    /// Requests refused because of overload, before they waited too long.
-    Counter queue_shed = "quintet_queue_refused_total" {"why" = "overload"};
-    /// Requests dropped from the queue because their client went away.
-    Counter queue_gone = "quintet_queue_gone_total";
-    /// Slots that workers have opened.
-    Gauge slots = "quintet_slots";
-    /// Slots that hold a request now.
-    Gauge slots_busy = "quintet_slots_busy";
-    /// WebSockets and event streams open now.
-    Gauge long_lived = "quintet_long_lived";
-    /// WebSockets and event streams refused because `workers.long_lived_max` was reached.
-    Counter long_lived_refused = "quintet_long_lived_refused_total";
+metrics_of! {
+    /// What is counted for each pool by itself, under its name. There are as many as the configuration has pools.
+    PoolMetrics, OF_POOLS {
+        /// Time a request waited for a slot.
+        Histogram queue_wait = "quintet_queue_wait_seconds";
+        /// Requests waiting for a slot now.
+        Gauge queue_depth = "quintet_queue_depth";
+        /// Requests refused because the queue was full.
+        Counter queue_full = "quintet_queue_refused_total" {"why" = "full"};
+        /// Requests refused because no slot came free in time.
+        Counter queue_timeout = "quintet_queue_refused_total" {"why" = "timeout"};
+        /// Requests refused because of overload, before they waited too long.
+        Counter queue_shed = "quintet_queue_refused_total" {"why" = "overload"};
+        /// Requests dropped from the queue because their client went away.
+        Counter queue_gone = "quintet_queue_gone_total";
+        /// Slots that workers have opened.
+        Gauge slots = "quintet_slots";
+        /// Slots that hold a request now.
+        Gauge slots_busy = "quintet_slots_busy";
+        /// WebSockets and event streams open now.
+        Gauge long_lived = "quintet_long_lived";
+        /// WebSockets and event streams refused because `workers.long_lived_max` was reached.
+        Counter long_lived_refused = "quintet_long_lived_refused_total";
+    }
+}
+
+metrics_of! {
+    /// What is counted for each upstream by itself, under its name. There are as many as the configuration has upstreams.
+    UpstreamMetrics, OF_UPSTREAMS {
+        /// Requests for an upstream.
+        Counter requests = "quintet_upstream_requests_total";
+        /// Attempts that came to nothing: no connection, no answer in time, one that broke off or was not understood.
+        Counter failures = "quintet_upstream_failures_total";
+        /// Requests that were sent to an upstream once more.
+        Counter retries = "quintet_upstream_retries_total";
+        /// Connections made to an upstream.
+        Counter connections = "quintet_upstream_connections_total";
+        /// Connections to an upstream that are open now.
+        Gauge connections_open = "quintet_upstream_connections";
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::metrics::{ALL, OF_POOLS, PoolMetrics};
+use crate::metrics::{ALL, OF_POOLS, OF_UPSTREAMS, PoolMetrics, UpstreamMetrics};
 
 /// The page, whole. A test compares it with the file.
 pub fn reference_markdown() -> String {
@@ -28,9 +28,14 @@ pub fn reference_markdown() -> String {
         let labels: Vec<_> = std::iter::once(("pool", "…")).chain(entry.label).collect();
         row(entry.name, &labels, (entry.metric)(&any).kind(), entry.help);
     }
+    let any = UpstreamMetrics::default();
+    for entry in OF_UPSTREAMS {
+        let labels: Vec<_> = std::iter::once(("upstream", "…")).chain(entry.label).collect();
+        row(entry.name, &labels, (entry.metric)(&any).kind(), entry.help);
+    }
     out.push_str(
         "\n`pool` is the pool's name as in `quintet status`: \"default\", or that of a `[[worker_pool]]`. \
-         `sum without (pool) (…)` is the whole site.\n",
+         `sum without (pool) (…)` is the whole site. `upstream` is the name of an `[[upstream]]`.\n",
     );
     out
 }

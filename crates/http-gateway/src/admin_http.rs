@@ -137,6 +137,7 @@ pub fn status(pools: &Pools) -> GatewayStatus {
         connections: of(&metrics::CONNECTIONS),
         requests_total: metrics::REQUESTS_APP_TOTAL.get()
             + metrics::REQUESTS_FILE_TOTAL.get()
+            + metrics::REQUESTS_UPSTREAM_TOTAL.get()
             + metrics::REQUESTS_GATEWAY_TOTAL.get(),
         errors_total: metrics::RESPONSES_5XX_TOTAL.get(),
         ..GatewayStatus::default()

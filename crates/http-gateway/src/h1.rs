@@ -34,7 +34,9 @@ mod upgrade;
 
 pub use connection::serve;
 pub use field::is_ambiguous_name;
-pub(crate) use field::{elements, is_token};
+pub(crate) use field::{Field, elements, is_token, is_value, parse_field};
+pub(crate) use parse::parse_content_length;
+pub(crate) use stream::{Stream, StreamError};
 pub(crate) use target::{is_host, parse_method, parse_target};
 pub use transport::Transport;
 

@@ -43,4 +43,5 @@ pub mod spool;
 mod testing;
 pub mod tls;
 pub mod upload;
+pub mod upstream;
 pub mod websocket;

@@ -360,6 +360,8 @@ pub enum AnsweredBy {
     Worker(u32),
     /// A static or media file.
     File,
+    /// A server of an upstream.
+    Upstream,
     /// The gateway itself: errors, health.
     Gateway,
 }
@@ -370,6 +372,7 @@ impl AnsweredBy {
         match self {
             Self::Worker(_) => "app",
             Self::File => "file",
+            Self::Upstream => "upstream",
             Self::Gateway => "gateway",
         }
     }

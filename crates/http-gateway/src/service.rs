@@ -366,6 +366,7 @@ impl Service for Gateway {
         let by = match exchange.trail.by {
             AnsweredBy::Worker(_) => &m::REQUESTS_APP_TOTAL,
             AnsweredBy::File => &m::REQUESTS_FILE_TOTAL,
+            AnsweredBy::Upstream => &m::REQUESTS_UPSTREAM_TOTAL,
             AnsweredBy::Gateway => &m::REQUESTS_GATEWAY_TOTAL,
         };
         by.inc();

@@ -16,6 +16,9 @@ use crate::spool::{Hold, HoldLimits};
 /// Waiting for the client in all, after which an upload counts as slow. A network's own pauses and a phone in a tunnel stay below.
 const SLOW_AFTER: Duration = Duration::from_secs(5);
 
+/// Longer than any pause between two pieces may be.
+const FAR: Duration = Duration::from_secs(24 * 3600);
+
 /// What a body says: a piece, its end, or why it broke off.
 type Said = Result<Option<Bytes>, BodyError>;
 
@@ -49,7 +52,8 @@ impl Upload {
 /// each pause is short, and `timeouts.body` is for each.
 #[derive(Debug)]
 pub(crate) struct Waits {
-    limits: HoldLimits,
+    /// `None`: it holds no slot.
+    limits: Option<HoldLimits>,
     /// Without the current pause.
     waited: Duration,
     hold: Hold,
@@ -57,12 +61,18 @@ pub(crate) struct Waits {
 
 impl Waits {
     pub(crate) fn new(limits: HoldLimits) -> Self {
-        Self { limits, waited: Duration::ZERO, hold: Hold::default() }
+        Self { limits: Some(limits), waited: Duration::ZERO, hold: Hold::default() }
+    }
+
+    /// For an upload that holds no worker's slot: `timeouts.body` and the number of connections are bounds enough.
+    pub(crate) fn unbounded() -> Self {
+        Self { limits: None, waited: Duration::ZERO, hold: Hold::default() }
     }
 
     /// How long the current pause may last before something happens.
     pub(crate) fn left(&self) -> Duration {
-        let until = if self.hold.has_begun() { self.limits.held } else { SLOW_AFTER.min(self.limits.held) };
+        let Some(limits) = &self.limits else { return FAR };
+        let until = if self.hold.has_begun() { limits.held } else { SLOW_AFTER.min(limits.held) };
         until.saturating_sub(self.waited)
     }
 
@@ -73,11 +83,12 @@ impl Waits {
 
     /// The current pause has lasted for what was left: the upload has become slow. `false`: too slow.
     pub(crate) fn grow(&self, request_id: &str) -> bool {
+        let Some(limits) = &self.limits else { return true };
         let why = if self.hold.has_begun() {
             "a slow upload held a slot for `buffers.streaming_timeout`"
         } else {
             self.hold.begin();
-            if !self.hold.is_one_too_many(&self.limits) {
+            if !self.hold.is_one_too_many(limits) {
                 return true;
             }
             "too many slots are held by slow clients (`buffers.streaming_max`)"

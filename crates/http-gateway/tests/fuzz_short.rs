@@ -136,6 +136,43 @@ fn chunked_bodies() {
 }
 
 #[test]
+fn answers_of_upstreams() {
+    fuzz(
+        bodies::answer,
+        &[
+            b"\x00\x10HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello",
+            b"\x01\x20HTTP/1.0 404 Not Found\r\nContent-Length: 5\r\nConnection: keep-alive, x\r\nX: y\r\n\r\n",
+            b"\x00\x30HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\nA: b\r\n\r\n",
+            b"\x02\x18HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\r\n\x81\x01a",
+            b"\x00\x08HTTP/1.1 204\r\nKeep-Alive: timeout=5\r\n\r\nHTTP/1.1 200 OK\r\n\r\n",
+            b"\x00\x40HTTP/1.1 103 Early Hints\r\nLink: </a>; rel=preload\r\n\r\nHTTP/1.1 200 OK\r\n\r\n",
+        ],
+        &[
+            b"\r\n",
+            b"\n",
+            b"\r",
+            b"\0",
+            b": ",
+            b" ",
+            b"\t",
+            b"\xff",
+            b"HTTP/1.1 ",
+            b"HTTP/1.0 ",
+            b"304",
+            b"100",
+            b"Content-Length: 5\r\n",
+            b"Transfer-Encoding: chunked\r\n",
+            b"Connection: close\r\n",
+            b"Connection: content-length\r\n",
+            b"Upgrade: websocket\r\n",
+            b"99999999999999999999",
+            b",chunked",
+            b"0\r\n\r\n",
+        ],
+    );
+}
+
+#[test]
 fn proxy_headers() {
     let extensions = b"\x20\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x19\x01\x02\x03\x04\x05\x06\x07\x08\0\x50\x01\xbb\
         \x20\0\x05\x01\0\0\0\0\x01\0\x02h2";

@@ -2,11 +2,12 @@
 //!
 //! Sizes are hexadecimal digits and nothing around them, lines end with CRLF, extensions are skipped and bounded.
 //! Trailers are checked, bounded and dropped: merging them into the head would let a client add a field after it
-//! was filtered (RFC 9110, 6.5.1).
+//! was filtered (RFC 9110, 6.5.1). Those of a response may be kept apart, to be passed on where they stand.
 
 use bytes::BytesMut;
 
 use super::field::parse_field;
+use crate::message::Headers;
 
 /// The body breaks the coding: 400 and close.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,6 +55,8 @@ pub struct ChunkedDecoder {
     trailer_bytes: usize,
     /// The trailer line being read.
     trailer: Vec<u8>,
+    /// Those read, if they are wanted.
+    trailers: Option<Headers>,
 }
 
 impl Default for ChunkedDecoder {
@@ -72,7 +75,18 @@ impl ChunkedDecoder {
             extension_bytes: 0,
             trailer_bytes: 0,
             trailer: Vec::new(),
+            trailers: None,
         }
+    }
+
+    /// The same, and [`Self::take_trailers`] will have what comes behind the body.
+    pub fn keeping_trailers() -> Self {
+        Self { trailers: Some(Headers::default()), ..Self::new() }
+    }
+
+    /// The fields behind the body, if they were to be kept and there are any.
+    pub fn take_trailers(&mut self) -> Option<Headers> {
+        self.trailers.take().filter(|trailers| !trailers.is_empty())
     }
 
     /// Has the last byte been read?
@@ -159,6 +173,9 @@ impl ChunkedDecoder {
         let forbidden = ["content-length", "transfer-encoding", "host"];
         if forbidden.iter().any(|name| field.name.eq_ignore_ascii_case(name.as_bytes())) {
             return Err(Malformed);
+        }
+        if let Some(trailers) = &mut self.trailers {
+            trailers.push(field.name, field.value);
         }
         self.trailer.clear();
         Ok(Expect::Trailer)

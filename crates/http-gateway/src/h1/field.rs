@@ -42,7 +42,7 @@ pub fn is_ambiguous_name(name: &[u8]) -> bool {
 /// Has a value no control characters but tab? Bytes above 0x7f pass (obs-text; RFC 9110, 5.5).
 ///
 /// Looks at every byte on purpose: without an early exit the compiler makes vector instructions of it.
-pub(super) fn is_value(bytes: &[u8]) -> bool {
+pub(crate) fn is_value(bytes: &[u8]) -> bool {
     bytes.iter().fold(0, |bad, &b| bad | u8::from((b < 0x20 && b != b'\t') || b == 0x7f)) == 0
 }
 
@@ -59,15 +59,15 @@ pub(crate) fn trim(mut bytes: &[u8]) -> &[u8] {
 
 /// A checked header line, still in the client's letters.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Field<'a> {
-    pub(super) name: &'a [u8],
-    pub(super) value: &'a [u8],
+pub(crate) struct Field<'a> {
+    pub(crate) name: &'a [u8],
+    pub(crate) value: &'a [u8],
     /// See [`is_ambiguous_name`].
-    pub(super) ambiguous: bool,
+    pub(crate) ambiguous: bool,
 }
 
 /// Checks a line that lost its CRLF.
-pub(super) fn parse_field(line: &[u8]) -> Result<Field<'_>, Refusal> {
+pub(crate) fn parse_field(line: &[u8]) -> Result<Field<'_>, Refusal> {
     // RFC 9112, 5.2: obsolete line folding is refused.
     if matches!(line.first(), Some(b' ' | b'\t')) {
         return Err(Refusal::bad("a header line is folded"));

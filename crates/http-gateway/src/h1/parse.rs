@@ -311,7 +311,7 @@ fn parse_version(line: &[u8]) -> Result<(&[u8], Version), Refusal> {
 }
 
 /// Digits and nothing else (RFC 9110, 8.6): no sign, no list, no underscore.
-pub(super) fn parse_content_length(value: &[u8]) -> Option<u64> {
+pub(crate) fn parse_content_length(value: &[u8]) -> Option<u64> {
     /// u64 holds every number of 19 digits.
     const DIGITS_MAX: usize = 19;
     if value.is_empty() || value.len() > DIGITS_MAX {

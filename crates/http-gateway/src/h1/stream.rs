@@ -11,7 +11,7 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::{Buf as _, BytesMut};
+use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncReadExt, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until};
 
@@ -26,7 +26,7 @@ thread_local! {
 
 /// Why reading or writing ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum StreamError {
+pub(crate) enum StreamError {
     /// The client closed its side, or the connection broke.
     Gone,
     /// Nothing moved for too long.
@@ -40,28 +40,52 @@ impl From<io::Error> for StreamError {
 }
 
 /// See the head of this file.
-pub(super) struct Stream<T> {
+pub(crate) struct Stream<T> {
     transport: T,
     /// Read, and from `start` on not consumed.
     input: Vec<u8>,
     start: usize,
     /// Bytes to be written before everything else.
-    pub(super) output: Vec<u8>,
+    pub(crate) output: Vec<u8>,
     timer: Timer,
+    /// The other side has ended its sending in order.
+    ended: bool,
 }
 
 impl<T: Transport> Stream<T> {
-    pub(super) fn new(transport: T, already_read: Vec<u8>) -> Self {
-        Self { transport, input: already_read, start: 0, output: Vec::new(), timer: Timer(None) }
+    pub(crate) fn new(transport: T, already_read: Vec<u8>) -> Self {
+        Self {
+            transport,
+            input: already_read,
+            start: 0,
+            output: Vec::new(),
+            timer: Timer(None),
+            ended: false,
+        }
     }
 
     /// What was read and not consumed.
-    pub(super) fn buffered(&self) -> &[u8] {
+    pub(crate) fn buffered(&self) -> &[u8] {
         self.input.get(self.start..).unwrap_or_default()
     }
 
+    /// Was [`StreamError::Gone`] an end in order? Otherwise the connection broke: a body that ends with it was cut short.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.ended
+    }
+
+    /// Ready when `deadline` is over, which starts `timeout` from now when it is not set yet.
+    pub(crate) fn poll_deadline(
+        &mut self,
+        context: &mut Context<'_>,
+        deadline: &mut Option<Instant>,
+        timeout: Duration,
+    ) -> Poll<()> {
+        self.timer.poll::<()>(context, deadline, timeout).map(drop)
+    }
+
     /// Marks the first `bytes` of [`Self::buffered`] as done.
-    pub(super) fn consume(&mut self, bytes: usize) {
+    pub(crate) fn consume(&mut self, bytes: usize) {
         self.start += bytes;
         if self.start >= self.input.len() {
             self.input.clear();
@@ -70,7 +94,7 @@ impl<T: Transport> Stream<T> {
     }
 
     /// Gives the memory of empty buffers back.
-    pub(super) fn release(&mut self) {
+    pub(crate) fn release(&mut self) {
         if self.buffered().is_empty() {
             self.input = Vec::new();
             self.start = 0;
@@ -81,11 +105,12 @@ impl<T: Transport> Stream<T> {
     }
 
     /// Reads once into the input buffer.
-    pub(super) fn poll_fill(&mut self, context: &mut Context<'_>) -> Poll<Result<(), StreamError>> {
+    pub(crate) fn poll_fill(&mut self, context: &mut Context<'_>) -> Poll<Result<(), StreamError>> {
         SCRATCH.with_borrow_mut(|scratch| {
             let mut read = ReadBuf::new(scratch);
             ready!(Pin::new(&mut self.transport).poll_read(context, &mut read))?;
             if read.filled().is_empty() {
+                self.ended = true;
                 return Poll::Ready(Err(StreamError::Gone));
             }
             if self.start > 0 {
@@ -99,7 +124,7 @@ impl<T: Transport> Stream<T> {
 
     /// Reads once, until `deadline`, which starts `timeout` from now when it is not set yet and nothing is there.
     /// Cancel safe.
-    pub(super) async fn fill(
+    pub(crate) async fn fill(
         &mut self,
         deadline: &mut Option<Instant>,
         timeout: Duration,
@@ -108,7 +133,7 @@ impl<T: Transport> Stream<T> {
     }
 
     /// See [`Self::fill`].
-    pub(super) fn poll_fill_until(
+    pub(crate) fn poll_fill_until(
         &mut self,
         context: &mut Context<'_>,
         deadline: &mut Option<Instant>,
@@ -121,7 +146,7 @@ impl<T: Transport> Stream<T> {
     }
 
     /// Reads once, past the input buffer (which must be empty), at most `bytes_max`. Cancel safe.
-    pub(super) async fn read_piece(
+    pub(crate) async fn read_piece(
         &mut self,
         bytes_max: usize,
         timeout: Duration,
@@ -131,7 +156,10 @@ impl<T: Transport> Stream<T> {
         poll_fn(|context| {
             let read = pin!(self.transport.read_buf(&mut piece)).poll(context);
             match read {
-                Poll::Ready(Ok(0)) => Poll::Ready(Err(StreamError::Gone)),
+                Poll::Ready(Ok(0)) => {
+                    self.ended = true;
+                    Poll::Ready(Err(StreamError::Gone))
+                }
                 Poll::Ready(read) => Poll::Ready(read.map(drop).map_err(StreamError::from)),
                 Poll::Pending => self.timer.poll(context, &mut deadline, timeout),
             }
@@ -142,12 +170,12 @@ impl<T: Transport> Stream<T> {
 
     /// Resolves when the client is gone. Meanwhile takes what it sends ahead, up to `bytes_max`; beyond, it can not
     /// be seen any more. Cancel safe.
-    pub(super) async fn closed(&mut self, bytes_max: usize) {
+    pub(crate) async fn closed(&mut self, bytes_max: usize) {
         poll_fn(|context| self.poll_closed(context, bytes_max)).await;
     }
 
     /// See [`Self::closed`].
-    pub(super) fn poll_closed(&mut self, context: &mut Context<'_>, bytes_max: usize) -> Poll<()> {
+    pub(crate) fn poll_closed(&mut self, context: &mut Context<'_>, bytes_max: usize) -> Poll<()> {
         while self.buffered().len() < bytes_max {
             if ready!(self.poll_fill(context)).is_err() {
                 return Poll::Ready(());
@@ -158,7 +186,7 @@ impl<T: Transport> Stream<T> {
 
     /// Writes the output buffer and then `body`, in one call where the kernel takes it. `timeout` starts anew
     /// whenever bytes move. Adds the bytes of `body` that were taken to `sent`.
-    pub(super) async fn write(
+    pub(crate) async fn write(
         &mut self,
         body: &[u8],
         timeout: Duration,
@@ -201,13 +229,13 @@ impl<T: Transport> Stream<T> {
     }
 
     /// Writes `bytes`, which are shortened by what was taken; ready when nothing of them is left anywhere here.
-    pub(super) fn poll_send(
+    pub(crate) fn poll_send(
         &mut self,
         context: &mut Context<'_>,
-        bytes: &mut BytesMut,
+        bytes: &mut (impl Buf + ?Sized),
     ) -> Poll<Result<(), StreamError>> {
-        while !bytes.is_empty() {
-            match ready!(Pin::new(&mut self.transport).poll_write(context, bytes))? {
+        while bytes.has_remaining() {
+            match ready!(Pin::new(&mut self.transport).poll_write(context, bytes.chunk()))? {
                 0 => return Poll::Ready(Err(StreamError::Gone)),
                 taken => bytes.advance(taken),
             }
@@ -216,7 +244,7 @@ impl<T: Transport> Stream<T> {
     }
 
     /// Writes of the output buffer what goes without waiting; the next write sends the rest.
-    pub(super) async fn try_write(&mut self) {
+    pub(crate) async fn try_write(&mut self) {
         poll_fn(|context| {
             while let Poll::Ready(Ok(bytes @ 1..)) =
                 Pin::new(&mut self.transport).poll_write(context, &self.output)
@@ -233,7 +261,7 @@ impl<T: Transport> Stream<T> {
     }
 
     /// Writes the output buffer; other bytes follow at once.
-    pub(super) async fn write_more(&mut self, timeout: Duration) -> Result<(), StreamError> {
+    pub(crate) async fn write_more(&mut self, timeout: Duration) -> Result<(), StreamError> {
         let mut written = 0;
         let mut deadline = None;
         let result = poll_fn(|context| {
@@ -257,7 +285,7 @@ impl<T: Transport> Stream<T> {
     }
 
     /// Writes a part of `bytes`, which is shortened by it. Cancel safe: for what must not be sent twice.
-    pub(super) async fn write_static(
+    pub(crate) async fn write_static(
         &mut self,
         bytes: &mut &'static [u8],
         timeout: Duration,
@@ -281,7 +309,7 @@ impl<T: Transport> Stream<T> {
     }
 
     /// Sends a part of a file within the kernel; see [`Transport::poll_send_file`].
-    pub(super) async fn send_file(
+    pub(crate) async fn send_file(
         &mut self,
         file: &std::fs::File,
         offset: u64,
@@ -303,12 +331,12 @@ impl<T: Transport> Stream<T> {
     }
 
     /// Makes the close that follows a reset.
-    pub(super) fn break_off(&mut self) {
+    pub(crate) fn break_off(&mut self) {
         self.transport.break_off();
     }
 
     /// Closes our side.
-    pub(super) async fn shutdown(&mut self, timeout: Duration) -> Result<(), StreamError> {
+    pub(crate) async fn shutdown(&mut self, timeout: Duration) -> Result<(), StreamError> {
         let mut deadline = None;
         poll_fn(|context| match Pin::new(&mut self.transport).poll_shutdown(context) {
             Poll::Ready(done) => Poll::Ready(done.map_err(StreamError::from)),
@@ -318,7 +346,7 @@ impl<T: Transport> Stream<T> {
     }
 
     /// Reads and drops until the client closes, is silent for `silence_max`, or `until`.
-    pub(super) async fn discard(&mut self, silence_max: Duration, until: Instant) {
+    pub(crate) async fn discard(&mut self, silence_max: Duration, until: Instant) {
         self.input.clear();
         self.start = 0;
         loop {

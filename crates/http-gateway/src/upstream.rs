@@ -1,0 +1,43 @@
+//! Upstreams: other servers that answer for some routes, over HTTP/1.1 with a strict codec of our own.
+//!
+//! In the order of a request: [`Upstream::forward`] chooses a server, leases a connection, sends the request, reads the head of
+//! the answer, and hands the body to a spool or to the client. What of a request or an answer could be read differently by two
+//! programs is refused, never repaired (docs/decisions/0015).
+//!
+//! | file | what happens there |
+//! |---|---|
+//! | `group.rs`, `settings.rs` | an upstream: its servers, the attempts of one request |
+//! | `standing.rs` | who rests after failures, and whose turn it is (pure but for a clock) |
+//! | `server.rs`, `resolve.rs` | a server's connections, and the addresses of its name |
+//! | `socket.rs`, `tls.rs` | TCP, unix, TLS |
+//! | `request.rs`, `outgoing.rs` | a request's head as bytes (pure), and what follows it |
+//! | `exchange.rs` | one request on one connection, up to the answer's head |
+//! | `parse.rs`, `body.rs` | bytes to heads and bodies (pure) |
+//! | `pump.rs` | an answer's body into its spool |
+//!
+//! Invariants: a request is sent twice only when that is safe (nothing of it was sent, or its method is idempotent and its body
+//! still here); no byte of one answer is ever taken for another's: a connection on which anything was doubtful is closed;
+//! every wait has a deadline; dropping a request's future closes its connection.
+
+pub mod body;
+mod exchange;
+mod group;
+mod outgoing;
+pub mod parse;
+mod pump;
+pub mod request;
+mod resolve;
+mod server;
+mod settings;
+mod socket;
+mod standing;
+mod tls;
+
+pub use group::{Failure, Forward, Upstream};
+pub use settings::{HostRule, ServerAddress, Settings};
+pub use tls::TlsFiles;
+
+#[cfg(test)]
+mod fake;
+#[cfg(test)]
+mod tests;

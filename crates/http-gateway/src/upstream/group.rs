@@ -1,0 +1,412 @@
+//! An upstream: its servers, and the attempts of one request.
+//!
+//! ```text
+//! choose ─► lease ─► ask ─► answer
+//!   ▲         │       │
+//!   │         │       └ closed without a byte on a kept connection: once more on a new one, if it may be sent twice
+//!   └─────────┴ not reached, or broken before the answer's head: another server, if it may be sent twice
+//! ```
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
+
+use bytes::Bytes;
+use ctl_telemetry::metrics::UpstreamMetrics;
+use tracing::warn;
+
+use super::body::BodyDecoder;
+use super::exchange::{Lost, Patience, ask};
+use super::outgoing::{Content, Outgoing};
+use super::parse::{Answer, Asked, BadAnswer, Framing};
+use super::pump::{self, Body as Coming, pump};
+use super::request::{BadRequest, Terms, encode};
+use super::resolve::Name;
+use super::server::{Bounds, Lease, NoConnection, Place, Server, Wanted};
+use super::settings::{HostRule, ServerAddress, Settings};
+use super::standing::{Seen, Standing, choose};
+use super::tls::{ClientTls, TlsFiles, client_config};
+use crate::dispatch::Origin;
+use crate::message::{AnsweredBy, Body, BodyError, Method, RequestBody, RequestHead, Response, Trail};
+use crate::request_body::Payload;
+use crate::spool::spool;
+use crate::upload::{Rest, Waits, upload};
+
+/// Servers that one request is sent to, when those before could not be reached or broke off. More would only make its client wait.
+const SERVERS_TRIED_MAX: usize = 3;
+
+/// A body of a known length up to this is waited for with its head, for a moment: most servers write both one right after the
+/// other, and an answer that is complete needs no task and no spool.
+const AT_ONCE_BYTES_MAX: u64 = 64 * 1024;
+
+/// That moment. Nobody notices it.
+const AT_ONCE_WAIT: Duration = Duration::from_millis(2);
+
+/// See the head of this file.
+pub struct Upstream {
+    settings: Settings,
+    servers: Box<[(Arc<Server>, Standing)]>,
+    /// Who comes next among equals.
+    turn: AtomicUsize,
+    metrics: Arc<UpstreamMetrics>,
+}
+
+/// A request on its way.
+pub struct Forward<'a> {
+    /// The head.
+    pub head: &'a RequestHead,
+    /// Who asks.
+    pub origin: Origin<'a>,
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// 503: every connection that may be is in use.
+    #[error("all connections are in use")]
+    Busy,
+    /// 502: no server can be reached, or its answer broke off before its head was over.
+    #[error("no server answered")]
+    Lost,
+    /// 502
+    #[error("the answer is not understood")]
+    Bad,
+    /// 504
+    #[error("no answer in time")]
+    TimedOut,
+    /// The request's body failed.
+    #[error("request body: {0}")]
+    Body(BodyError),
+    /// Nobody is left to answer.
+    #[error("the client went away")]
+    ClientGone,
+    /// 400: it cannot be said in HTTP/1.1.
+    #[error("the request cannot be passed on: {0}")]
+    Refused(&'static str),
+    /// 500: its spooled body cannot be read.
+    #[error("the request's body is lost")]
+    Disk,
+}
+
+/// An attempt that came to nothing.
+struct Missed {
+    lost: Lost,
+    /// The connection had served before, so this may say nothing of the server.
+    stale: bool,
+    /// No harm is done when it is sent again.
+    again: bool,
+}
+
+impl Upstream {
+    /// With no connection yet. The error is for the operator.
+    pub fn new(settings: Settings, tls: TlsFiles<'_>) -> Result<Self, String> {
+        let metrics: Arc<UpstreamMetrics> = Arc::default();
+        let encrypted = settings.servers.iter().any(|it| matches!(it, ServerAddress::Tcp { tls: true, .. }));
+        let tls = encrypted.then(|| client_config(tls)).transpose()?;
+        let bounds = Bounds {
+            connections_max: settings.connections_max as usize,
+            connect_timeout: settings.connect_timeout,
+            keep_alive: settings.keep_alive,
+        };
+        let mut servers = Vec::new();
+        for address in &settings.servers {
+            let (names, place, tls) = match address {
+                ServerAddress::Unix(path) => (address.names(), Place::Unix(path.clone()), None),
+                ServerAddress::Tcp { host, port, tls: encrypted } => {
+                    let tls = match (&tls, encrypted) {
+                        (Some(config), true) => {
+                            let name = settings.tls_server_name.as_deref().unwrap_or(host);
+                            Some(Arc::new(ClientTls::new(Arc::clone(config), name)?))
+                        }
+                        _ => None,
+                    };
+                    let name = Arc::new(Name::new(host, *port, settings.resolve_interval));
+                    (address.names(), Place::Tcp(name), tls)
+                }
+            };
+            let server = Server::new(names, place, tls, bounds, &metrics);
+            servers.push((Arc::new(server), Standing::new()));
+        }
+        Ok(Self { settings, servers: servers.into(), turn: AtomicUsize::new(0), metrics })
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.settings.name
+    }
+
+    /// What is counted of it.
+    pub fn metrics(&self) -> &UpstreamMetrics {
+        &self.metrics
+    }
+
+    /// Are bodies to be read whole before they are passed on?
+    pub fn buffers(&self) -> bool {
+        self.settings.buffer
+    }
+
+    /// Closes connections that nobody needs any more. To be called every second or so.
+    pub fn sweep(&self) {
+        for (server, _) in &self.servers {
+            server.sweep();
+        }
+    }
+
+    /// An answer. `trail` comes back inside it.
+    pub async fn forward<B: RequestBody>(
+        &self,
+        request: &Forward<'_>,
+        payload: Payload,
+        body: &mut B,
+        trail: &mut Trail,
+    ) -> Result<Response, Failure> {
+        let content = Content::from(payload);
+        self.metrics.requests.inc();
+        let asked = Asked { head_only: request.head.method == Method::Head, upgrade: false };
+        let (lease, answer, out) = self.attempts(request, &content, asked, body, trail).await?;
+        self.answer(lease, answer, out, trail).await.inspect_err(|_| self.metrics.failures.inc())
+    }
+
+    /// Tries servers until one answers, or it must not be tried again.
+    async fn attempts<B: RequestBody>(
+        &self,
+        request: &Forward<'_>,
+        content: &Content,
+        asked: Asked,
+        body: &mut B,
+        trail: &Trail,
+    ) -> Result<(Lease, Answer, Outgoing), Failure> {
+        let mut tried = Vec::new();
+        let mut retry_same = None;
+        loop {
+            let (at, renewed) = match retry_same.take() {
+                Some(at) => (at, true),
+                None => (self.choose(&tried).ok_or(Failure::Lost)?, false),
+            };
+            let Some((server, standing)) = self.servers.get(at) else { return Err(Failure::Lost) };
+            let wanted = match (renewed, request.head.method.is_idempotent() && !content.is_streamed()) {
+                (true, _) => Wanted::New,
+                (false, true) => Wanted::Any,
+                (false, false) => Wanted::Sure,
+            };
+            let leased = tokio::select! {
+                biased;
+                leased = server.lease(wanted) => leased,
+                () = body.closed(), if !content.is_streamed() => return Err(Failure::ClientGone),
+            };
+            let another = tried.len() + 1 < self.servers.len().min(SERVERS_TRIED_MAX);
+            let mut lease = match leased {
+                Ok(lease) => lease,
+                Err(error) => {
+                    let failure = self.not_reached(server, standing, &error, another, trail);
+                    if !another {
+                        return Err(failure);
+                    }
+                    tried.push(at);
+                    continue;
+                }
+            };
+            let missed = match self.attempt(&mut lease, request, content, asked, body).await {
+                Ok((answer, out)) => {
+                    standing.succeeded();
+                    return Ok((lease, answer, out));
+                }
+                Err(missed) => missed?,
+            };
+            if missed.stale && missed.again && !renewed {
+                self.metrics.retries.inc();
+                retry_same = Some(at);
+                continue;
+            }
+            let again = missed.again && another;
+            let failure = self.missed(server, standing, &missed.lost, again, trail);
+            if !again {
+                return Err(failure);
+            }
+            tried.push(at);
+        }
+    }
+
+    fn choose(&self, tried: &[usize]) -> Option<usize> {
+        let seen = self.servers.iter().enumerate().map(|(at, (server, standing))| Seen {
+            busy: server.busy(),
+            rests: standing.rests(),
+            tried: tried.contains(&at),
+        });
+        choose(seen, self.turn.fetch_add(1, Relaxed))
+    }
+
+    /// One request on one connection.
+    async fn attempt<B: RequestBody>(
+        &self,
+        lease: &mut Lease,
+        request: &Forward<'_>,
+        content: &Content,
+        asked: Asked,
+        body: &mut B,
+    ) -> Result<(Answer, Outgoing), Result<Missed, Failure>> {
+        let Forward { head, origin } = request;
+        let host: &[u8] = match &self.settings.host {
+            HostRule::Client if !origin.host.is_empty() => origin.host,
+            HostRule::Client | HostRule::Server => lease.server().authority.as_bytes(),
+            HostRule::Name(name) => name.as_bytes(),
+        };
+        let expects_continue = content.is_streamed() && head.headers.contains("expect");
+        let host = host.to_vec();
+        let terms =
+            Terms { origin, host: &host, sends: content.sends(), expects_continue, websocket_key: None };
+        let written = encode(head, &terms).map_err(|BadRequest(why)| Err(Failure::Refused(why)))?;
+        let mut out = Outgoing::new(&Bytes::from(written), content, expects_continue);
+        let patience =
+            Patience { response: self.settings.response_timeout, idle: self.settings.idle_timeout };
+        let mut pulled = false;
+        match ask(lease.stream(), &mut out, asked, body, patience, &mut pulled).await {
+            Ok(answer) => Ok((answer, out)),
+            Err(Lost::Client(error)) => Err(Err(Failure::Body(error))),
+            Err(Lost::ClientGone) => Err(Err(Failure::ClientGone)),
+            Err(lost) => {
+                let broke = matches!(lost, Lost::Closed | Lost::Cut);
+                let harmless = head.method.is_idempotent() || out.is_untouched();
+                let stale = lease.reused && matches!(lost, Lost::Closed);
+                Err(Ok(Missed { lost, stale, again: broke && harmless && !pulled }))
+            }
+        }
+    }
+
+    fn not_reached(
+        &self,
+        server: &Server,
+        standing: &Standing,
+        error: &NoConnection,
+        another: bool,
+        trail: &Trail,
+    ) -> Failure {
+        self.metrics.failures.inc();
+        let failure = match error {
+            // That it is busy says nothing against it.
+            NoConnection::Full => Failure::Busy,
+            NoConnection::Failed(_) | NoConnection::TimedOut => {
+                self.failed(server, standing);
+                Failure::Lost
+            }
+        };
+        self.tell(server, error, another, trail);
+        failure
+    }
+
+    fn missed(
+        &self,
+        server: &Server,
+        standing: &Standing,
+        lost: &Lost,
+        again: bool,
+        trail: &Trail,
+    ) -> Failure {
+        self.metrics.failures.inc();
+        self.failed(server, standing);
+        self.tell(server, lost, again, trail);
+        match lost {
+            Lost::Closed | Lost::Cut => Failure::Lost,
+            Lost::Bad(_) => Failure::Bad,
+            Lost::TimedOut | Lost::Stalled => Failure::TimedOut,
+            Lost::Client(error) => Failure::Body(*error),
+            Lost::ClientGone => Failure::ClientGone,
+            Lost::Disk(_) => Failure::Disk,
+        }
+    }
+
+    fn failed(&self, server: &Server, standing: &Standing) {
+        if standing.failed(self.settings.eject_after, self.settings.eject_time) && self.servers.len() > 1 {
+            let (upstream, server) = (&self.settings.name, &server.name);
+            warn!(
+                upstream,
+                server, "a server of an upstream has failed too often and rests for `eject_time`"
+            );
+        }
+    }
+
+    fn tell(&self, server: &Server, why: &dyn std::fmt::Display, again: bool, trail: &Trail) {
+        if again {
+            self.metrics.retries.inc();
+        }
+        let what = if again { "trying another server" } else { "the client was told so" };
+        let (request_id, upstream, server) = (&*trail.request_id, &self.settings.name, &server.name);
+        warn!(request_id, upstream, server, "{why}: {what}");
+    }
+
+    /// From the head of an answer to a response.
+    async fn answer(
+        &self,
+        lease: Lease,
+        answer: Answer,
+        out: Outgoing,
+        trail: &mut Trail,
+    ) -> Result<Response, Failure> {
+        let bad = |why: BadAnswer, server: &str| {
+            let (request_id, upstream) = (&*trail.request_id, &self.settings.name);
+            warn!(request_id, upstream, server, "{why}: the client was told so");
+            Failure::Bad
+        };
+        let server = Arc::clone(lease.server());
+        let Answer { status, reason, headers, framing, keep_alive, .. } = answer;
+        let is_event_stream = headers.get("content-type").is_some_and(|kind| {
+            kind.len() >= EVENTS.len() && kind.iter().zip(EVENTS).all(|(a, b)| a.eq_ignore_ascii_case(b))
+        });
+        let mut coming =
+            Coming { lease, decoder: BodyDecoder::new(framing), out, keep_alive, trailers: None };
+        let at_once = match framing {
+            Framing::Length(length) => length <= AT_ONCE_BYTES_MAX,
+            Framing::Chunked => !is_event_stream,
+            Framing::Nothing | Framing::UntilClose => false,
+        };
+        let first = first(&mut coming, at_once).await.map_err(|why| bad(why, &server.name))?;
+        let whole = coming.decoder.is_done() && coming.trailers.is_none();
+        let body = if whole {
+            coming.finish();
+            if first.is_empty() { Body::Empty } else { Body::Bytes(first) }
+        } else {
+            self.stream(coming, first, is_event_stream, trail)
+        };
+        trail.by = AnsweredBy::Upstream;
+        trail.lasts = is_event_stream;
+        Ok(Response { status, reason, headers, body, close: false, trail: trail.clone() })
+    }
+
+    fn stream(&self, coming: Coming, first: Bytes, is_event_stream: bool, trail: &Trail) -> Body {
+        let (mut writer, mut stream) = spool(self.settings.spool.clone());
+        writer.start(first);
+        let rest = coming.out.is_clients().then(|| {
+            let rest = Rest { left: self.settings.body_bytes_max, waits: Waits::unbounded() };
+            let (upload, rest) = upload(rest);
+            stream.attach(upload);
+            rest
+        });
+        // Silence is what most of them consist of.
+        let idle = if is_event_stream { EVENTS_SILENCE_MAX } else { self.settings.idle_timeout };
+        let bounds = pump::Bounds { idle, held: self.settings.held };
+        let metrics = Arc::clone(&self.metrics);
+        tokio::spawn(pump(coming, writer, rest, bounds, trail.request_id.clone(), metrics));
+        Body::Stream(stream)
+    }
+}
+
+/// The media type of server-sent events.
+const EVENTS: &[u8] = b"text/event-stream";
+
+/// The longest silence of an event stream.
+const EVENTS_SILENCE_MAX: Duration = Duration::from_secs(3600);
+
+/// What of a body is here, or comes `at_once`.
+async fn first(coming: &mut Coming, at_once: bool) -> Result<Bytes, BadAnswer> {
+    let mut first = coming.take_buffered()?;
+    let deadline = tokio::time::Instant::now() + AT_ONCE_WAIT;
+    while at_once && !coming.decoder.is_done() && (first.len() as u64) < AT_ONCE_BYTES_MAX {
+        let left = deadline.saturating_duration_since(tokio::time::Instant::now());
+        if !coming.out.is_done() || left.is_zero() || !coming.fill(left).await? {
+            break;
+        }
+        let more = coming.take_buffered()?;
+        first = if first.is_empty() { more } else { [first, more].concat().into() };
+    }
+    Ok(first)
+}

@@ -1,0 +1,286 @@
+//! A request's head as an upstream shall see it: bytes of HTTP/1.1. No I/O, no clock.
+//!
+//! The framing is ours and one of the two, never both. What belongs to the client's connection stays there, with all that its
+//! Connection names (RFC 9110, 7.6.1). Who asks is said in X-Forwarded-* and Forwarded, in their true form: one hop, as
+//! `client.rs` found it; whatever the client or a proxy said of it is not passed on beside it.
+
+use std::net::{IpAddr, Ipv6Addr};
+
+use py_link::Scheme;
+
+use crate::dispatch::Origin;
+use crate::extra_fields::wants_trailers;
+use crate::h1::{elements, is_token, is_value};
+use crate::message::{Method, RequestHead};
+
+/// How the body of a request goes to the upstream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sends {
+    /// There is none.
+    Nothing,
+    /// As many bytes.
+    Length(u64),
+    /// In chunks.
+    Chunked,
+}
+
+/// What belongs to one request to an upstream besides its head.
+#[derive(Debug, Clone, Copy)]
+pub struct Terms<'a> {
+    /// Who asks.
+    pub origin: &'a Origin<'a>,
+    /// What the upstream is told as Host.
+    pub host: &'a [u8],
+    /// The body.
+    pub sends: Sends,
+    /// The body follows when the upstream has asked for it.
+    pub expects_continue: bool,
+    /// The key of a WebSocket's handshake; without one this is no handshake.
+    pub websocket_key: Option<&'a str>,
+}
+
+/// A head that must not be written: it would say something else on the wire.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BadRequest(pub &'static str);
+
+/// The head as bytes.
+pub fn encode(head: &RequestHead, terms: &Terms<'_>) -> Result<Vec<u8>, BadRequest> {
+    if !is_token(head.method.as_bytes()) || !is_target(&head.target) || !is_value(terms.host) {
+        return Err(BadRequest("the request line or Host holds a character it may not"));
+    }
+    let mut out = Vec::with_capacity(512);
+    for part in [head.method.as_bytes(), b" ", &head.target, b" HTTP/1.1\r\n"] {
+        out.extend_from_slice(part);
+    }
+    field(&mut out, b"Host", terms.host);
+    let named: Vec<&[u8]> = head.headers.all("connection").flat_map(elements).collect();
+    for (name, value) in head.headers.iter() {
+        if is_ours(name) || (terms.websocket_key.is_none() && name.starts_with(b"sec-websocket-")) {
+            continue;
+        }
+        if named.iter().any(|option| option.eq_ignore_ascii_case(name)) {
+            continue;
+        }
+        if !is_token(name) || !is_value(value) {
+            return Err(BadRequest("a header holds a character it may not"));
+        }
+        field(&mut out, name, value);
+    }
+    forwarded(&mut out, terms.origin);
+    field(&mut out, b"X-Request-ID", terms.origin.request_id.as_bytes());
+    match terms.sends {
+        // RFC 9110, 8.6: where a body is usual its absence is said.
+        Sends::Nothing if matches!(head.method, Method::Post | Method::Put | Method::Patch) => {
+            field(&mut out, b"Content-Length", b"0");
+        }
+        Sends::Nothing => {}
+        Sends::Length(length) => {
+            field(&mut out, b"Content-Length", itoa::Buffer::new().format(length).as_bytes());
+        }
+        Sends::Chunked => field(&mut out, b"Transfer-Encoding", b"chunked"),
+    }
+    if terms.expects_continue {
+        field(&mut out, b"Expect", b"100-continue");
+    }
+    if let Some(key) = terms.websocket_key {
+        field(&mut out, b"Sec-WebSocket-Key", key.as_bytes());
+        field(&mut out, b"Upgrade", b"websocket");
+        field(&mut out, b"Connection", b"Upgrade");
+    } else if wants_trailers(&head.headers) {
+        // RFC 9110, 10.1.4: TE concerns this connection, and Connection must say so.
+        field(&mut out, b"TE", b"trailers");
+        field(&mut out, b"Connection", b"TE");
+    }
+    out.extend_from_slice(b"\r\n");
+    Ok(out)
+}
+
+/// No space and no control character: nothing that could end the request line early. (The protocols check more.)
+fn is_target(target: &[u8]) -> bool {
+    !target.is_empty() && target.iter().all(|&byte| byte > b' ' && byte != 0x7f)
+}
+
+/// Fields that are written here in their true form, or concern only the client's connection. Names are in lower case.
+fn is_ours(name: &[u8]) -> bool {
+    match name.first() {
+        Some(b'c') => matches!(name, b"connection" | b"content-length"),
+        Some(b'e') => name == b"expect",
+        Some(b'f') => name == b"forwarded",
+        Some(b'h') => matches!(name, b"host" | b"http2-settings"),
+        Some(b'k') => name == b"keep-alive",
+        // `Proxy` becomes the variable HTTP_PROXY behind CGI-like servers (CVE-2016-5385).
+        Some(b'p') => matches!(name, b"proxy" | b"proxy-connection" | b"proxy-authorization"),
+        Some(b's') => name == b"sec-websocket-key",
+        Some(b't') => matches!(name, b"te" | b"trailer" | b"transfer-encoding"),
+        Some(b'u') => name == b"upgrade",
+        Some(b'x') => name.starts_with(b"x-forwarded-") || matches!(name, b"x-real-ip" | b"x-request-id"),
+        _ => false,
+    }
+}
+
+/// Who asks, both ways of saying it: X-Forwarded-* for those who know no better, Forwarded as RFC 7239 has it.
+fn forwarded(out: &mut Vec<u8>, origin: &Origin<'_>) {
+    let scheme: &[u8] = match origin.scheme {
+        Scheme::Http => b"http",
+        Scheme::Https => b"https",
+    };
+    let mut node = b"unknown".to_vec();
+    if !origin.remote_addr.is_empty() {
+        field(out, b"X-Forwarded-For", origin.remote_addr.as_bytes());
+        // RFC 7239, 6: brackets and quotes around an address of IPv6.
+        node = match origin.remote_addr.parse::<IpAddr>() {
+            Ok(IpAddr::V6(address)) => quoted_v6(address),
+            _ => origin.remote_addr.as_bytes().to_vec(),
+        };
+    }
+    field(out, b"X-Forwarded-Proto", scheme);
+    let mut value = [b"for=", &node[..], b";proto=", scheme].concat();
+    if !origin.host.is_empty() && is_value(origin.host) {
+        field(out, b"X-Forwarded-Host", origin.host);
+        value.extend_from_slice(b";host=\"");
+        value.extend(origin.host.iter().filter(|&&byte| byte != b'"' && byte != b'\\'));
+        value.push(b'"');
+    }
+    field(out, b"Forwarded", &value);
+}
+
+fn quoted_v6(address: Ipv6Addr) -> Vec<u8> {
+    format!("\"[{address}]\"").into_bytes()
+}
+
+fn field(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
+    out.reserve(name.len() + value.len() + 4);
+    out.extend_from_slice(name);
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value);
+    out.extend_from_slice(b"\r\n");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::{Headers, Version};
+
+    fn head(method: &str, target: &str, fields: &str) -> RequestHead {
+        let mut headers = Headers::default();
+        for line in fields.split('|').filter(|line| !line.is_empty()) {
+            let (name, value) = line.split_once(": ").unwrap();
+            headers.push_lower(name.as_bytes(), value.as_bytes());
+        }
+        let method = Method::from_bytes(method.as_bytes());
+        RequestHead { method, target: target.as_bytes().to_vec(), version: Version::Http11, headers }
+    }
+
+    fn origin<'a>(addr: &'a str, host: &'a str) -> Origin<'a> {
+        Origin {
+            request_id: "id1",
+            remote_addr: addr,
+            remote_port: 7,
+            scheme: Scheme::Https,
+            host: host.as_bytes(),
+            server_name: b"a",
+            server_port: 443,
+            tls: None,
+            headers_heard: true,
+        }
+    }
+
+    fn show(head: &RequestHead, sends: Sends, websocket_key: Option<&str>) -> String {
+        let origin = origin("192.0.2.9", "a.test:8443");
+        let terms =
+            Terms { origin: &origin, host: b"a.test:8443", sends, expects_continue: false, websocket_key };
+        String::from_utf8(encode(head, &terms).unwrap()).unwrap().replace("\r\n", "|")
+    }
+
+    const WHO: &str = "X-Forwarded-For: 192.0.2.9|X-Forwarded-Proto: https|X-Forwarded-Host: a.test:8443|\
+        Forwarded: for=192.0.2.9;proto=https;host=\"a.test:8443\"|X-Request-ID: id1|";
+
+    #[test]
+    fn the_head_says_who_asks_and_how_long_the_body_is() {
+        let get = head("GET", "/a?b", "Host: spoofed|Accept: x");
+        assert_eq!(
+            show(&get, Sends::Nothing, None),
+            format!("GET /a?b HTTP/1.1|Host: a.test:8443|accept: x|{WHO}|")
+        );
+        let post = head("POST", "/", "Content-Length: 9");
+        assert_eq!(
+            show(&post, Sends::Length(5), None),
+            format!("POST / HTTP/1.1|Host: a.test:8443|{WHO}Content-Length: 5||")
+        );
+        assert_eq!(
+            show(&post, Sends::Chunked, None),
+            format!("POST / HTTP/1.1|Host: a.test:8443|{WHO}Transfer-Encoding: chunked||")
+        );
+        assert!(show(&post, Sends::Nothing, None).ends_with("Content-Length: 0||"));
+    }
+
+    #[test]
+    fn what_is_of_the_clients_connection_stays_there() {
+        let lies = head(
+            "GET",
+            "/",
+            "Connection: x-hop, Close, TE, x-forwarded-for, host|X-Hop: 1|TE: trailers;q=1, trailers|Keep-Alive: 5|\
+             Proxy-Connection: a|Proxy: evil|Upgrade: h2c|HTTP2-Settings: a|Trailer: a|Transfer-Encoding: chunked|\
+             Content-Length: 7|Expect: 100-continue|X-Forwarded-For: 6.6.6.6|X-Forwarded-Prefix: /evil|\
+             Forwarded: for=6.6.6.6|X-Real-IP: 6.6.6.6|X-Request-ID: theirs|Sec-WebSocket-Key: k|Sec-WebSocket-Version: 13|\
+             Cookie: a=b",
+        );
+        assert_eq!(
+            show(&lies, Sends::Nothing, None),
+            format!("GET / HTTP/1.1|Host: a.test:8443|cookie: a=b|{WHO}TE: trailers|Connection: TE||")
+        );
+    }
+
+    #[test]
+    fn a_handshake_has_a_key_of_ours_and_the_clients_offers() {
+        let ask = head(
+            "GET",
+            "/ws",
+            "Connection: Upgrade|Upgrade: websocket|Sec-WebSocket-Key: theirs|Sec-WebSocket-Version: 13|\
+             Sec-WebSocket-Protocol: chat|Sec-WebSocket-Extensions: permessage-deflate|Origin: https://a.test",
+        );
+        assert_eq!(
+            show(&ask, Sends::Nothing, Some("ours")),
+            format!(
+                "GET /ws HTTP/1.1|Host: a.test:8443|sec-websocket-version: 13|sec-websocket-protocol: chat|\
+                 sec-websocket-extensions: permessage-deflate|origin: https://a.test|{WHO}Sec-WebSocket-Key: ours|\
+                 Upgrade: websocket|Connection: Upgrade||"
+            )
+        );
+    }
+
+    #[test]
+    fn addresses_are_written_as_the_standard_says() {
+        let say = |addr: &str, host: &str| {
+            let mut out = Vec::new();
+            forwarded(&mut out, &origin(addr, host));
+            String::from_utf8(out).unwrap().replace("\r\n", "|")
+        };
+        assert_eq!(
+            say("2001:db8::1", "a"),
+            "X-Forwarded-For: 2001:db8::1|X-Forwarded-Proto: https|X-Forwarded-Host: a|\
+             Forwarded: for=\"[2001:db8::1]\";proto=https;host=\"a\"|"
+        );
+        assert_eq!(say("", ""), "X-Forwarded-Proto: https|Forwarded: for=unknown;proto=https|");
+    }
+
+    #[test]
+    fn nothing_that_would_split_a_head_is_written() {
+        let terms_origin = origin("", "");
+        let terms = |host: &'static [u8]| Terms {
+            origin: &terms_origin,
+            host,
+            sends: Sends::Nothing,
+            expects_continue: false,
+            websocket_key: None,
+        };
+        for bad in ["/a b", "/a\r\nX: y", "", "/\u{7f}"] {
+            assert!(encode(&head("GET", bad, ""), &terms(b"a")).is_err(), "{bad:?}");
+        }
+        assert!(encode(&head("GE T", "/", ""), &terms(b"a")).is_err());
+        assert!(encode(&head("GET", "/", ""), &terms(b"a\r\nb: c")).is_err());
+        let mut evil = head("GET", "/", "");
+        evil.headers.push(b"x", b"a\nb");
+        assert!(encode(&evil, &terms(b"a")).is_err());
+    }
+}

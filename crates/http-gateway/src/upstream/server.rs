@@ -1,0 +1,320 @@
+//! One server of an upstream: where it is, its connections, how it fares.
+//!
+//! A connection is leased for one exchange and given back when both sides have said all they had to. At most
+//! `connections_max` are leased, and none is made while one lies idle, so there are never more than that. An idle connection
+//! that the server has closed, or that says something unasked, is never used again.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Waker};
+use std::time::Duration;
+
+use ctl_telemetry::metrics::UpstreamMetrics;
+use tokio::net::{TcpStream, UnixStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, timeout, timeout_at};
+
+use super::resolve::Name;
+use super::socket::Socket;
+use super::tls::ClientTls;
+use crate::h1::Stream;
+use crate::reactor;
+
+/// Addresses of a name that are tried for one connection.
+const ATTEMPTS_MAX: usize = 3;
+
+/// A request that must not be sent twice takes no connection that was idle for longer: servers close theirs after two
+/// seconds and more, and one that closes while the request is on its way leaves its fate unknown.
+const SURELY_OPEN: Duration = Duration::from_secs(1);
+
+/// Where a server is.
+#[derive(Debug, Clone)]
+pub(super) enum Place {
+    Tcp(Arc<Name>),
+    Unix(PathBuf),
+}
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum NoConnection {
+    #[error("could not connect: {0}")]
+    Failed(#[from] io::Error),
+    #[error("could not connect within `connect_timeout`")]
+    TimedOut,
+    /// `connections_max` are in use.
+    #[error("all of its `connections_max` connections are in use")]
+    Full,
+}
+
+/// Bounds of a server's connections.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Bounds {
+    pub(super) connections_max: usize,
+    pub(super) connect_timeout: Duration,
+    pub(super) keep_alive: Duration,
+}
+
+/// See the head of this file.
+pub(super) struct Server {
+    /// As configured.
+    pub(super) name: String,
+    /// What the server itself is called: Host, when it is to be told that.
+    pub(super) authority: String,
+    place: Place,
+    tls: Option<Arc<ClientTls>>,
+    bounds: Bounds,
+    places: Arc<Semaphore>,
+    /// Requests that wait for one: as many may as are served.
+    waiting: AtomicUsize,
+    /// The last one given back is at the end, and the next to be leased. By reactor: a connection wakes the thread that made it.
+    idle: Box<[Mutex<Vec<Idle>>]>,
+    /// Which address of several comes next.
+    turn: AtomicUsize,
+    metrics: Arc<UpstreamMetrics>,
+}
+
+struct Idle {
+    connection: Box<Connection>,
+    since: Instant,
+}
+
+/// A connection, wherever it is.
+pub(super) struct Connection {
+    pub(super) stream: Stream<Socket>,
+    /// `None`: a unix socket.
+    address: Option<SocketAddr>,
+    _open: Open,
+}
+
+/// Counts a connection while it lives.
+#[derive(Debug)]
+struct Open(Arc<UpstreamMetrics>);
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.connections_open.add(-1);
+    }
+}
+
+/// A connection in use. Dropping it closes the connection.
+pub(super) struct Lease {
+    connection: Box<Connection>,
+    server: Arc<Server>,
+    /// It has served a request before.
+    pub(super) reused: bool,
+    _place: OwnedSemaphorePermit,
+}
+
+/// Which connections will do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wanted {
+    /// Any.
+    Any,
+    /// One that is hardly about to be closed: the request must not be sent twice.
+    Sure,
+    /// A new one.
+    New,
+}
+
+impl Server {
+    pub(super) fn new(
+        (name, authority): (String, String),
+        place: Place,
+        tls: Option<Arc<ClientTls>>,
+        bounds: Bounds,
+        metrics: &Arc<UpstreamMetrics>,
+    ) -> Self {
+        let shards = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        Self {
+            name,
+            authority,
+            place,
+            tls,
+            bounds,
+            places: Arc::new(Semaphore::new(bounds.connections_max)),
+            waiting: AtomicUsize::new(0),
+            idle: (0..shards).map(|_| Mutex::default()).collect(),
+            turn: AtomicUsize::new(0),
+            metrics: Arc::clone(metrics),
+        }
+    }
+
+    /// Connections in use now.
+    pub(super) fn busy(&self) -> usize {
+        self.bounds.connections_max - self.places.available_permits().min(self.bounds.connections_max)
+    }
+
+    /// A connection: one that lies idle, or a new one. Cancel safe.
+    pub(super) async fn lease(self: &Arc<Self>, wanted: Wanted) -> Result<Lease, NoConnection> {
+        let deadline = Instant::now() + self.bounds.connect_timeout;
+        let place = match Arc::clone(&self.places).try_acquire_owned() {
+            Ok(place) => place,
+            Err(_) => self.wait_for_place(deadline).await?,
+        };
+        let kept = match wanted {
+            Wanted::Any => self.take(self.bounds.keep_alive),
+            Wanted::Sure => self.take(self.bounds.keep_alive.min(SURELY_OPEN)),
+            Wanted::New => None,
+        };
+        let reused = kept.is_some();
+        let connection = match kept {
+            Some(connection) => connection,
+            None => Box::new(self.dial(deadline).await?),
+        };
+        Ok(Lease { connection, server: Arc::clone(self), reused, _place: place })
+    }
+
+    async fn wait_for_place(&self, deadline: Instant) -> Result<OwnedSemaphorePermit, NoConnection> {
+        let waiting = Waiting(&self.waiting);
+        if waiting.0.fetch_add(1, Relaxed) >= self.bounds.connections_max {
+            return Err(NoConnection::Full);
+        }
+        match timeout_at(deadline, Arc::clone(&self.places).acquire_owned()).await {
+            Ok(Ok(place)) => Ok(place),
+            Ok(Err(_)) | Err(_) => Err(NoConnection::Full),
+        }
+    }
+
+    /// A connection from the idle ones, of this reactor first.
+    fn take(&self, idle_max: Duration) -> Option<Box<Connection>> {
+        let own = reactor::current();
+        for shard in 0..self.idle.len() {
+            let shard = self.idle.get((own + shard) % self.idle.len())?;
+            loop {
+                let Some(idle) = shard.lock().unwrap_or_else(PoisonError::into_inner).pop() else { break };
+                let Idle { mut connection, since } = idle;
+                if since.elapsed() >= idle_max {
+                    // Those below are older still.
+                    if idle_max >= self.bounds.keep_alive {
+                        continue;
+                    }
+                    shard.lock().unwrap_or_else(PoisonError::into_inner).push(Idle { connection, since });
+                    break;
+                }
+                if self.is_current(&connection) && is_silent(&mut connection.stream) {
+                    return Some(connection);
+                }
+            }
+        }
+        None
+    }
+
+    fn keep(&self, connection: Box<Connection>) {
+        let own = reactor::current();
+        if let Some(shard) = self.idle.get(own % self.idle.len().max(1)) {
+            let idle = Idle { connection, since: Instant::now() };
+            shard.lock().unwrap_or_else(PoisonError::into_inner).push(idle);
+        }
+    }
+
+    /// Closes idle connections whose time is over, and those that the server has closed.
+    pub(super) fn sweep(&self) {
+        for shard in &self.idle {
+            // They are closed when the lock is free again.
+            let mut over = Vec::new();
+            let mut idle = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut at = 0;
+            while let Some(Idle { connection, since }) = idle.get_mut(at) {
+                let good = since.elapsed() < self.bounds.keep_alive && is_silent(&mut connection.stream);
+                if good {
+                    at += 1;
+                } else {
+                    over.push(idle.remove(at));
+                }
+            }
+            drop(idle);
+        }
+    }
+
+    /// Is the address it goes to still one of the server's?
+    fn is_current(&self, connection: &Connection) -> bool {
+        match (&self.place, connection.address) {
+            (Place::Tcp(name), Some(address)) => name.has(address),
+            _ => true,
+        }
+    }
+
+    async fn dial(&self, deadline: Instant) -> Result<Connection, NoConnection> {
+        let dialing = async {
+            let (socket, address) = match &self.place {
+                Place::Unix(path) => (Socket::Unix(UnixStream::connect(path).await?), None),
+                Place::Tcp(name) => {
+                    let (stream, address) = self.dial_one_of(&name.addresses().await?).await?;
+                    (Socket::Tcp(stream), Some(address))
+                }
+            };
+            let socket = match (socket, &self.tls) {
+                (Socket::Tcp(stream), Some(tls)) => Socket::Tls(Box::new(tls.connect(stream).await?)),
+                (socket, _) => socket,
+            };
+            Ok((socket, address))
+        };
+        let (socket, address) = match timeout_at(deadline, dialing).await {
+            Ok(dialed) => dialed.map_err(NoConnection::Failed)?,
+            Err(_) => return Err(NoConnection::TimedOut),
+        };
+        self.metrics.connections_open.add(1);
+        self.metrics.connections.inc();
+        let stream = Stream::new(socket, Vec::new());
+        Ok(Connection { stream, address, _open: Open(Arc::clone(&self.metrics)) })
+    }
+
+    /// The first of a name's addresses that answers, beginning with another one each time.
+    async fn dial_one_of(&self, addresses: &[SocketAddr]) -> io::Result<(TcpStream, SocketAddr)> {
+        let first = self.turn.fetch_add(1, Relaxed);
+        let attempts = addresses.len().min(ATTEMPTS_MAX);
+        // So that one address that swallows everything leaves time for the next.
+        let patience = self.bounds.connect_timeout / attempts.max(1) as u32;
+        let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+        for attempt in 0..attempts {
+            let Some(&address) = addresses.get(first.wrapping_add(attempt) % addresses.len()) else { break };
+            match timeout(patience, TcpStream::connect(address)).await {
+                Ok(Ok(stream)) => {
+                    stream.set_nodelay(true)?;
+                    return Ok((stream, address));
+                }
+                Ok(Err(error)) => last = error,
+                Err(_) => last = io::ErrorKind::TimedOut.into(),
+            }
+        }
+        Err(last)
+    }
+}
+
+/// Counts a request that waits, until it is dropped.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
+}
+
+/// Has the server neither closed nor said anything unasked?
+fn is_silent(stream: &mut Stream<Socket>) -> bool {
+    let mut context = Context::from_waker(Waker::noop());
+    stream.buffered().is_empty() && stream.poll_fill(&mut context).is_pending()
+}
+
+impl Lease {
+    pub(super) fn stream(&mut self) -> &mut Stream<Socket> {
+        &mut self.connection.stream
+    }
+
+    pub(super) fn server(&self) -> &Arc<Server> {
+        &self.server
+    }
+
+    /// Both sides have said all they had to: the connection may serve another request.
+    pub(super) fn give_back(self) {
+        let Self { mut connection, server, _place, .. } = self;
+        // What comes behind a response that is over was never asked for.
+        if connection.stream.buffered().is_empty() {
+            connection.stream.release();
+            server.keep(connection);
+        }
+    }
+}

@@ -1,0 +1,5 @@
+//! Against servers that do as they should, and against every lie.
+
+mod bodies;
+mod connections;
+mod lies;
