@@ -151,7 +151,9 @@ mod tests {
              quintet_queue_refused_total{pool=\"default\",why=\"overload\"} 0\n\
              quintet_queue_refused_total{pool=\"reports\",why=\"overload\"} 1"
         );
-        assert!(of("quintet_upstream_connections{").ends_with("quintet_upstream_connections{upstream=\"api\"} 2"));
+        assert!(
+            of("quintet_upstream_connections{").ends_with("quintet_upstream_connections{upstream=\"api\"} 2")
+        );
         assert!(!text.lines().any(|line| line.starts_with("quintet_slots ")), "no series without its pool");
         assert!(of("quintet_slots{").ends_with("quintet_slots{pool=\"reports\"} 4"));
         let wait = of("quintet_queue_wait_seconds");
@@ -170,9 +172,8 @@ mod tests {
         let of_pools =
             OF_POOLS.iter().map(|entry| (entry.name, entry.label, entry.help, (entry.metric)(&pool)));
         let upstream = UpstreamMetrics::default();
-        let of_upstreams = OF_UPSTREAMS
-            .iter()
-            .map(|entry| (entry.name, entry.label, entry.help, (entry.metric)(&upstream)));
+        let of_upstreams =
+            OF_UPSTREAMS.iter().map(|entry| (entry.name, entry.label, entry.help, (entry.metric)(&upstream)));
         let mut closed: Vec<&str> = Vec::new();
         let mut before = None;
         for (name, label, help, metric) in of_process.chain(of_pools).chain(of_upstreams) {

@@ -189,7 +189,7 @@ impl Admin {
             return refused;
         }
         match path {
-            b"/metrics" => typed(200, exposition::CONTENT_TYPE, exposition::text(&self.pools.metrics())),
+            b"/metrics" => typed(200, exposition::CONTENT_TYPE, exposition::text(&self.pools.metrics(), &[])),
             b"/status" => match serde_json::to_string(&status(&self.pools)) {
                 Ok(json) => typed(200, "application/json", json + "\n"),
                 Err(error) => text(500, format!("{error}\n")),

@@ -180,7 +180,7 @@ impl<T: Transport> Body<'_, T> {
 impl From<StreamError> for BodyError {
     fn from(error: StreamError) -> Self {
         match error {
-            StreamError::Gone => Self::Gone,
+            StreamError::Ended | StreamError::Gone => Self::Gone,
             StreamError::Timeout => Self::Timeout,
         }
     }

@@ -190,7 +190,7 @@ async fn read_head<T: Transport, S>(stream: &mut Stream<T>, shared: &Shared<S>) 
         };
         match read {
             Ok(()) => {}
-            Err(StreamError::Gone) => return Err(NoHead::Over(Next::Close)),
+            Err(StreamError::Ended | StreamError::Gone) => return Err(NoHead::Over(Next::Close)),
             Err(StreamError::Timeout) if silent => return Err(NoHead::Over(Next::Idle)),
             Err(StreamError::Timeout) => {
                 let why = "the request was not complete in time";

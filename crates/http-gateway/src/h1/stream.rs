@@ -27,7 +27,9 @@ thread_local! {
 /// Why reading or writing ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum StreamError {
-    /// The client closed its side, or the connection broke.
+    /// Reading: the other side has said all it had to. (TLS says so, too: an end without that is a connection that broke.)
+    Ended,
+    /// The connection broke.
     Gone,
     /// Nothing moved for too long.
     Timeout,
@@ -48,30 +50,16 @@ pub(crate) struct Stream<T> {
     /// Bytes to be written before everything else.
     pub(crate) output: Vec<u8>,
     timer: Timer,
-    /// The other side has ended its sending in order.
-    ended: bool,
 }
 
 impl<T: Transport> Stream<T> {
     pub(crate) fn new(transport: T, already_read: Vec<u8>) -> Self {
-        Self {
-            transport,
-            input: already_read,
-            start: 0,
-            output: Vec::new(),
-            timer: Timer(None),
-            ended: false,
-        }
+        Self { transport, input: already_read, start: 0, output: Vec::new(), timer: Timer(None) }
     }
 
     /// What was read and not consumed.
     pub(crate) fn buffered(&self) -> &[u8] {
         self.input.get(self.start..).unwrap_or_default()
-    }
-
-    /// Was [`StreamError::Gone`] an end in order? Otherwise the connection broke: a body that ends with it was cut short.
-    pub(crate) fn has_ended(&self) -> bool {
-        self.ended
     }
 
     /// Ready when `deadline` is over, which starts `timeout` from now when it is not set yet.
@@ -110,8 +98,7 @@ impl<T: Transport> Stream<T> {
             let mut read = ReadBuf::new(scratch);
             ready!(Pin::new(&mut self.transport).poll_read(context, &mut read))?;
             if read.filled().is_empty() {
-                self.ended = true;
-                return Poll::Ready(Err(StreamError::Gone));
+                return Poll::Ready(Err(StreamError::Ended));
             }
             if self.start > 0 {
                 self.input.drain(..self.start);
@@ -156,10 +143,7 @@ impl<T: Transport> Stream<T> {
         poll_fn(|context| {
             let read = pin!(self.transport.read_buf(&mut piece)).poll(context);
             match read {
-                Poll::Ready(Ok(0)) => {
-                    self.ended = true;
-                    Poll::Ready(Err(StreamError::Gone))
-                }
+                Poll::Ready(Ok(0)) => Poll::Ready(Err(StreamError::Ended)),
                 Poll::Ready(read) => Poll::Ready(read.map(drop).map_err(StreamError::from)),
                 Poll::Pending => self.timer.poll(context, &mut deadline, timeout),
             }

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use super::outgoing::Outgoing;
 use super::parse::{Answer, AnswerParser, Asked, BadAnswer};
 use super::socket::Socket;
-use crate::h1::Stream;
+use crate::h1::{Stream, StreamError};
 use crate::link::long::HINTS_MAX;
 use crate::message::{BodyError, RequestBody};
 
@@ -63,8 +63,8 @@ pub(super) enum Lost {
 pub(super) enum Moved {
     /// Bytes came.
     Read,
-    /// The server has closed, or the connection broke.
-    Ended,
+    /// The server has ended its side, or the connection broke.
+    Ended(StreamError),
     /// All that was ready is out.
     Sent,
     /// Nothing can be sent any more.
@@ -112,7 +112,7 @@ pub(super) fn poll_moved(
     }
     match stream.poll_fill(context) {
         Poll::Ready(Ok(())) => return Poll::Ready(Moved::Read),
-        Poll::Ready(Err(_)) => return Poll::Ready(Moved::Ended),
+        Poll::Ready(Err(how)) => return Poll::Ready(Moved::Ended(how)),
         Poll::Pending => {}
     }
     match patience {
@@ -187,8 +187,8 @@ pub(super) async fn ask<B: RequestBody>(
             Moved::Sent => {}
             // What it has said before may be the reason.
             Moved::Refused => clock.restart(),
-            Moved::Ended if reading.begun => return Err(Lost::Cut),
-            Moved::Ended => return Err(Lost::Closed),
+            Moved::Ended(_) if reading.begun => return Err(Lost::Cut),
+            Moved::Ended(_) => return Err(Lost::Closed),
             Moved::Still if out.awaits_continue && !out.sending => {
                 out.awaits_continue = false;
                 clock.restart();

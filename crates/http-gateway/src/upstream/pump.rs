@@ -17,6 +17,7 @@ use super::exchange::{Clock, Moved, poll_moved};
 use super::outgoing::Outgoing;
 use super::parse::BadAnswer;
 use super::server::Lease;
+use crate::h1::StreamError;
 use crate::message::Headers;
 use crate::request_id::RequestId;
 use crate::spool::{Aborted, Writer};
@@ -65,17 +66,18 @@ impl Body {
         let (stream, out) = (self.lease.stream(), &mut self.out);
         match poll_fn(|context| poll_moved(context, stream, out, &mut clock, Some(patience))).await {
             Moved::Read => Ok(true),
-            Moved::Ended => self.ended().map(|()| true),
+            Moved::Ended(how) => self.ended(how).map(|()| true),
             Moved::Sent | Moved::Refused | Moved::Still => Ok(false),
         }
     }
 
     /// The server ended its side, or the connection broke.
-    fn ended(&mut self) -> Result<(), BadAnswer> {
-        if !self.lease.stream().has_ended() {
-            return Err(BadAnswer("the connection broke within the response"));
+    fn ended(&mut self, how: StreamError) -> Result<(), BadAnswer> {
+        match how {
+            StreamError::Ended => self.decoder.end_of_file(),
+            StreamError::Gone => Err(BadAnswer("the connection broke within the response")),
+            StreamError::Timeout => Err(SILENT),
         }
-        self.decoder.end_of_file()
     }
 
     /// All of the body is here: the connection goes back where it came from, if it may. Returns the trailers.
@@ -97,8 +99,7 @@ impl Body {
                 let is_sparse = piece.len() < piece.capacity() / 4;
                 Ok(if is_sparse { Bytes::copy_from_slice(&piece) } else { piece.freeze() })
             }
-            Err(crate::h1::StreamError::Timeout) => Err(SILENT),
-            Err(crate::h1::StreamError::Gone) => self.ended().map(|()| Bytes::new()),
+            Err(how) => self.ended(how).map(|()| Bytes::new()),
         }
     }
 }
@@ -219,7 +220,7 @@ async fn wait(
         }
     };
     match moved {
-        Ok(Moved::Ended) => body.ended().map_err(Short::Server)?,
+        Ok(Moved::Ended(how)) => body.ended(how).map_err(Short::Server)?,
         Ok(Moved::Still) => return Err(Short::Server(SILENT)),
         Ok(Moved::Read | Moved::Sent | Moved::Refused) => {}
         // The client broke its body off, or said another length than it announced: so do we, and hear what the server says.
