@@ -16,11 +16,10 @@ use super::outgoing::Outgoing;
 use super::parse::{Answer, AnswerParser, Asked, BadAnswer};
 use super::socket::Socket;
 use crate::h1::{Stream, StreamError};
-use crate::link::long::HINTS_MAX;
 use crate::message::{BodyError, RequestBody};
 
 /// Heads before the last one, hints and the like. No server has reason for more, and each costs us and the client.
-const INFORMATIONAL_MAX: u32 = 32;
+const INFORMATIONAL_MAX: u32 = 16;
 
 /// A server that was told that a body waits for its word gets this long (RFC 9110, 10.1.1: not for ever; many know nothing of
 /// it).
@@ -228,7 +227,7 @@ impl Reading {
             }
             match answer.status {
                 100 => out.awaits_continue = false,
-                103 if self.informational <= u32::from(HINTS_MAX) => body.inform(103, &answer.headers).await,
+                103 => body.inform(103, &answer.headers).await,
                 // RFC 9110, 15.2: one that is not understood is ignored.
                 _ => {}
             }

@@ -296,6 +296,7 @@ pub(super) fn origin() -> Origin<'static> {
         host: b"site.test",
         server_name: b"site.test",
         server_port: 443,
+        local: None,
         tls: None,
         headers_heard: false,
     }

@@ -180,6 +180,7 @@ mod tests {
             host: host.as_bytes(),
             server_name: b"a",
             server_port: 443,
+            local: None,
             tls: None,
             headers_heard: true,
         }
