@@ -28,9 +28,7 @@ EXIT_SOFTWARE = 70
 
 def main() -> int:
     """The whole life of the process; the result is its exit status."""
-    # Ctrl-C is the supervisor's business. A handler that does nothing instead of "ignore": programs that the app starts would
-    # inherit that, and could not be interrupted.
-    signal.signal(signal.SIGINT, lambda *_: None)
+    signal.signal(signal.SIGINT, let_pass)
     start_json = os.environ.pop("QUINTET_WORKER", None)
     control_fd = os.environ.pop("QUINTET_CONTROL_FD", None)
     if start_json is None or control_fd is None:
@@ -85,8 +83,12 @@ def work(start: dict[str, Any], control: Control, app: Any, report: dict[str, An
         slots=start["threads"],
         pool=start.get("pool", 0),
     )
-    signal.signal(signal.SIGTERM, lambda *_: worker.stop())
-    watch_forks(worker)
+
+    def stop(*_: object) -> None:
+        worker.stop()
+
+    signal.signal(signal.SIGTERM, stop)
+    watch_forks(worker, stop)
     _stacks.install(worker, log)
     is_asgi = report["interface"] == "asgi"
     slots = max(1, start.get("concurrency") or 1) if is_asgi else start["threads"]
@@ -140,16 +142,41 @@ def serve(
     return EXIT_SOFTWARE if failures else 0
 
 
-def watch_forks(worker: _core.Worker) -> None:
-    """A child that the app forks must not hold the worker's sockets: nobody would see the worker die."""
+def let_pass(*_: object) -> None:
+    """Ctrl-C is the supervisor's business.
+
+    A handler that does nothing instead of "ignore": programs that the app starts would inherit that, and could not be interrupted.
+    """
+
+
+def watch_forks(worker: _core.Worker, stop: Callable[..., None]) -> None:
+    """A child that the app forks is no worker.
+
+    It must not hold the worker's sockets, or nobody would see the worker die. And it can be ended and interrupted like any
+    process: `Process.terminate()` and the pools of `multiprocessing` wait until it is.
+    """
+    ours = {signal.SIGTERM: (stop, signal.SIG_DFL), signal.SIGINT: (let_pass, signal.default_int_handler)}
+    # Held back while the child still has our handlers: it would forget a signal that comes then.
+    masks = threading.local()
+
+    def before() -> None:
+        masks.was = signal.pthread_sigmask(signal.SIG_BLOCK, ours)
+
+    def after() -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, masks.was)
 
     def in_child() -> None:
         nothing = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         for number in worker.forked():
             os.dup2(nothing, number, inheritable=False)
         os.close(nothing)
+        for number, (handler, default) in ours.items():
+            # The app may have one of its own by now.
+            if signal.getsignal(number) is handler:
+                signal.signal(number, default)
+        after()
 
-    os.register_at_fork(after_in_child=in_child)
+    os.register_at_fork(before=before, after_in_parent=after, after_in_child=in_child)
 
 
 def version_mismatch(binary: str) -> dict[str, str]:

@@ -392,6 +392,29 @@ def test_the_child_of_a_fork_is_no_worker(serve_asgi: Serve) -> None:
     assert worker.stderr() == ""
 
 
+def test_children_of_forks_end_like_any_process(serve_asgi: Serve) -> None:
+    worker = serve_asgi(
+        """
+        import asyncio, multiprocessing, time
+        fork = multiprocessing.get_context("fork")
+        def terminated():
+            child = fork.Process(target=time.sleep, args=(600,), daemon=True)
+            child.start()
+            child.terminate()
+            child.join(5)
+            ended = child.exitcode
+            if ended is None: child.kill()
+            return ended
+        async def app(scope, receive, send):
+            ended = terminated() if scope["path"] == "/here" else await asyncio.to_thread(terminated)
+            await send({"type": "http.response.start", "status": 200})
+            await send({"type": "http.response.body", "body": str(ended).encode()})
+        """
+    )
+    for path in ["/here", "/thread"] * 5:
+        assert worker.slot.get(path).body == b"-15"
+
+
 def test_streams_end_under_load(serve_asgi: Serve) -> None:
     worker = serve_asgi(HELLO, concurrency=4)
     while worker.slots:

@@ -280,6 +280,41 @@ def test_a_child_of_the_app_does_not_hold_the_link(serve: Serve, tmp_path: Path)
             os.kill(child, signal.SIGKILL)
 
 
+@pytest.mark.every_python
+def test_children_of_forks_end_like_any_process(serve: Serve) -> None:
+    worker = serve(
+        """
+        import multiprocessing, os, signal, time
+        fork = multiprocessing.get_context("fork")
+        def wait(pipe):
+            pipe.send("begun")
+            time.sleep(600)
+        def app(environ, start_response):
+            ours, theirs = fork.Pipe()
+            child = fork.Process(target=wait, args=(theirs,), daemon=True)
+            child.start()
+            # At once, or when it has settled.
+            if environ["PATH_INFO"] != "/at-once": ours.recv()
+            if environ["PATH_INFO"] == "/interrupt": os.kill(child.pid, signal.SIGINT)
+            else: child.terminate()
+            child.join(5)
+            ended = child.exitcode
+            if ended is None: child.kill()
+            start_response("200 OK", [])
+            return [str(ended).encode()]
+        """
+    )
+    assert worker.slot.get("/terminate").body == b"-15"
+    for _ in range(20):
+        assert worker.slot.get("/at-once").body == b"-15"
+    assert worker.slot.get("/interrupt").body == b"1"
+    assert "KeyboardInterrupt" in worker.stderr()
+    # The worker itself is told in the same way as before.
+    worker.process.send_signal(signal.SIGTERM)
+    assert worker.slot.is_closed()
+    assert worker.wait() == 0
+
+
 def test_one_slow_close_does_not_stop_the_other_slots(serve: Serve) -> None:
     worker = serve(HELLO, threads=2)
     worker.slots[0].send(target="/slow")
