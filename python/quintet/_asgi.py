@@ -58,8 +58,7 @@ async def _life(
     start: dict[str, Any],
     slots: int,
 ) -> int:
-    lost = "the app's lifespan ended with an exception while the app serves"
-    lifespan = Lifespan(app, lambda error: log.write("ERROR", lost, {}, error))
+    lifespan = Lifespan(app, lambda level, what, error: log.write(level, what, {}, error))
     try:
         await lifespan.startup()
     except LifespanError as error:

@@ -1,6 +1,7 @@
 """The lifespan protocol of ASGI: an app is told when its worker begins and ends.
 
-As with uvicorn's "auto": an app that raises on the lifespan scope does not take part, and that is fine.
+As with uvicorn's "auto": an app that raises on the lifespan scope does not take part, and that is fine. One that raises when
+it has been told to start most likely did want to: that is reported. One that exits then does not want to be served.
 """
 
 from __future__ import annotations
@@ -20,13 +21,14 @@ class LifespanError(Exception):
 class Lifespan:
     """One worker's."""
 
-    def __init__(self, app: Callable[..., Any], report: Callable[[BaseException], None]) -> None:
-        """`report` hears what the app raises while it serves: nobody waits for its lifespan then."""
+    def __init__(self, app: Callable[..., Any], report: Callable[[str, str, BaseException], None]) -> None:
+        """`report` hears what the app raises where nobody waits for its lifespan: a level, what that means, and the exception."""
         self._app = app
         self._report = report
         self._to_app: asyncio.Queue[dict[str, str]] = asyncio.Queue()
         self._answers: dict[str, asyncio.Future[str | None]] = {}
         self._task: asyncio.Task[None] | None = None
+        self._told = False
         self._begun = False
         self._ends = False
         self._error: BaseException | None = None
@@ -50,6 +52,8 @@ class Lifespan:
             if failure is not None:
                 raise LifespanError(failure)
             self._begun = True
+        elif isinstance(self._error, SystemExit):
+            raise LifespanError(f"SystemExit: {self._error}")
 
     async def shutdown(self) -> str | None:
         """Returns what went wrong, if anything did."""
@@ -77,15 +81,22 @@ class Lifespan:
             "state": self.state,
         }
         try:
-            await self._app(scope, self._to_app.get, self._send)
+            await self._app(scope, self._receive, self._send)
         except BaseException as error:  # noqa: BLE001 (before its startup it means: no lifespan)
             self._error = error
-            if self._started() and not self._ends:
-                self._report(error)
+            answer = self._answers["startup"]
+            if answer.done():
+                if answer.result() is None and not self._ends:
+                    what = "the app's lifespan ended with an exception while the app serves"
+                    self._report("ERROR", what, error)
+            elif self._told and not isinstance(error, SystemExit):
+                what = "the app's lifespan startup raised an exception: it is served without a lifespan"
+                self._report("WARN", what, error)
 
-    def _started(self) -> bool:
-        answer = self._answers["startup"]
-        return answer.done() and answer.result() is None
+    async def _receive(self) -> dict[str, str]:
+        message = await self._to_app.get()
+        self._told = True
+        return message
 
     async def _send(self, message: dict[str, Any]) -> None:
         phase, _, outcome = str(message["type"]).removeprefix("lifespan.").partition(".")

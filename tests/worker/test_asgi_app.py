@@ -107,13 +107,13 @@ LIFESPAN = """
     async def app(scope, receive, send):
         if scope["type"] == "lifespan":
             assert scope["asgi"] == {"version": "3.0", "spec_version": "2.0"}
+            if pathlib.Path("unsupported").exists(): raise RuntimeError
             assert (await receive()) == {"type": "lifespan.startup"}
             seen.set(1)
             scope["state"]["shared"] = []
             if pathlib.Path("fails").exists():
                 await send({"type": "lifespan.startup.failed", "message": "no database"})
                 raise RuntimeError("no database")
-            if pathlib.Path("unsupported").exists(): raise RuntimeError
             await send({"type": "lifespan.startup.complete"})
             assert (await receive()) == {"type": "lifespan.shutdown"}
             note(f"shutdown {scope['state']['shared']}")
@@ -152,6 +152,47 @@ def test_a_lifespan_that_the_app_does_not_have(serve_asgi: Serve, tmp_path: Path
     assert worker.slot.get().body == b"(False, 0)"
     worker.tell({"type": "exit"})
     assert worker.wait() == 0
+    assert worker.stderr() == ""
+
+
+STARTUPS = """
+    import asyncio, os, sys
+    async def app(scope, receive, send):
+        if scope["type"] == "lifespan":
+            await receive()
+            how = open("how").read()
+            if how == "raises": raise ConnectionError("no database")
+            if how == "exits": sys.exit("DATABASE_URL is missing")
+            if how == "odd": await send({"type": "lifespan.nonsense"})
+            if how == "cancelled": raise asyncio.CancelledError
+            return
+        await send({"type": "http.response.start", "status": 200})
+        await send({"type": "http.response.body", "body": repr("state" in scope).encode()})
+"""
+
+
+@pytest.mark.parametrize("how", ["raises", "odd", "cancelled", "returns"])
+def test_a_startup_that_raises_is_told_and_no_lifespan(serve_asgi: Serve, tmp_path: Path, how: str) -> None:
+    (tmp_path / "how").write_text(how)
+    worker = serve_asgi(STARTUPS)
+    assert worker.slot.get().body == b"False"
+    wanted = {
+        "raises": "ConnectionError: no database",
+        "odd": "'lifespan.nonsense'",
+        "cancelled": "CancelledError",
+    }
+    told = int(how in wanted)
+    assert worker.stderr().count("WARN the app's lifespan startup raised an exception") == told
+    assert wanted.get(how, "") in worker.stderr()
+    worker.tell({"type": "exit"})
+    assert worker.wait() == 0
+
+
+def test_a_startup_that_exits_is_a_failed_import(start_worker: Serve, tmp_path: Path) -> None:
+    (tmp_path / "how").write_text("exits")
+    worker = start_worker(STARTUPS, event_loop="asyncio")
+    word = failed(worker)
+    assert word["message"] == "the app's lifespan startup failed: SystemExit: DATABASE_URL is missing"
     assert worker.stderr() == ""
 
 
