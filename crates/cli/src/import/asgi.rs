@@ -263,24 +263,31 @@ fn verbosity(draft: &mut Draft, given: &Given) {
     }
 }
 
-/// Address from host, port, unix socket and descriptor.
+/// Address from host, port, unix socket and descriptor; one of the latter two is stronger.
 pub(super) fn listen(draft: &mut Draft, options: &Options, host: &str, port: &str) {
-    if let Some(uds) = options.get("uds") {
-        return set(
-            draft,
-            "server.bind",
-            |value| value::Means::Value(vec![format!("unix:{}", plain(value))].into()),
-            uds,
-        );
+    let Some(stronger) = sockets(draft, options) else {
+        return host_and_port(draft, options, host, port);
+    };
+    for weaker in ["host", "port"].into_iter().filter_map(|name| options.get(name)) {
+        draft.not_needed(weaker.shown(), format!("{} counts", stronger.from));
     }
-    if let Some(fd) = options.get("fd") {
-        return set(
-            draft,
-            "server.bind",
-            |value| value::Means::Value(vec![format!("fd:{}", plain(value))].into()),
-            fd,
-        );
+}
+
+/// The unix socket and the descriptor, when there are any; one of them.
+fn sockets<'a>(draft: &mut Draft, options: &'a Options) -> Option<&'a Given> {
+    let mut found = None;
+    for (name, form) in [("uds", "unix:"), ("fd", "fd:")] {
+        let Some(given) = options.get(name) else { continue };
+        found.get_or_insert(given);
+        match variable(&given.value, "server.bind") {
+            Some(why) => draft.not_carried(given.shown(), why),
+            None => draft.push("server.bind", format!("{form}{}", plain(&given.value)), &given.from),
+        }
     }
+    found
+}
+
+fn host_and_port(draft: &mut Draft, options: &Options, host: &str, port: &str) {
     let given = [options.get("host"), options.get("port")];
     let from: Vec<_> = given.iter().flatten().map(|given| given.from.as_str()).collect();
     if from.is_empty() {
@@ -291,7 +298,7 @@ pub(super) fn listen(draft: &mut Draft, options: &Options, host: &str, port: &st
     let address = value::host_port(&host, &port);
     match variable(&address.as_str().into(), "server.bind") {
         Some(why) => draft.not_carried(from.join(", "), why),
-        None => draft.set("server.bind", vec![address], from.join(", ")),
+        None => draft.push("server.bind", address, &from.join(", ")),
     }
 }
 
@@ -338,7 +345,9 @@ fn hypercorn_finish(draft: &mut Draft, options: &Options) {
 
 fn daphne_finish(draft: &mut Draft, options: &Options) {
     name_the_proxy(draft, options);
-    listen(draft, options, "127.0.0.1", "8000");
+    // It listens on all that it is given.
+    sockets(draft, options);
+    host_and_port(draft, options, "127.0.0.1", "8000");
     default_interface(draft, options);
 }
 

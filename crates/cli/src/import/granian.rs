@@ -189,8 +189,8 @@ fn finish(draft: &mut Draft, options: &Options) {
             draft.set("app.interface", "asgi", from);
             draft.not_needed("--interface asginl", "lifespan is used by apps that know it");
         }
-        other => draft.not_carried(
-            format!("--interface {}", other.unwrap_or("rsgi, the default")),
+        _ => draft.not_carried(
+            options.get("interface").map_or_else(|| "--interface rsgi, the default".into(), Given::shown),
             "RSGI is spoken by Granian alone: quintet calls the app by WSGI or ASGI, as it looks",
         ),
     }

@@ -422,7 +422,7 @@ fn finish(draft: &mut Draft, options: &Options) {
     let class = options.get("worker_class");
     let name = class.map_or_else(|| "sync".into(), |given| plain(&given.value));
     let short = name.rsplit('.').next().unwrap_or_default().to_ascii_lowercase();
-    let threads = options.get("threads").filter(|given| value::number(&given.value).is_some_and(|n| n > 0.0));
+    let threads = options.get("threads");
     let from = class.map_or_else(|| "worker_class".into(), |given| given.from.clone());
     let is_sync = matches!(short.as_str(), "sync" | "syncworker")
         && threads.is_none_or(|given| plain(&given.value) == "1");

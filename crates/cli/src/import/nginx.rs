@@ -85,6 +85,17 @@ fn one(draft: &mut Draft, directive: &Directive) {
         "secure_link_secret",
         "sub_filter",
     ];
+    // What is looked at with its block was so, unless it stands where it means something else.
+    let elsewhere = match directive.name.as_str() {
+        "root" | "alias" => "files are served below a prefix (static, media) only",
+        "expires" => "files.max_age is told to browsers for files; of pages the app decides",
+        "internal" => "only the app sends such files (files.accel)",
+        "location" => "a location inside another one is not read: write it beside",
+        _ => "",
+    };
+    if !elsewhere.is_empty() {
+        return draft.not_carried(directive.shown(), elsewhere);
+    }
     let from = format!("{}: {}", directive.place, directive.name);
     let shown = if SHOW_ONE.contains(&directive.name.as_str()) { 1 } else { directive.args.len() };
     let value = directive.args[..shown.min(directive.args.len())].join(" ").into();
@@ -139,9 +150,6 @@ fn of_server(draft: &mut Draft, server: &Directive) {
         match directive.name.as_str() {
             "listen" => listen(draft, directive, secure),
             "location" => {}
-            "root" | "alias" => {
-                draft.not_carried(directive.shown(), "files are served below a prefix (static, media) only");
-            }
             _ => one(draft, directive),
         }
     }

@@ -185,10 +185,31 @@ fn nginx() {
         "server { listen 80; location / { proxy_pass http://a; } location /shop/ { proxy_pass http://a/; } }";
     let text = finished(ok(nginx::import("nginx.conf", rewritten, Path::new("/nowhere"))));
     holds("rewritten", &text, &["location /shop/: the app sees / in the place of /shop/ there"]);
+    let odd = "http { expires 1h; server { listen 80; root /srv; location / { root /www; expires 30d; proxy_pass http://a;\n\
+               location /inner/ { proxy_read_timeout 9m; } } location /x/ { internal; proxy_pass http://a; } } }";
+    let text = finished(ok(nginx::import("nginx.conf", odd, Path::new("/nowhere"))));
+    for wanted in
+        ["expires 1h:", "root /srv:", "root /www:", "expires 30d:", "location /inner/:", "internal:"]
+    {
+        holds("odd", &text, &[wanted]);
+    }
 }
 
 /// Lines, and what comes of each.
-const LINES: [(&str, &[&str]); 15] = [
+const LINES: [(&str, &[&str]); 18] = [
+    ("gunicorn shop.wsgi --threads $THREADS", &["--threads = $THREADS: quintet.toml knows no variables"]),
+    (
+        "uvicorn main:app --uds /run/x.sock --host 0.0.0.0 --port 80",
+        &[
+            "bind = [\"unix:/run/x.sock\"]  # --uds",
+            "--host = 0.0.0.0: --uds counts",
+            "--port = 80: --uds counts",
+        ],
+    ),
+    (
+        "daphne -u /run/x.sock -p 8001 shop.asgi:application",
+        &["bind = [\"unix:/run/x.sock\", \"127.0.0.1:8001\"]"],
+    ),
     (
         "cd src && exec gunicorn shop.wsgi --workers $(( 2 * $(nproc) + 1 )) --bind 0.0.0.0:${PORT:-8000} --log-file -",
         &[
@@ -287,4 +308,27 @@ fn procfiles_and_units() {
             "EnvironmentFile",
         ],
     );
+}
+
+/// Whatever option of whatever server is given: it is told where its setting stands, or by a note. But for those that mean
+/// something with another one only, for a file that was read, and for what is so by default.
+#[test]
+fn no_option_is_lost() {
+    const ASIDE: [&str; 5] = ["config", "callable", "factory", "static_path_route", "proxy_headers"];
+    let mut lost = Vec::new();
+    for server in shell::SERVERS {
+        let rows = server.rows.iter().filter(|row| !row.name.starts_with('?') && !ASIDE.contains(&row.name));
+        for row in rows {
+            for value in ["7", "/srv/x", "true", ""] {
+                let name = row.name.trim_end_matches('*').to_owned();
+                let given = row::Given { name, value: value.into(), from: "the option".into() };
+                let mut draft = Draft::new("a test");
+                shell::finish(&mut draft, server, &row::Options(vec![given]));
+                if !finished(draft).contains("the option") {
+                    lost.push(format!("{} {} = {value:?}", server.name, row.name));
+                }
+            }
+        }
+    }
+    assert_eq!(lost, Vec::<String>::new());
 }
