@@ -141,7 +141,7 @@ metrics! {
 metrics_of! {
     /// What is counted for each pool by itself, under its name. There are as many as the configuration has pools.
     PoolMetrics, OF_POOLS {
-        /// Time a request waited for a slot.
+        /// Time that requests waited for the slot they got.
         Histogram queue_wait = "quintet_queue_wait_seconds";
         /// Requests waiting for a slot now.
         Gauge queue_depth = "quintet_queue_depth";
@@ -159,7 +159,7 @@ metrics_of! {
         Gauge slots_busy = "quintet_slots_busy";
         /// WebSockets and event streams open now.
         Gauge long_lived = "quintet_long_lived";
-        /// WebSockets and event streams refused because `workers.long_lived_max` was reached.
+        /// WebSockets and event streams refused because their workers held `workers.long_lived_max`, or none had a turn for them in time.
         Counter long_lived_refused = "quintet_long_lived_refused_total";
     }
 }

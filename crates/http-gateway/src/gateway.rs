@@ -32,6 +32,7 @@ use crate::pools::Pools;
 use crate::queue::WorkerNews;
 use crate::service::Gateway;
 use crate::tls::Identity;
+use crate::websocket::close::{GOING_AWAY, SERVICE_RESTART};
 use control::Control;
 use load::Reports;
 
@@ -41,12 +42,6 @@ const ASKED_MAX: usize = 8;
 /// How long idle connections are kept after another gateway has begun to accept. A client that asks at least this often
 /// hears of the end with an answer, and never sends a request into a connection that is being closed.
 const MOVE_GRACE: Duration = Duration::from_secs(5);
-
-/// Why a WebSocket is closed (RFC 6455, 7.4.1, and the registry that it opened for 1012): a client may come again at once.
-const SERVICE_RESTART: u16 = 1012;
-
-/// The process ends and nobody takes its place.
-const GOING_AWAY: u16 = 1001;
 
 /// Takes possession of an inherited descriptor; the caller knows how.
 pub type Take<'a> = &'a dyn Fn(i32) -> io::Result<OwnedFd>;

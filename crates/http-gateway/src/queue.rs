@@ -291,11 +291,6 @@ impl Queue {
         self.tell(WorkerNews::Stuck { worker, request_id: request_id.to_owned() });
     }
 
-    /// Requests waiting now.
-    pub fn depth(&self) -> usize {
-        self.state().pool.depth()
-    }
-
     /// Is there any slot in service, busy or not?
     pub fn has_slots(&self) -> bool {
         self.state().pool.has_slots()

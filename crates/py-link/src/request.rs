@@ -32,11 +32,10 @@ pub enum Version {
 }
 
 /// What the client wants.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Exchange {
     /// A response; only on a slot.
-    #[default]
     Http = 0,
     /// A WebSocket (RFC 6455, RFC 8441); only on a long link.
     WebSocket = 1,

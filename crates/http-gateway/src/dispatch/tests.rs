@@ -357,7 +357,7 @@ async fn nobody_waits_for_ever_and_the_line_is_bounded() {
     for answer in waiting {
         assert_eq!(text(answer.await.expect("ran")).await, "NoSlot(TimedOut)");
     }
-    assert_eq!(site.dispatcher.pools.pool_of(b"/").depth(), 0);
+    assert_eq!(site.dispatcher.pools.pool_of(b"/").measure().queue_depth.get(), 0);
 }
 
 #[tokio::test]
@@ -365,7 +365,7 @@ async fn a_client_that_leaves_gives_up_its_place_or_its_exchange() {
     let site = Site::new();
     let gone = Client { pieces: Vec::new(), leaves: true, pause: Duration::ZERO };
     assert_eq!(text(site.send(b"GET", Payload::Empty, gone).await.expect("ran")).await, "ClientGone");
-    assert_eq!(site.dispatcher.pools.pool_of(b"/").depth(), 0);
+    assert_eq!(site.dispatcher.pools.pool_of(b"/").measure().queue_depth.get(), 0);
     let mut worker = site.worker(1);
     let gone = Client { pieces: Vec::new(), leaves: true, pause: Duration::ZERO };
     assert_eq!(text(site.send(b"GET", Payload::Empty, gone).await.expect("ran")).await, "ClientGone");

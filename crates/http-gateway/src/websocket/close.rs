@@ -2,9 +2,7 @@
 
 use std::borrow::Cow;
 
-/// RFC 6455, 7.4.1: the purpose is fulfilled.
-pub const NORMAL: u16 = 1000;
-/// The server goes away.
+/// RFC 6455, 7.4.1: the server goes away, and nobody takes its place.
 pub const GOING_AWAY: u16 = 1001;
 /// The other side broke the protocol.
 pub const PROTOCOL_ERROR: u16 = 1002;
@@ -16,6 +14,8 @@ pub const ABNORMAL: u16 = 1006;
 pub const NOT_UTF8: u16 = 1007;
 /// A message is larger than we take.
 pub const TOO_BIG: u16 = 1009;
+/// From the registry that the standard opened (7.4.2): the client may come again at once.
+pub const SERVICE_RESTART: u16 = 1012;
 /// The server cannot go on.
 pub const INTERNAL_ERROR: u16 = 1011;
 

@@ -14,6 +14,7 @@ use tracing::{info, warn};
 
 use super::table::UNCLAIMED_PATIENCE;
 use super::{End, Link, LongLinks, Shared};
+use crate::websocket::close::SERVICE_RESTART;
 
 /// The Retire frame is the last of a link: it is sent within this, or the worker will hear of it by the end of file.
 const FAREWELL: Duration = Duration::from_secs(1);
@@ -22,10 +23,10 @@ const FAREWELL: Duration = Duration::from_secs(1);
 /// not listen for the end of their client.
 const LINGER: Duration = Duration::from_secs(2);
 
-/// Why a WebSocket is closed by us (RFC 6455, 7.4.1, and IANA's registry for 1012).
+/// Why a WebSocket is closed by us.
 fn reason(code: u16) -> &'static str {
     match code {
-        1012 => "service restart",
+        SERVICE_RESTART => "service restart",
         _ => "going away",
     }
 }
@@ -90,7 +91,7 @@ impl Link {
                 () = self.to_retire.notified() => {}
                 () = &mut linger, if !linger.is_elapsed() => {}
                 () = &mut grace, if self.dismissed.load(Relaxed) == 0 => {
-                    self.dismiss_all(1012);
+                    self.dismiss_all(SERVICE_RESTART);
                     linger.as_mut().reset(Instant::now() + LINGER);
                 }
             }
