@@ -105,19 +105,15 @@ def of(result: dict[str, Any]) -> Chart | None:
             [("", bars(result, "cpu_us_per_request"))],
             limit=("bare Django call", limit["cpu_us_per_request"]) if limit else None,
         )
-    if scenario == "mixed":
-        shares = [share for share in (30, 50, 80) if _has(result, f"p99_ms_at_{share}")]
+    if scenario in {"mixed", "overload"}:
+        title, slots = {
+            "mixed": ("p99 of the fast requests while 5 % take 500 ms", "8 slots"),
+            "overload": ("p99 of the served requests under overload", "8 slots of 100 ms"),
+        }[scenario]
+        shares = [share for share in (30, 50, 80, 120, 200) if _has(result, f"p99_ms_at_{share}")]
         return Chart(
-            "p99 of the fast requests while 5 % take 500 ms",
-            "open loop, 8 slots in 2 processes; less is better",
-            "ms",
-            [(f"{share} % of the slots' capacity", bars(result, f"p99_ms_at_{share}")) for share in shares],
-        )
-    if scenario == "overload":
-        shares = [share for share in (80, 120, 200) if _has(result, f"p99_ms_at_{share}")]
-        return Chart(
-            "p99 of the served requests under overload",
-            "open loop, 8 slots of 100 ms in 2 processes; less is better",
+            title,
+            f"open loop, {slots} in 2 processes; less is better",
             "ms",
             [(f"{share} % of the slots' capacity", bars(result, f"p99_ms_at_{share}")) for share in shares],
         )
