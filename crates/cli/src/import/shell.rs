@@ -85,7 +85,7 @@ pub(super) fn import_words(words: &[String], context: &Context) -> Result<Draft>
 
 /// A line of shell: one of its commands is a server.
 pub(super) fn import_line(draft: &mut Draft, line: &str, context: &Context) -> Result<()> {
-    let tokens = tokens(line).map_err(|why| Failure::new(Exit::Usage, why).detail(line.to_owned()))?;
+    let tokens = tokens(line).map_err(|why| Failure::new(Exit::Usage, why).detail(secret::hidden(line)))?;
     let tokens = without_redirections(draft, tokens);
     let mut context = context.clone();
     let mut found = false;

@@ -286,6 +286,16 @@ fn command_lines() {
     }
 }
 
+/// What ends the command is printed, too.
+#[test]
+fn failures_tell_no_secrets() {
+    for command in ["SECRET=hunter2 gunicorn 'x", "TOKEN=hunter2 caddy --password hunter2"] {
+        let failure = shell::import_words(&[command.to_owned()], &Context::default()).unwrap_err();
+        let text = failure.render(Style::default());
+        assert!(text.contains("=… ") && !text.contains(SECRET), "{text}");
+    }
+}
+
 #[test]
 fn procfiles_and_units() {
     let context = Context { dir: fixtures().join("nginx"), ..Context::default() };
