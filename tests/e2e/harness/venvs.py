@@ -64,11 +64,14 @@ def venv(interpreter: Interpreter, *requirements: str) -> Path:
     wanted = f"{hashlib.sha256(wheel.read_bytes()).hexdigest()} {' '.join(requirements)}"
     stamp = directory / "quintet-installed"
     with places.one_at_a_time(directory):
-        if stamp.exists() and stamp.read_text() == wanted:
+        found = stamp.read_text() if stamp.exists() else ""
+        if found == wanted:
             return python
         if not python.exists():
             _run(str(interpreter.path), "-m", "venv", str(directory))
-        _pip(python, *requirements)
+        # Another wheel alone, which is the usual case, needs no look at the packages: pip would leave them as they are.
+        if found.partition(" ")[2] != " ".join(requirements):
+            _pip(python, *requirements)
         _pip(python, "--no-deps", "--force-reinstall", str(wheel))
         stamp.write_text(wanted)
     return python
