@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -240,8 +241,6 @@ def test_a_large_answer_waits_for_its_reader(serve_asgi: Serve) -> None:
     eventually((directory / "sent").exists)
     counts = set()
     for _ in range(5):
-        import time
-
         time.sleep(0.05)
         counts.add((directory / "sent").read_text())
     assert int(max(counts, key=len)) < 20

@@ -279,10 +279,9 @@ VIEWS = """
 """
 
 
-def write_asgi_site(directory: Path, more: str = "") -> None:
-    more = f"ASGI_APPLICATION = 'site_asgi.application'\n    {more}"
-    database = "DATABASES = {'default': {'ENGINE': 'django.db.backends.sqlite3', 'NAME': 'db.sqlite3'}}"
-    write_site(directory, more=f"{more}\n    {database}")
+def write_asgi_site(directory: Path, engine: str = "django.db.backends.sqlite3") -> None:
+    database = f"DATABASES = {{'default': {{'ENGINE': '{engine}', 'NAME': 'db.sqlite3'}}}}"
+    write_site(directory, more=f"ASGI_APPLICATION = 'site_asgi.application'\n    {database}")
     (directory / "site_asgi.py").write_text(textwrap.dedent(ASGI))
 
 
@@ -364,6 +363,8 @@ MORE_THREADS = """
             together.wait(10)
         await sync_to_async(query)()
         await asyncio.gather(asyncio.to_thread(meet), sync_to_async(meet, thread_sensitive=False)())
+        # Django does it when the answer has gone: the next request may be quicker.
+        await sync_to_async(lambda: connection.close())()
         return HttpResponse("three")
     def own(request):
         thread = threading.Thread(target=query)
@@ -378,9 +379,7 @@ MORE_THREADS = """
 
 
 def write_counted_site(directory: Path) -> None:
-    database = "DATABASES = {'default': {'ENGINE': 'counted', 'NAME': 'db.sqlite3'}}"
-    write_site(directory, more=f"ASGI_APPLICATION = 'site_asgi.application'\n    {database}")
-    (directory / "site_asgi.py").write_text(textwrap.dedent(ASGI))
+    write_asgi_site(directory, engine="counted")
     (directory / "site_urls.py").write_text(textwrap.dedent(MORE_THREADS))
     (directory / "counted").mkdir()
     (directory / "counted" / "__init__.py").touch()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import time
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 import pytest
 from link import HELLO as HELLO_FRAME
 from link import ClosedError
-from workers import Serve, eventually
+from workers import Serve, ask_for_a_key_error, eventually
 
 HELLO = """
     import asyncio, atexit, pathlib, time
@@ -323,23 +322,7 @@ RAISES = """
 @pytest.mark.parametrize("log_json", [False, True])
 def test_an_exception_is_a_500_with_the_request_id_and_one_entry(serve_asgi: Serve, log_json: bool) -> None:
     worker = serve_asgi(RAISES, log_json=log_json)
-    response = worker.slot.exchange(target="/before?secret=1", request_id="the-id")
-    assert (response.status, response.frames) == (500, 1)
-    assert response.header("content-type") == "text/plain; charset=utf-8"
-    assert b"the-id" in response.body
-    assert b"KeyError" not in response.body
-    logged = worker.stderr()
-    if log_json:
-        entry = json.loads(logged)
-        assert entry["message"] == "the app raised an exception"
-        assert (entry["level"], entry["request_id"], entry["method"]) == ("ERROR", "the-id", "GET")
-        assert (entry["path"], entry["worker"]) == ("/before", 1)
-        trace = entry["traceback"]
-    else:
-        first, _, trace = logged.partition("\n")
-        assert 'ERROR the app raised an exception request_id="the-id" method="GET" path="/before"' in first
-    assert trace.startswith("Traceback")
-    assert trace.rstrip().endswith("KeyError: 'lost'")
+    ask_for_a_key_error(worker, log_json)
     assert worker.slot.get("/").body == b"fine"
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import functools
+import json
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from link import Response, Worker
 
 from harness import places, venvs
 
@@ -59,3 +62,28 @@ def _package(python: str, directory: Path, name: str, *arguments: str) -> Path:
             pip += ["--disable-pip-version-check", "--target", str(directory), "--upgrade"]
             subprocess.run([*pip, *arguments], check=True)
     return directory
+
+
+def ask_for_a_key_error(worker: Worker, log_json: bool) -> tuple[Response, str]:
+    """The app raises `KeyError("lost")` at /before: the client learns the request id, the log all the rest.
+
+    The answer, and the traceback of the one entry.
+    """
+    response = worker.slot.exchange(target="/before?secret=1", request_id="the-id")
+    assert (response.status, response.frames) == (500, 1)
+    assert response.header("content-type") == "text/plain; charset=utf-8"
+    assert b"the-id" in response.body
+    assert b"KeyError" not in response.body
+    logged = worker.stderr()
+    if log_json:
+        entry = json.loads(logged)
+        assert entry["message"] == "the app raised an exception"
+        assert (entry["level"], entry["request_id"], entry["method"]) == ("ERROR", "the-id", "GET")
+        assert (entry["path"], entry["worker"]) == ("/before", 1)
+        trace = entry["traceback"]
+    else:
+        first, _, trace = logged.partition("\n")
+        assert 'ERROR the app raised an exception request_id="the-id" method="GET" path="/before"' in first
+    assert trace.startswith("Traceback")
+    assert trace.rstrip().endswith("KeyError: 'lost'")
+    return response, trace
