@@ -255,8 +255,8 @@ impl State {
         let (most, slots) = (self.most_connections(pool), self.slots(pool));
         (most > slots).then(|| {
             format!(
-                "a worker holds up to {most} database connections at a time, more than its {slots} slots (threads that the \
-                 app starts, or several databases on one server); scaling counts it with {most}"
+                "a worker holds up to {most} database connections at a time, more than its {slots} slots (other threads of \
+                 the app, requests that just end, or several databases on one server); scaling counts it with {most}"
             )
         })
     }
