@@ -1,7 +1,9 @@
 //! What this machine lets us use: affinity, cgroup quotas, memory. Linux only; elsewhere the standard library's word.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+
+use ctl_supervisor::cgroup;
 
 use crate::sizing::Machine;
 
@@ -63,57 +65,32 @@ fn memory_total(root: &Path) -> Option<u64> {
 impl Cgroup {
     /// Reads version 2, or version 1 where that is mounted. `root` is `/` but for tests.
     pub(crate) fn read(root: &Path) -> Self {
-        let groups = fs::read_to_string(root.join("proc/self/cgroup")).unwrap_or_default();
-        let mount = root.join("sys/fs/cgroup");
         let mut limits = Self::default();
-        for line in groups.lines() {
-            // cgroups(7): hierarchy-ID:controller-list:cgroup-path
-            let mut fields = line.splitn(3, ':');
-            let (Some(_), Some(controllers), Some(path)) = (fields.next(), fields.next(), fields.next())
-            else {
-                continue;
-            };
-            if controllers.is_empty() {
-                limits.tighten(&mount, path, Self::level_v2);
-            }
-            if controllers.split(',').any(|name| name == "cpu") {
-                limits.tighten(&mount.join("cpu"), path, Self::cores_v1);
-            }
-            if controllers.split(',').any(|name| name == "memory") {
-                limits.tighten(&mount.join("memory"), path, Self::memory_v1);
-            }
-        }
+        limits.tighten(root, "", Self::level_v2);
+        limits.tighten(root, "cpu", Self::cores_v1);
+        limits.tighten(root, "memory", Self::memory_v1);
         limits
     }
 
-    /// A limit of a group above counts for us too. Inside a container the path may be the host's, which is not
-    /// mounted here; the root of the mount then is our own group.
-    fn tighten(&mut self, mount: &Path, path: &str, read: fn(&Path) -> Self) {
-        let mut dir: PathBuf = mount.join(path.trim_start_matches('/'));
-        loop {
-            let level = read(&dir);
+    fn tighten(&mut self, root: &Path, controller: &str, read: fn(&Path) -> Self) {
+        for level in cgroup::groups(root, controller).iter().map(|dir| read(dir)) {
             self.cores = least(self.cores, level.cores, f64::min);
             self.memory = least(self.memory, level.memory, u64::min);
-            if dir == *mount || !dir.pop() {
-                return;
-            }
         }
     }
 
     fn level_v2(dir: &Path) -> Self {
-        // cpu.max: "$MAX $PERIOD", where $MAX may be "max".
-        let cores = fs::read_to_string(dir.join("cpu.max")).ok().and_then(|text| {
-            let (quota, period) = text.trim().split_once(' ')?;
-            ratio(quota.parse().ok()?, period.parse().ok()?)
-        });
-        Self { cores, memory: number(&dir.join("memory.max")) }
+        Self { cores: cgroup::quota(dir), memory: number(&dir.join("memory.max")) }
     }
 
     fn cores_v1(dir: &Path) -> Self {
         // The quota is -1 when there is none, which does not parse as `u64`.
         let quota = number(&dir.join("cpu.cfs_quota_us"));
         let period = number(&dir.join("cpu.cfs_period_us"));
-        Self { cores: quota.zip(period).and_then(|(quota, period)| ratio(quota, period)), memory: None }
+        Self {
+            cores: quota.zip(period).and_then(|(quota, period)| cgroup::cores(quota, period)),
+            memory: None,
+        }
     }
 
     fn memory_v1(dir: &Path) -> Self {
@@ -121,10 +98,6 @@ impl Cgroup {
         let memory = number(&dir.join("memory.limit_in_bytes")).filter(|bytes| *bytes < 1 << 62);
         Self { cores: None, memory }
     }
-}
-
-fn ratio(quota: u64, period: u64) -> Option<f64> {
-    (quota > 0 && period > 0).then(|| quota as f64 / period as f64)
 }
 
 fn number(path: &Path) -> Option<u64> {

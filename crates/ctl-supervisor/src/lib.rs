@@ -11,6 +11,7 @@
 //! everything it waits for has a deadline; a child's file descriptors are exactly those it needs.
 
 mod backoff;
+pub mod cgroup;
 mod driver;
 mod event;
 mod house;

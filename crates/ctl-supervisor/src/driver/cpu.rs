@@ -5,6 +5,8 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use crate::cgroup;
+
 /// Over shorter times than this the kernel's ticks (10 ms) would be seen instead of the load.
 const WINDOW: Duration = Duration::from_millis(500);
 
@@ -57,31 +59,15 @@ fn share(from: &Sample, to: &Sample) -> Option<f32> {
 
 /// The tightest quota of our group (cgroup v2) and those above, with the time that this group has used.
 fn container(root: &Path) -> Option<(Duration, f64)> {
-    let groups = fs::read_to_string(root.join("proc/self/cgroup")).ok()?;
-    let path = groups.lines().find_map(|line| line.strip_prefix("0::"))?;
-    let mount = root.join("sys/fs/cgroup");
-    let mut dir = mount.join(path.trim_start_matches('/'));
-    let mut tightest: Option<(Duration, f64)> = None;
-    loop {
-        if let Some((used, cores)) = group(&dir)
-            && tightest.is_none_or(|(_, least)| cores < least)
-        {
-            tightest = Some((used, cores));
-        }
-        if dir == mount || !dir.pop() {
-            return tightest;
-        }
-    }
+    let limited =
+        cgroup::groups(root, "").into_iter().filter_map(|dir| Some((used(&dir)?, cgroup::quota(&dir)?)));
+    limited.min_by(|(_, one), (_, other)| one.total_cmp(other))
 }
 
-fn group(dir: &Path) -> Option<(Duration, f64)> {
-    let max = fs::read_to_string(dir.join("cpu.max")).ok()?;
-    let (quota, period) = max.trim().split_once(' ')?;
-    // "max" does not parse: no quota.
-    let (quota, period): (f64, f64) = (quota.parse().ok()?, period.parse().ok()?);
-    let stat = fs::read_to_string(dir.join("cpu.stat")).ok()?;
-    let used = stat.lines().find_map(|line| line.strip_prefix("usage_usec ")?.trim().parse().ok())?;
-    (quota > 0.0 && period > 0.0).then(|| (Duration::from_micros(used), quota / period))
+fn used(group: &Path) -> Option<Duration> {
+    let stat = fs::read_to_string(group.join("cpu.stat")).ok()?;
+    let usec = stat.lines().find_map(|line| line.strip_prefix("usage_usec ")?.trim().parse().ok())?;
+    Some(Duration::from_micros(usec))
 }
 
 /// proc_stat(5): `cpuN user nice system idle iowait irq softirq steal guest guest_nice`, in ticks; guests are in `user` already.
