@@ -30,7 +30,7 @@ use crate::state::State;
 use crate::systemd::Notifier;
 use crate::{proc, report};
 
-pub(crate) use children::{Program, kill_the_rest, reap};
+pub(crate) use children::{Program, kill_the_rest, pid_of, reap};
 pub(crate) use signals::{Asks, SignalPipe, wait_for_signals};
 
 use children::Child;

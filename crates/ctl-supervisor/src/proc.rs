@@ -1,5 +1,4 @@
-//! What Linux tells about processes in `/proc`. The one Linux-only file of this crate: elsewhere (or where `/proc` is
-//! not mounted) each answer is "unknown", and nothing depends on it but words for people and the last clean-up.
+//! What Linux tells about processes in `/proc`. Elsewhere (or where `/proc` is not mounted) each answer is "unknown".
 
 use std::fs;
 

@@ -71,7 +71,7 @@ impl Child {
         inherit::pass_on(&mut command, fds, program.identity);
         let peer = Peer::new(ours)?;
         let child = command.spawn()?;
-        let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw).ok_or(io::ErrorKind::InvalidData)?;
+        let pid = pid_of(child.id()).ok_or(io::ErrorKind::InvalidData)?;
         Ok(Self { pid: Some(pid), peer })
     }
 
@@ -98,6 +98,11 @@ impl Child {
             tracing::debug!(%error, pid = number(pid), "a signal was not sent");
         }
     }
+}
+
+/// The process of this number.
+pub(crate) fn pid_of(number: u32) -> Option<Pid> {
+    Pid::from_raw(i32::try_from(number).ok()?)
 }
 
 pub(super) fn number(pid: Pid) -> u32 {
@@ -137,7 +142,7 @@ pub(crate) fn kill_the_rest(spares: impl Fn(u32) -> bool) -> Vec<(Pid, Exit)> {
         if rest.is_empty() {
             break;
         }
-        for pid in rest.into_iter().filter_map(|pid| Pid::from_raw(i32::try_from(pid).ok()?)) {
+        for pid in rest.into_iter().filter_map(pid_of) {
             // Our own unreaped child: the number cannot have passed to somebody else.
             let _ = rustix::process::kill_process(pid, Signal::KILL);
             let _ = rustix::process::waitpid(Some(pid), WaitOptions::NOHANG);

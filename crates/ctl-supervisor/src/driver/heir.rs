@@ -16,7 +16,7 @@ use crate::report;
 use crate::upgrade::{self, FromHeir, Heritage, ToHeir, stay};
 
 use super::Driver;
-use super::children::{Child, kill_the_rest, number};
+use super::children::{Child, kill_the_rest, number, pid_of};
 use super::clients::Clients;
 
 /// Of the service manager, for the process that it started: the heir has its sockets from us, and sends its signs of life
@@ -68,8 +68,7 @@ impl Driver {
         inherit::pass_on(&mut command, fds, None);
         let peer = Peer::new(ours).map_err(problem)?;
         let child = command.spawn().map_err(problem)?;
-        let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
-        Ok(Child { pid, peer })
+        Ok(Child { pid: pid_of(child.id()), peer })
     }
 
     /// Will this process stay when its heir has taken over?

@@ -111,7 +111,7 @@ impl Driver {
     }
 
     fn forked(&mut self, worker: u32, number: u32) {
-        let pid = i32::try_from(number).ok().and_then(Pid::from_raw);
+        let pid = children::pid_of(number);
         let unborn = self.workers.get_mut(&worker).filter(|child| child.pid.is_none());
         let (Some(child), Some(pid)) = (unborn, pid) else {
             // Forgotten meanwhile: it finds that nobody listens, and goes.

@@ -1,7 +1,7 @@
 //! Workers that have served enough are replaced before they grow old: by requests, age, and proportional memory.
 //!
 //! A worker that has reached a limit of its own is *worn*: it no longer counts as one that is wanted, so another one is
-//! started, and it retires when that serves (`state.rs`: `retire_old`). One at a time, and not while a reload replaces all of
+//! started, and it retires when that serves (`staff.rs`: `retire_old`). One at a time, and not while a reload replaces all of
 //! them anyway. The limits of each worker are a tenth more or less than configured, so that workers which began
 //! together do not go together.
 

@@ -7,8 +7,7 @@ use ctl_admin::words::{Reply, ToGateway};
 use crate::event::{Action, ClientId, Failure, Level, Notify, Settings};
 use crate::report;
 
-use super::worker::Step;
-use super::{State, TERM_GRACE};
+use super::State;
 
 /// After so many failures in a row of code that has already served once, whoever waits is told; the rest of the
 /// workers follow as soon as they can.
@@ -103,14 +102,7 @@ impl State {
                     self.out.push(Action::TellGateway(ToGateway::ReloadTls));
                 }
                 // What was still importing the old code is of no use to anybody.
-                let starting = self
-                    .workers
-                    .iter()
-                    .filter(|(_, worker)| worker.ready.is_none() && worker.leaving.is_none());
-                let starting: Vec<u32> = starting.map(|(number, _)| *number).collect();
-                for number in starting {
-                    self.send_off(number, Step::Term, TERM_GRACE, now);
-                }
+                self.send_off_beginners(now);
                 self.new_generation(now);
             }
         }

@@ -100,12 +100,7 @@ impl State {
 
     /// Nobody is started any more, and who has not begun to serve never will.
     pub(super) fn dismiss_beginners(&mut self, now: Instant) {
-        let starting =
-            self.workers.iter().filter(|(_, worker)| worker.ready.is_none() && worker.leaving.is_none());
-        let starting: Vec<u32> = starting.map(|(number, _)| *number).collect();
-        for number in starting {
-            self.send_off(number, Step::Term, TERM_GRACE, now);
-        }
+        self.send_off_beginners(now);
         self.send_off_templates(Step::Term, TERM_GRACE, now);
     }
 

@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 use ctl_admin::words::{AppReport, FromTemplate};
 
 use crate::backoff::Backoff;
-use crate::event::{Action, Exit, Failure, Level, SIGKILL, Who};
+use crate::event::{Action, Exit, Failure, Level, Who};
 use crate::plan::{Outcome, Problem};
 
-use super::worker::{Leaving, Step, died_at_start, not_ready};
+use super::worker::{Leaving, Step, died_at_start, killed_hint, not_ready};
 use super::{EXIT_GRACE, KILL_WAIT, STABLE_AFTER, State, TERM_GRACE, WORKER_BACKOFF};
 
 /// From the order to the fork. It takes milliseconds; a machine that swaps may be slow. Requests wait meanwhile, by default
@@ -254,12 +254,7 @@ impl State {
             self.templates.lost = 0;
             self.templates.backoff.forget();
         }
-        let hint = if exit == Exit::Signal(SIGKILL) {
-            "\nhint: somebody else sent it, most likely the kernel because memory ran out: see `dmesg`, or the \
-             container's memory limit"
-        } else {
-            ""
-        };
+        let hint = killed_hint(exit);
         let why = format!("the template (pid {pid}) died: {exit}; its workers are not affected{hint}");
         self.template_lost(template.generation, &why, now);
     }

@@ -44,11 +44,17 @@ impl Table {
         Self { state: State::new(settings.clone(), 1, now), now, settings, actions: Vec::new() }
     }
 
+    /// A start with the settings as they are now, as far as the gateway.
+    fn begin(&mut self) {
+        self.state = State::new(self.settings.clone(), 1, self.now);
+        self.does(Event::Begin);
+        self.does(Event::Gateway(FromGateway::Ready));
+    }
+
     /// Serving, with workers 1 to `workers`.
     fn serving(workers: u32) -> Self {
         let mut table = Self::new(workers);
-        table.does(Event::Begin);
-        table.does(Event::Gateway(FromGateway::Ready));
+        table.begin();
         for worker in 1..=workers {
             table.up(worker);
         }

@@ -212,12 +212,7 @@ impl State {
         } else {
             again_in(self.crashes.failed(now))
         };
-        let hint = if exit == Exit::Signal(SIGKILL) {
-            "\nhint: somebody else sent it, most likely the kernel because memory ran out: see `dmesg`, or the \
-             container's memory limit"
-        } else {
-            ""
-        };
+        let hint = killed_hint(exit);
         let served = served.as_secs_f64();
         self.log(
             Level::Error,
@@ -266,6 +261,16 @@ impl State {
             Step::Asked => {}
             Step::Term => self.out.push(Action::Terminate(Who::Worker(number))),
             Step::Kill => self.out.push(Action::Kill(Who::Worker(number))),
+        }
+    }
+
+    /// Those that are not ready yet.
+    pub(super) fn send_off_beginners(&mut self, now: Instant) {
+        let starting =
+            self.workers.iter().filter(|(_, worker)| worker.ready.is_none() && worker.leaving.is_none());
+        let starting: Vec<u32> = starting.map(|(number, _)| *number).collect();
+        for number in starting {
+            self.send_off(number, Step::Term, TERM_GRACE, now);
         }
     }
 
@@ -327,6 +332,16 @@ impl State {
 
 fn again_in(delay: Duration) -> String {
     format!("another one is started in {:.1} s", delay.as_secs_f64())
+}
+
+/// For the end of what had begun well.
+pub(super) fn killed_hint(exit: Exit) -> &'static str {
+    if exit == Exit::Signal(SIGKILL) {
+        "\nhint: somebody else sent it, most likely the kernel because memory ran out: see `dmesg`, or the \
+         container's memory limit"
+    } else {
+        ""
+    }
 }
 
 pub(super) fn not_ready(who: Who, start_timeout: Duration) -> Failure {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal};
 
-use crate::driver::{Asks, SignalPipe, kill_the_rest, reap, wait_for_signals};
+use crate::driver::{Asks, SignalPipe, kill_the_rest, pid_of, reap, wait_for_signals};
 use crate::event::Exit;
 use crate::{proc, runtime_dir};
 
@@ -57,7 +57,7 @@ pub(crate) fn hand_on(dir: &Path, heir: Option<Pid>, signal: Signal) {
     let line = line_of_the_owner(dir);
     // Below us, so none but our own. Where the system does not tell: the heir, unless it has been reaped.
     let owner = line.first().filter(|owner| **owner != own && line.contains(&own));
-    let owner = owner.and_then(|owner| Pid::from_raw(i32::try_from(*owner).ok()?));
+    let owner = owner.and_then(|owner| pid_of(*owner));
     let Some(pid) = owner.or(heir) else { return };
     if let Err(error) = rustix::process::kill_process(pid, signal) {
         tracing::debug!(%error, "a signal was not handed on");
@@ -69,7 +69,7 @@ pub(crate) fn hand_on(dir: &Path, heir: Option<Pid>, signal: Signal) {
 fn successor(dir: &Path, ended: Pid) -> Option<Pid> {
     let own = std::process::id();
     let child = line_of_the_owner(dir).into_iter().find(|pid| proc::parent_of(*pid) == Some(own))?;
-    Pid::from_raw(i32::try_from(child).ok()?).filter(|child| *child != ended)
+    pid_of(child).filter(|child| *child != ended)
 }
 
 /// The instance that has the lock, its parent, the parent of that, and so on. All who have handed over and are not done yet

@@ -7,9 +7,7 @@ impl Table {
     fn with_template(workers: u32) -> Self {
         let mut table = Self::new(workers);
         table.settings.preload = true;
-        table.state = State::new(table.settings.clone(), 1, table.now);
-        table.does(Event::Begin);
-        table.does(Event::Gateway(FromGateway::Ready));
+        table.begin();
         table
     }
 

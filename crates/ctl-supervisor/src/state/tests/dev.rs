@@ -6,9 +6,7 @@ use super::*;
 fn developing() -> Table {
     let mut table = Table::new(1);
     table.settings.dev = true;
-    table.state = State::new(table.settings.clone(), 1, table.now);
-    table.does(Event::Begin);
-    table.does(Event::Gateway(FromGateway::Ready));
+    table.begin();
     table
 }
 

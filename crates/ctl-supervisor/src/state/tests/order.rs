@@ -117,9 +117,7 @@ fn memory_and_database_connections_are_bounds_too() {
     let mut table = Table::new(2);
     table.settings.db_connections_max = 7;
     table.settings.recycle.memory_total_max = Some(100 << 20);
-    table.state = State::new(table.settings.clone(), 1, table.now);
-    table.does(Event::Begin);
-    table.does(Event::Gateway(FromGateway::Ready));
+    table.begin();
     for worker in [1, 2] {
         let app = Box::new(AppReport { django: Some("5.2".to_owned()), ..AppReport::default() });
         table.does(Event::Worker { worker, said: FromWorker::Ready { app } });

@@ -8,9 +8,7 @@ impl Table {
     pub(super) fn pools() -> Self {
         let mut table = Self::new(1);
         table.settings.pools = vec![Pool::of("default", 1, 4), Pool::of("reports", 0, 2)];
-        table.state = State::new(table.settings.clone(), 1, table.now);
-        table.does(Event::Begin);
-        table.does(Event::Gateway(FromGateway::Ready));
+        table.begin();
         table.up(1);
         table
     }
@@ -77,9 +75,7 @@ fn a_full_cpu_brings_a_note_instead() {
 fn a_worker_that_holds_more_connections_than_slots_is_counted_with_them() {
     let mut table = Table::pools();
     table.settings.db_connections_max = 40;
-    table.state = State::new(table.settings.clone(), 1, table.now);
-    table.does(Event::Begin);
-    table.does(Event::Gateway(FromGateway::Ready));
+    table.begin();
     table.up(1);
     let holds = |table: &mut Table, worker, most| {
         table.does(Event::Worker { worker, said: FromWorker::Connections { most } })
@@ -184,9 +180,7 @@ fn the_bound_that_is_told_is_the_one_that_counts() {
     let mut table = Table::new(1);
     table.settings.pools = vec![Pool::of("default", 1, 8)];
     table.settings.db_connections_max = 7;
-    table.state = State::new(table.settings.clone(), 1, table.now);
-    table.does(Event::Begin);
-    table.does(Event::Gateway(FromGateway::Ready));
+    table.begin();
     assert_eq!(table.state.pools_status()[0].max, 8, "what the app opens is not known yet");
     let app = Box::new(AppReport { django: Some("5.2".to_owned()), ..AppReport::default() });
     table.does(Event::Worker { worker: 1, said: FromWorker::Ready { app } });
@@ -224,9 +218,7 @@ fn new_code_that_fails_leaves_the_workers_that_load_has_asked_for_to_the_old() {
 fn quiet_takes_nobody_away_during_a_reload() {
     let mut table = Table::pools();
     table.settings.start_timeout = Duration::from_secs(600);
-    table.state = State::new(table.settings.clone(), 1, table.now);
-    table.does(Event::Begin);
-    table.does(Event::Gateway(FromGateway::Ready));
+    table.begin();
     table.up(1);
     table.crowded(6);
     table.up(2);
