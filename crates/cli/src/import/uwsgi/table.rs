@@ -189,7 +189,7 @@ pub(in super::super) const ROWS: &[Row] = &[
     option("py-call-*", "*", Same(ALWAYS)),
     option("stats-push*", "*", No(METRICS)),
     option("stats*", "*", Same("`quintet status`, and /metrics of the admin socket")),
-    option("master-fifo", "*", Same("`quintet status`, `reload` and `stop`")),
+    option("master-fifo", "*", Same("`quintet status`, `reload`, `scale` and `stop`")),
     option("pidfile*", "*", Same("`quintet status`, `reload` and `stop` find the instance without one")),
     option("safe-pidfile*", "*", Same("`quintet status`, `reload` and `stop` find the instance without one")),
     option("procname*", "*", Same("`quintet status` tells processes apart")),
