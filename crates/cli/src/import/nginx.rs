@@ -90,7 +90,7 @@ fn one(draft: &mut Draft, directive: &Directive) {
         "root" | "alias" => "files are served below a prefix (static, media) only",
         "expires" => "files.max_age is told to browsers for files; of pages the app decides",
         "internal" => "only the app sends such files (files.accel)",
-        "location" => "a location inside another one is not read: write it beside",
+        "location" => "a location inside another one is not read, so nothing of it holds",
         _ => "",
     };
     if !elsewhere.is_empty() {
@@ -130,15 +130,23 @@ fn other_server(draft: &mut Draft, server: &Directive) {
     let names =
         server.get("server_name").map_or_else(String::new, |names| format!(" {}", names.args.join(" ")));
     let shown = format!("{}: server{names}", server.place);
-    let redirect = server
+    let answers: Vec<&Directive> = server
         .inside()
         .iter()
         .chain(server.inside().iter().flat_map(Directive::inside))
-        .any(|directive| matches!(directive.name.as_str(), "return" | "rewrite"));
-    let why = if redirect && !passes(server) {
-        "a redirect: Django's SECURE_SSL_REDIRECT behind a load balancer, or keep this server in nginx"
-    } else {
-        "another site: an instance of its own, or keep this server in nginx"
+        .filter(|one| matches!(one.name.as_str(), "return" | "rewrite"))
+        .collect();
+    let refuses = |one: &&&Directive| one.args.first().is_some_and(|code| code.starts_with('4'));
+    let why = match answers.iter().find(refuses) {
+        _ if answers.is_empty() || passes(server) => {
+            "another site: an instance of its own, or keep this server in nginx"
+        }
+        Some(_) => {
+            "it turns others away: Django's ALLOWED_HOSTS answers 400 to names that are not the site's"
+        }
+        None => {
+            "a redirect: Django's SECURE_SSL_REDIRECT behind a load balancer, or keep this server in nginx"
+        }
     };
     draft.not_carried(shown, why);
 }
@@ -318,9 +326,11 @@ fn app_location(draft: &mut Draft, location: &Directive, modifier: &str, path: &
             ]);
         }
     }
-    if let Some(directive) = location.get("proxy_request_buffering").filter(|one| one.args == ["off"]) {
-        done.push("proxy_request_buffering");
-        draft.push("buffers.request_stream", path, &format!("{}: proxy_request_buffering", directive.place));
+    for name in ["proxy_request_buffering", "uwsgi_request_buffering"] {
+        if let Some(directive) = location.get(name).filter(|one| one.args == ["off"]) {
+            done.push(name);
+            draft.push("buffers.request_stream", path, &format!("{}: {name}", directive.place));
+        }
     }
     rest(draft, location, &done);
 }

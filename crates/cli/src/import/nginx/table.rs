@@ -168,6 +168,13 @@ pub(in super::super) const ROWS: &[Row] = &[
         "",
         Same("bodies are read before the app is called; buffers.request_stream names exceptions"),
     ),
+    option(
+        "uwsgi_request_buffering",
+        "",
+        Same("bodies are read before the app is called; buffers.request_stream names exceptions"),
+    ),
+    option("uwsgi_param", "", By(param, "nothing for what the app is told anyway; others are named")),
+    option("chunked_transfer_encoding", "", Same(GATEWAY)),
     option("proxy_buffering", "", Same(BUFFERS)),
     option("proxy_buffer*", "", Same(BUFFERS)),
     option("proxy_busy_buffers_size", "", Same(BUFFERS)),
@@ -249,6 +256,40 @@ fn set_header(draft: &mut Draft, given: &Given) {
         draft.not_needed(shown, FORWARDED);
     } else {
         draft.not_carried(shown, "quintet adds no fields to a request: the app has to do without it");
+    }
+}
+
+/// What `uwsgi_params` holds is in every WSGI environment.
+fn param(draft: &mut Draft, given: &Given) {
+    const TOLD: [&str; 14] = [
+        "QUERY_STRING",
+        "REQUEST_METHOD",
+        "CONTENT_TYPE",
+        "CONTENT_LENGTH",
+        "REQUEST_URI",
+        "PATH_INFO",
+        "DOCUMENT_ROOT",
+        "SERVER_PROTOCOL",
+        "REQUEST_SCHEME",
+        "REMOTE_ADDR",
+        "REMOTE_PORT",
+        "SERVER_PORT",
+        "SERVER_NAME",
+        "HTTP_HOST",
+    ];
+    let text = plain(&given.value);
+    let name = text.split(' ').next().unwrap_or_default();
+    // Without the value, which may be a secret between nginx and the app.
+    let shown = format!("{} {name}", given.from);
+    if TOLD.contains(&name) {
+        draft.not_needed(shown, "the app is told");
+    } else if matches!(name, "HTTPS" | "UWSGI_SCHEME") {
+        draft.not_carried(
+            shown,
+            "the scheme is the connection's, or what proxy.trusted tells in X-Forwarded-Proto",
+        );
+    } else {
+        draft.not_carried(shown, "quintet adds no variables to a request: the app has to do without it");
     }
 }
 

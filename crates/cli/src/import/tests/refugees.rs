@@ -181,12 +181,16 @@ fn nginx() {
         holds(&name, &text, wanted);
         assert!(!text.contains("match = \"/ws/*\""), "{text}");
     }
+}
+
+#[test]
+fn corners_of_nginx() {
     let rewritten =
         "server { listen 80; location / { proxy_pass http://a; } location /shop/ { proxy_pass http://a/; } }";
     let text = finished(ok(nginx::import("nginx.conf", rewritten, Path::new("/nowhere"))));
     holds("rewritten", &text, &["location /shop/: the app sees / in the place of /shop/ there"]);
     let odd = "http { expires 1h; server { listen 80; root /srv; location / { root /www; expires 30d; proxy_pass http://a;\n\
-               location /inner/ { proxy_read_timeout 9m; } } location /x/ { internal; proxy_pass http://a; } } }";
+               location /inner/ { proxy_read_timeout 9m; } } location /x/ { internal; proxy_pass http://a; } } server { listen 80; server_name _; return 444; } }";
     let text = finished(ok(nginx::import("nginx.conf", odd, Path::new("/nowhere"))));
     for wanted in
         ["expires 1h:", "root /srv:", "root /www:", "expires 30d:", "location /inner/:", "internal:"]
@@ -276,6 +280,21 @@ const LINES: [(&str, &[&str]); 18] = [
         &["--config = c.toml: Hypercorn's"],
     ),
 ];
+
+#[test]
+fn uwsgi_pass_with_parameters() {
+    let text = "server { listen 80; location / { uwsgi_pass unix:/run/a.sock; uwsgi_param HTTPS on; uwsgi_param REMOTE_ADDR $remote_addr;\n\
+                uwsgi_param KEY hunter2; } location /up/ { uwsgi_pass unix:/run/a.sock; uwsgi_request_buffering off; } }";
+    let text = finished(ok(nginx::import("nginx.conf", text, Path::new("/nowhere"))));
+    assert!(!text.contains(SECRET), "{text}");
+    let wanted = [
+        "uwsgi_param HTTPS: the scheme is",
+        "uwsgi_param REMOTE_ADDR: the app is told",
+        "uwsgi_param KEY: quintet adds no",
+    ];
+    holds("parameters", &text, &wanted);
+    holds("parameters", &text, &["request_stream = [\"/up/\"]"]);
+}
 
 #[test]
 fn command_lines() {
