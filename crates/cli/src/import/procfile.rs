@@ -2,7 +2,7 @@
 
 use super::Context;
 use super::draft::Draft;
-use super::row::Becomes::{No, Same, Set, Together};
+use super::row::Becomes::{By, No, Same, Set, Together};
 use super::row::{Given, Options, Row, apply, option};
 use super::{shell, value, words};
 use crate::exit::Exit;
@@ -53,8 +53,36 @@ const UNIT_ROWS: &[Row] = &[
     option("ExecReload", "", No("ExecReload=quintet reload")),
     option("ExecStartPre", "", No("keep it in the unit")),
     option("Exec*", "", No("keep it in the unit")),
+    option("Type", "", By(service_type, "nothing: `Type=notify`")),
+    option("PIDFile", "", No("leave it away: quintet stays in the foreground")),
+    option("KillSignal", "", By(kill_signal, "nothing for SIGTERM and SIGINT")),
+    option(
+        "TimeoutStopSec",
+        "",
+        Same("keep it in the unit, longer than server.drain_delay and server.drain_timeout together"),
+    ),
     option("*", "", Same("keep it in the unit, with ExecStart=quintet run")),
 ];
+
+fn service_type(draft: &mut Draft, given: &Given) {
+    match plain(&given.value).as_str() {
+        "notify" | "notify-reload" => draft.not_needed(given.shown(), "keep it in the unit"),
+        _ => draft.not_carried(
+            given.shown(),
+            "Type=notify: quintet stays in the foreground and says when it serves",
+        ),
+    }
+}
+
+fn kill_signal(draft: &mut Draft, given: &Given) {
+    match plain(&given.value).as_str() {
+        "SIGTERM" | "SIGINT" => draft.not_needed(given.shown(), "it stops quintet in order"),
+        _ => draft.not_carried(
+            given.shown(),
+            "leave it away: SIGTERM stops quintet in order, other signals do not",
+        ),
+    }
+}
 
 /// A .service file: ExecStart is imported, the rest of the unit stays a unit.
 pub(super) fn import_systemd(name: &str, text: &str, context: &Context) -> Result<Draft> {

@@ -323,7 +323,7 @@ fn procfiles_and_units() {
     let text = finished(ok(procfile::import("Procfile", procfile, &context)));
     assert!(!text.contains(SECRET), "{text}");
     holds("Procfile", &text, &["release: DATABASE_URL=… python manage.py migrate", "redis://…@h beat"]);
-    let service = "[Unit]\nDescription=x\n[Service]\nUser=shop\nEnvironment=WEB_CONCURRENCY=3 TOKEN=hunter2\nEnvironmentFile=/etc/shop\n\
+    let service = "[Unit]\nDescription=x\n[Service]\nUser=shop\nKillSignal=SIGQUIT\nType=forking\nPIDFile=/run/x.pid\nEnvironment=WEB_CONCURRENCY=3 TOKEN=hunter2\nEnvironmentFile=/etc/shop\n\
                    WorkingDirectory=/srv/%i\nExecStart=-/srv/shop/venv/bin/gunicorn -b unix:%t/shop.sock shop.wsgi \\\n  --threads 2\n";
     let text = finished(ok(procfile::import_systemd("shop@.service", service, &context)));
     assert!(!text.contains(SECRET), "{text}");
@@ -334,6 +334,9 @@ fn procfiles_and_units() {
             "count = 3  # WEB_CONCURRENCY",
             "%i in WorkingDirectory: systemd fills it in",
             "%t in ExecStart",
+            "KillSignal = SIGQUIT: leave it away",
+            "Type = forking: Type=notify",
+            "PIDFile = /run/x.pid: leave it away",
             "EnvironmentFile",
         ],
     );
