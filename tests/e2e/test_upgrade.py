@@ -107,6 +107,10 @@ def test_signals_to_the_first_process_reach_the_new_one(site: Site, project: Pat
     deploy(project, '"one"', '"two"')
     site.terminate(signal.SIGHUP)
     wait_until(lambda: site.get("/version").text == "two", 20, "version two")
+    wait_until(lambda: site.status()["state"] == "serving", 20, "the reload has ended")
+    workers = site.status()["pools"][0]["wanted"]
+    site.terminate(signal.SIGTTIN)
+    wait_until(lambda: site.status()["pools"][0]["wanted"] == workers + 1, 5, "a worker more")
     with site.raw() as client:
         client.request("GET /sleep?seconds=1.5&say=done")
         wait_until(lambda: site.status()["gateway"]["slots_busy"] == 1, 5, "the request is under way")
