@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from link import Worker
+from link import LongStream, Worker
 from test_app import failed, series_for, write_site
 from workers import Serve, django_dir, eventually
 
@@ -423,7 +423,7 @@ def test_async_views(serve_asgi: Serve, tmp_path: Path, python: str) -> None:
     if series_for(python) != "4.2":
         response = worker.slot.get("/events")
         assert response.detached is not None
-        stream = worker.link.stream_of(response.detached)
+        stream = LongStream(worker.link, response.detached)
         assert stream.response(response).body == b"data: 0\n\ndata: 1\n\ndata: 2\n\n"
     worker.slot.send(target="/cancelled")
     time.sleep(0.1)
