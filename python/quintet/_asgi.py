@@ -10,12 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from quintet import _collect, _core, _stacks
+from quintet._control import EXIT_CONFIG, EXIT_SOFTWARE
 from quintet._lifespan import Lifespan, LifespanError
 from quintet._log import Log
-
-# BSD's sysexits: a configuration error, an internal error.
-EXIT_CONFIG = 78
-EXIT_SOFTWARE = 70
 
 # How long tasks that the app has left behind may take to end when they are cancelled.
 CLEANUP_S = 5.0

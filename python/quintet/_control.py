@@ -13,6 +13,10 @@ import signal
 import socket
 from typing import Any
 
+# BSD's sysexits: a configuration error, an internal error.
+EXIT_CONFIG = 78
+EXIT_SOFTWARE = 70
+
 # What a process ends with that has lost its supervisor; as in the compiled half.
 EXIT_ORPHANED = 70
 

@@ -18,12 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from quintet import _app, _collect, _connections, _core, _django, _hooks, _stacks, _template
-from quintet._control import Control
+from quintet._control import EXIT_CONFIG, EXIT_SOFTWARE, Control
 from quintet._log import Log
-
-# BSD's sysexits: a configuration error, an internal error.
-EXIT_CONFIG = 78
-EXIT_SOFTWARE = 70
 
 
 def main() -> int:

@@ -33,6 +33,7 @@ use std::os::fd::AsRawFd as _;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
+use py_link::long::DETACHED_FIRST;
 use pyo3::exceptions::PyValueError;
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -40,9 +41,6 @@ use pyo3::types::{PyDict, PyTuple};
 
 use crate::asgi::hub::{Hub, Limits};
 use crate::worker::Worker;
-
-/// Numbers of exchanges that the gateway gives on a long link (`py_link::long`).
-const LONG_LIVED_MAX: u32 = (1 << 15) - 1;
 
 /// The worker's streams in an event loop.
 #[pyclass(frozen, module = "quintet._core")]
@@ -75,7 +73,8 @@ impl Asgi {
         core.watches(wake_up_call.as_raw_fd());
         let limits = Limits {
             slots,
-            long_lived: long_lived_max.min(LONG_LIVED_MAX) as u16,
+            // The gateway has no more numbers to give.
+            long_lived: u16::try_from(long_lived_max).unwrap_or(u16::MAX).min(DETACHED_FIRST - 1),
             message_bytes: usize::try_from(message_max).unwrap_or(usize::MAX),
         };
         let hub = Arc::new(Hub::new(core, event_loop, run, report, limits, state)?);

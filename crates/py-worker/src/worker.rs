@@ -228,12 +228,6 @@ impl Worker {
         py.detach(|| self.core.stop());
     }
 
-    /// Was it told to stop?
-    #[getter]
-    fn stopping(&self) -> bool {
-        self.core.is_stopping()
-    }
-
     /// Why the gateway refused this worker, if it did.
     #[getter]
     fn refusal(&self) -> Option<String> {

@@ -301,46 +301,32 @@ impl Http {
         self.is_head || matches!(self.status, 204 | 304)
     }
 
-    /// The app is done: what is missing to end the exchange. True: the answer is cut off or replaced by `page`.
-    pub(crate) fn end(&mut self, page: Option<Vec<u8>>, out: &mut Outbound) -> bool {
-        let stage = std::mem::replace(&mut self.stage, Stage::Over);
-        match stage {
-            Stage::Over => false,
-            Stage::Held if self.has_trailers => {
-                self.send_trailers(out);
-                false
-            }
-            Stage::Held => {
-                out.push(Lead::Body, Data::Empty, Flags::END);
-                false
-            }
-            Stage::Body | Stage::Trailers => {
-                out.push(Lead::Body, Data::Empty, Flags::ABORT);
-                true
-            }
-            Stage::Fresh | Stage::Head => {
-                self.begin(500);
-                if let Some((mut head, mut writer)) = self.head.take() {
-                    let (data, flags) = match page {
-                        Some(page) => {
-                            writer.header(&mut head, b"content-type", b"text/plain; charset=utf-8");
-                            let len = page.len();
-                            writer.header(
-                                &mut head,
-                                b"content-length",
-                                itoa::Buffer::new().format(len).as_bytes(),
-                            );
-                            let data = if self.is_head { Data::Empty } else { Data::Own(page) };
-                            (data, Flags::END)
-                        }
-                        // Nobody is there to read it.
-                        None => (Data::Empty, Flags::ABORT),
-                    };
-                    out.push(Lead::Head(head, writer), data, flags);
-                }
-                true
-            }
+    /// The app is done: what is missing to end the exchange. An answer that has begun is cut off, one that has not is `page`.
+    pub(crate) fn end(&mut self, page: Option<Vec<u8>>, out: &mut Outbound) {
+        match std::mem::replace(&mut self.stage, Stage::Over) {
+            Stage::Over => {}
+            Stage::Held if self.has_trailers => self.send_trailers(out),
+            Stage::Held => out.push(Lead::Body, Data::Empty, Flags::END),
+            Stage::Body | Stage::Trailers => out.push(Lead::Body, Data::Empty, Flags::ABORT),
+            Stage::Fresh | Stage::Head => self.fail(page, out),
         }
+    }
+
+    fn fail(&mut self, page: Option<Vec<u8>>, out: &mut Outbound) {
+        self.begin(500);
+        let Some((mut head, mut writer)) = self.head.take() else { return };
+        let (data, flags) = match page {
+            Some(page) => {
+                writer.header(&mut head, b"content-type", b"text/plain; charset=utf-8");
+                let len = page.len();
+                writer.header(&mut head, b"content-length", itoa::Buffer::new().format(len).as_bytes());
+                let data = if self.is_head { Data::Empty } else { Data::Own(page) };
+                (data, Flags::END)
+            }
+            // Nobody is there to read it.
+            None => (Data::Empty, Flags::ABORT),
+        };
+        out.push(Lead::Head(head, writer), data, flags);
     }
 
     /// Nothing can be sent any more.
