@@ -45,6 +45,7 @@ pub(crate) fn command() -> Command {
         .subcommand(config())
         .subcommand(import())
         .subcommands(instance_commands())
+        .subcommand(bans())
         .subcommand(
             Command::new("version")
                 .about("Print the version")
@@ -277,6 +278,40 @@ The process that was started by hand, by a container or by a process manager sta
 {found}
 Exit code 2: the new program did not take over; 3: it could not import the app."
     ))
+}
+
+fn bans() -> Command {
+    let address = |help: &'static str| Arg::new("address").value_name("ADDRESS").required(true).help(help);
+    Command::new("bans")
+        .about("Show and change who is shut out of a running instance")
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .subcommand(
+            instance(Command::new("list").about("Show who is banned, for how long, and by whom"))
+                .arg(json("Print an object")),
+        )
+        .subcommand(
+            instance(
+                Command::new("add")
+                    .about("Ban a client, or change how long it is banned")
+                    .arg(address("Its address; of IPv6 the /64 around it")),
+            )
+            .arg(Arg::new("for").long("for").value_name("TIME").help("For how long [default: bans.time]")),
+        )
+        .subcommand(instance(
+            Command::new("remove")
+                .about("Ban a client no longer, and forget that it was")
+                .arg(address("Its address; of IPv6 the /64 around it")),
+        ))
+        .after_help(
+            "Examples:
+  quintet bans list
+  quintet bans add 203.0.113.9 --for 2h
+  quintet bans remove 203.0.113.9
+
+Bans outlive restarts and upgrades. Ranges, and bans without an end, stand in the file that bans.deny_file names.
+Exit code 5: nothing is running there.",
+        )
 }
 
 fn instance(command: Command) -> Command {

@@ -5,6 +5,7 @@
 //! else to standard error. Colours only on a terminal, never with `NO_COLOR`.
 
 mod args;
+mod bans;
 mod check;
 mod dev;
 mod exit;
@@ -59,6 +60,7 @@ fn dispatch(matches: &ArgMatches) -> Result<Exit> {
         Some(("scale", matches)) => instance::scale(matches),
         Some(("stop", matches)) => instance::stop(matches),
         Some(("upgrade", matches)) => instance::upgrade(matches),
+        Some(("bans", matches)) => bans::run(matches),
         Some(("version", matches)) => pages::version(matches),
         Some(("help", matches)) => pages::help(matches),
         Some(("internal-gateway", _)) => gateway::run(),

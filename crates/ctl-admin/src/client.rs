@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::lines::{LineError, LineReader, line};
 use crate::place::CONTROL_SOCKET;
-use crate::words::{Change, Command, Reply, Status};
+use crate::words::{BanRow, BansRequest, Change, Command, Reply, Status};
 
 /// The supervisor answers from memory; a machine that swaps may take a moment.
 const STATUS_TIMEOUT: Duration = Duration::from_secs(5);
@@ -60,7 +60,7 @@ pub fn status(runtime_dir: &Path) -> Result<Status, ClientError> {
         match reply? {
             Reply::Status(status) => return Ok(*status),
             Reply::Failed { text, app } => return Err(ClientError::Failed { text, app }),
-            Reply::Progress { .. } | Reply::Done { .. } => {}
+            Reply::Progress { .. } | Reply::Done { .. } | Reply::Bans { .. } => {}
         }
     }
     Err(ClientError::Closed)
@@ -99,13 +99,30 @@ pub fn scale(runtime_dir: &Path, pool: Option<String>, change: Change) -> Result
     to_the_end(ask(runtime_dir, &Command::Scale { pool, change }, STATUS_TIMEOUT)?, |_| {})
 }
 
+/// Who is banned, and how many they are in all.
+pub fn bans(runtime_dir: &Path) -> Result<(Vec<BanRow>, u64), ClientError> {
+    for reply in ask(runtime_dir, &Command::Bans(BansRequest::List), STATUS_TIMEOUT)? {
+        match reply? {
+            Reply::Bans { bans, total } => return Ok((bans, total)),
+            Reply::Failed { text, app } => return Err(ClientError::Failed { text, app }),
+            Reply::Progress { .. } | Reply::Done { .. } | Reply::Status(_) => {}
+        }
+    }
+    Err(ClientError::Closed)
+}
+
+/// Bans somebody, or ends his ban; the text that is returned says so.
+pub fn change_bans(runtime_dir: &Path, request: BansRequest) -> Result<String, ClientError> {
+    to_the_end(ask(runtime_dir, &Command::Bans(request), STATUS_TIMEOUT)?, |_| {})
+}
+
 fn to_the_end(replies: Replies, mut progress: impl FnMut(&str)) -> Result<String, ClientError> {
     for reply in replies {
         match reply? {
             Reply::Progress { text } => progress(&text),
             Reply::Done { text } => return Ok(text),
             Reply::Failed { text, app } => return Err(ClientError::Failed { text, app }),
-            Reply::Status(_) => {}
+            Reply::Status(_) | Reply::Bans { .. } => {}
         }
     }
     Err(ClientError::Closed)

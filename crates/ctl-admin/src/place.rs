@@ -33,6 +33,28 @@ pub fn runtime_dir(dir: &Path) -> PathBuf {
     base.join(name_of(&dir))
 }
 
+/// Where what outlives the instance of the project in `dir` is kept, when the configuration names no place.
+///
+/// `$STATE_DIRECTORY` where systemd made one for this service, `/var/lib/quintet/NAME` for root, otherwise
+/// `quintet/NAME` below `$XDG_STATE_HOME` or `~/.local/state`; NAME as in [`runtime_dir`]. `None`: there is no such place.
+pub fn state_dir(dir: &Path) -> Option<PathBuf> {
+    let absolute = |name: &str| env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    // Several may be given, with colons between.
+    let own = env::var("STATE_DIRECTORY").ok();
+    if let Some(own) = own.as_deref().and_then(|own| own.split(':').next()).map(PathBuf::from)
+        && own.is_absolute()
+    {
+        return Some(own);
+    }
+    let dir = dir.canonicalize().unwrap_or_else(|_| dir.to_path_buf());
+    let base = if rustix::process::geteuid().is_root() && is_usable(Path::new("/var/lib")) {
+        PathBuf::from("/var/lib")
+    } else {
+        absolute("XDG_STATE_HOME").or_else(|| Some(absolute("HOME")?.join(".local/state")))?
+    };
+    Some(base.join("quintet").join(name_of(&dir)))
+}
+
 /// A container may have a read-only `/run`; `su` and cron leave the name of a session's directory that is gone.
 fn is_usable(dir: &Path) -> bool {
     dir.is_dir() && rustix::fs::access(dir, rustix::fs::Access::WRITE_OK).is_ok()

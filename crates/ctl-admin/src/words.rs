@@ -1,8 +1,12 @@
 //! Every message, by the pair that speaks it.
 
+mod bans;
+
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+
+pub use bans::{BanRow, BansAnswer, BansRequest};
 
 /// Command to supervisor, over `control.sock`: one request a connection.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,6 +30,8 @@ pub enum Command {
         /// By how many, or to how many.
         change: Change,
     },
+    /// Who is shut out? Answered with [`Reply::Bans`], or with `Done` or `Failed` where something is to be changed.
+    Bans(BansRequest),
 }
 
 /// What an order does to the number of workers.
@@ -44,6 +50,13 @@ pub enum Change {
 pub enum Reply {
     /// The state of the instance.
     Status(Box<Status>),
+    /// Who is banned.
+    Bans {
+        /// See [`BansAnswer::List`].
+        bans: Vec<BanRow>,
+        /// See [`BansAnswer::List`].
+        total: u64,
+    },
     /// A step was taken.
     Progress {
         /// For people.
@@ -205,6 +218,13 @@ pub enum ToGateway {
     },
     /// Send a [`FromGateway::Status`].
     Status,
+    /// Send a [`FromGateway::Bans`].
+    Bans {
+        /// Comes back.
+        number: u64,
+        /// What is asked.
+        request: BansRequest,
+    },
     /// Send a [`FromGateway::Synced`]: all that was said before has been done.
     Sync {
         /// Comes back.
@@ -237,6 +257,9 @@ pub struct GatewayStart {
     /// Another instance serves the same sockets until this one does: the admin socket waits for `Activate`, too.
     #[serde(default)]
     pub heir: bool,
+    /// Where bans and the counts of limits outlive the process.
+    #[serde(default)]
+    pub state_dir: Option<PathBuf>,
     /// Workers are already serving (the gateway before died): the last `Activate`.
     pub active: Option<(u32, Box<AppReport>)>,
 }
@@ -297,6 +320,13 @@ pub enum FromGateway {
     },
     /// Counters.
     Status(GatewayStatus),
+    /// The answer to `Bans`.
+    Bans {
+        /// As sent.
+        number: u64,
+        /// What was asked for.
+        answer: BansAnswer,
+    },
     /// `HandOver`: nothing is accepted here any more.
     Moved,
     /// `Drain` or `HandOver` is done; the process exits.

@@ -121,6 +121,7 @@ pub(crate) fn check(loaded: &Loaded, problems: &mut Vec<Problem>) {
     frame(loaded, problems);
     health(loaded, problems);
     workers(loaded, problems);
+    bans(loaded, problems);
     let config = &loaded.config;
     if config.proxy.protocol && config.proxy.trusted.is_empty() {
         let problem = Problem::new(
@@ -152,6 +153,15 @@ fn workers(loaded: &Loaded, problems: &mut Vec<Problem>) {
         let problem = Problem::new(format!("workers.max: {max} is less than count, {count}"))
             .hint("leave max away for a fixed number of workers, or count for one that follows the load");
         problems.push(problem.at(loaded.place("workers.max")));
+    }
+}
+
+fn bans(loaded: &Loaded, problems: &mut Vec<Problem>) {
+    let bans = &loaded.config.bans;
+    if bans.time_max < bans.time {
+        let problem = Problem::new("bans.time_max: the longest ban is shorter than the first one, bans.time")
+            .hint("bans double from time to time_max; make both the same for bans that do not grow");
+        problems.push(problem.at(loaded.place("bans.time_max").or_else(|| loaded.place("bans.time"))));
     }
 }
 

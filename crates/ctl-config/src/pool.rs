@@ -157,8 +157,8 @@ fn alone(pool: &WorkerPool, place: impl Fn(&str) -> Option<Place>, problems: &mu
     }
 }
 
-/// A pool's name from its first pattern: `reports` for `/reports/*`, `shops-export` for `/shops/*/export`.
-fn name_of(pattern: &str) -> String {
+/// A name from a pattern: `reports` for `/reports/*`, `shops-export` for `/shops/*/export`.
+pub(crate) fn name_of(pattern: &str) -> String {
     let words: Vec<_> = pattern
         .split(|c: char| !c.is_ascii_alphanumeric() && c != '_')
         .filter(|word| !word.is_empty())

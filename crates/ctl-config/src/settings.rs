@@ -11,6 +11,7 @@ use crate::cross::{
 };
 use crate::define::settings;
 pub use crate::define::{all, find};
+use crate::limit::Limit;
 use crate::pool::WorkerPool;
 use crate::value::Program;
 
@@ -61,6 +62,16 @@ choice! {
         Python = "python",
         /// Between requests, when the response has been sent.
         Between = "between",
+    }
+}
+
+choice! {
+    /// What a banned client gets.
+    BanAnswer {
+        /// An answer with status 403, and the end of the connection.
+        Forbidden = "403",
+        /// No answer: the connection is closed.
+        Drop = "drop",
     }
 }
 
@@ -162,6 +173,11 @@ settings! {
             flag("runtime-dir", "DIR"),
             otherwise("chosen from the project directory, below /run/quintet (root), $XDG_RUNTIME_DIR or the temporary directory"),
             example("\"/run/shop\"");
+        /// Where bans and the counts of limits outlive the instance, in a file `limits`. Nothing is written while there is nothing
+        /// to keep.
+        state_dir: Option<PathBuf> = None,
+            otherwise("chosen from the project directory, below $STATE_DIRECTORY (systemd), /var/lib/quintet (root) or $XDG_STATE_HOME"),
+            example("\"/var/lib/shop\"");
         /// Time between "not ready" on /readyz and the end of listening when the instance stops: as long as a load
         /// balancer needs to notice.
         drain_delay: Duration = Duration::ZERO,
@@ -258,6 +274,11 @@ settings! {
         /// Client connections open at once; one more is answered 503.
         connections_max: u32 = 16_384,
             between("1", "1000000", "each connection is a descriptor");
+        /// Client connections open at once from one address (of IPv6, from one /64); one more is answered 503. Not counted are
+        /// trusted proxies.
+        connections_per_address: Option<u32> = None,
+            otherwise("as many as there may be at all"), example("100"),
+            between("1", "1000000", "each connection is a descriptor");
         /// Length of the request line; 414 above.
         line_max: u64 = 8 * KIB,
             between("512B", "256KiB", "the head of a request travels to the worker in one piece");
@@ -273,6 +294,39 @@ settings! {
         /// HTTP/2 streams that one connection may have open.
         h2_streams_max: u32 = 128,
             between("1", "10000", "every stream may hold a request and a response in memory");
+    }
+
+    /// Clients that are shut out for a while. A client is an IPv4 address or the /64 of an IPv6 one; behind trusted proxies the
+    /// true client counts, and a trusted proxy is never banned. See docs/guides/limits.md.
+    [bans] Bans {
+        /// Ban a client after this many offences within `window`: requests beyond a `[[limit]]` and, with `count_4xx`, other errors
+        /// of its own.
+        after: Option<u32> = None,
+            otherwise("nobody is banned but by `quintet bans add` and `deny_file`"), example("30"),
+            between("1", "1000000", "a number that nobody reaches bans nobody");
+        /// The time in which offences are counted: they are forgotten one by one, evenly over it.
+        window: Duration = Duration::from_secs(60),
+            between("1s", "1d", "what was longer ago says nothing of now");
+        /// How long the first ban lasts. Each further one lasts twice as long as the one before.
+        time: Duration = Duration::from_secs(600),
+            between("1s", "365d", "nobody is shut out for ever");
+        /// How long a ban lasts at most. Who behaves for as long begins anew.
+        time_max: Duration = Duration::from_secs(86_400),
+            between("1s", "365d", "nobody is shut out for ever");
+        /// Whether answers with a status of 400 to 499 are offences, from the app too. Not 408, 412 and 416, which happen to honest
+        /// clients.
+        count_4xx: bool = true;
+        /// What banned clients get.
+        answer: BanAnswer = BanAnswer::Forbidden;
+        /// File of addresses and ranges that are always shut out, one a line, comments behind `#` or `;`. Read again when it changes.
+        deny_file: Option<PathBuf> = None,
+            example("\"/etc/quintet/deny.txt\"");
+        /// File of addresses and ranges that are never banned, in the same form; it wins over `deny_file`. Limits hold for them.
+        allow_file: Option<PathBuf> = None,
+            example("\"/etc/quintet/allow.txt\"");
+        /// Clients whose bans and offences are remembered at one time; about 90 bytes each, when there are so many.
+        clients_max: u32 = 65_536,
+            between("64", "16777216", "that is more than a gigabyte of memory");
     }
 
     /// How long each step may take. Every step has an end.
@@ -439,5 +493,7 @@ settings! {
     tables {
         /// Classes of workers for some paths, in the order of the file; the first that matches a path takes it.
         worker_pool: WorkerPool,
+        /// How often clients may ask.
+        limit: Limit,
     }
 }

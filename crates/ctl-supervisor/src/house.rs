@@ -217,9 +217,15 @@ impl House {
             admin: Some(self.admin.listener()),
             token: self.token.clone(),
             heir: self.waits,
+            state_dir: self.state_dir(),
             worker_uid: self.user.as_ref().map(|user| user.identity.uid),
             active,
         }))
+    }
+
+    fn state_dir(&self) -> Option<PathBuf> {
+        let named = self.plan.config.server.state_dir.clone();
+        named.or_else(|| ctl_admin::place::state_dir(&self.plan.dir))
     }
 
     fn gateway_command(&self) -> Vec<OsString> {

@@ -12,6 +12,7 @@
 //! - A worker that could not start is tried again only after a back-off.
 //! - Whoever was told to go is killed within a bound; after a stop, `Action::Exit` comes within a bound.
 
+mod bans;
 mod dev;
 mod gateway;
 mod order;
@@ -38,6 +39,7 @@ use crate::backoff::Backoff;
 use crate::event::{Action, ClientId, Event, Failure, Level, Notify, Settings, Who};
 use crate::plan::Outcome;
 
+use bans::Questions;
 use dev::Dev;
 use gateway::Gateway;
 use recycle::Recycling;
@@ -108,6 +110,7 @@ pub(crate) struct State {
     elder: Option<Elder>,
     stop: Option<Stop>,
     status: Option<(Instant, Vec<ClientId>)>,
+    questions: Questions,
     over: bool,
     out: Vec<Action>,
 }
@@ -152,6 +155,7 @@ impl State {
             elder: None,
             stop: None,
             status: None,
+            questions: Questions::default(),
             over: false,
             out: Vec::new(),
         }
@@ -247,6 +251,7 @@ impl State {
         let due = [
             self.heir_deadline(),
             status,
+            self.questions.deadline(),
             missing,
             listening,
             self.recycle_deadline(now),
@@ -266,6 +271,7 @@ impl State {
         self.overdue_workers(now);
         self.overdue_heir(now);
         self.overdue_status(now);
+        self.overdue_bans(now);
         if self.stop.is_some() {
             self.settle_stop(now);
         } else {
@@ -287,6 +293,7 @@ impl State {
             Command::Stop => self.stop_asked(client, now),
             Command::Upgrade { program } => self.upgrade_asked(client, program.clone(), now),
             Command::Scale { pool, change } => self.scale_asked(client, pool.as_deref(), *change),
+            Command::Bans(request) => self.bans_asked(client, request, now),
         }
     }
 

@@ -17,6 +17,27 @@ pub static CONNECTION_REFUSED: Event = Event::new(
     "raise limits.connections_max if the machine has memory and file descriptors to spare",
 );
 
+/// `limits.connections_per_address` is reached.
+pub static CONNECTION_PER_ADDRESS_REFUSED: Event = Event::new(
+    &metrics::CONNECTIONS_PER_ADDRESS_REFUSED_TOTAL,
+    "a connection was refused because its address has too many open",
+    "raise limits.connections_per_address if honest clients share an address; name your proxies in proxy.trusted",
+);
+
+/// A client has earned a ban.
+pub static CLIENT_BANNED: Event = Event::new(
+    &metrics::BANS_TOTAL,
+    "a client was banned for too many refused or failed requests",
+    "`quintet bans list` shows all, `quintet bans remove` pardons; see bans.after",
+);
+
+/// There is no room for another ban.
+pub static BANS_FULL: Event = Event::new(
+    &metrics::BANS_FULL_TOTAL,
+    "a client could not be banned because too many are",
+    "raise bans.clients_max",
+);
+
 /// A trusted peer began without a good PROXY protocol header.
 pub static PROXY_HEADER_BAD: Event = Event::new(
     &metrics::PROXY_HEADER_FAILURES_TOTAL,

@@ -80,6 +80,8 @@ metrics! {
     Gauge CONNECTIONS = "quintet_connections";
     /// Client connections refused because `limits.connections_max` was reached.
     Counter CONNECTIONS_REFUSED_TOTAL = "quintet_connections_refused_total";
+    /// Client connections refused because one address had `limits.connections_per_address` open.
+    Counter CONNECTIONS_PER_ADDRESS_REFUSED_TOTAL = "quintet_connections_per_address_refused_total";
     /// Times that no descriptor or memory was left to accept a connection.
     Counter ACCEPT_ERRORS_TOTAL = "quintet_accept_errors_total";
     /// Connections of trusted proxies closed for want of a good PROXY protocol header.
@@ -106,6 +108,24 @@ metrics! {
     Counter RESPONSES_5XX_TOTAL = "quintet_responses_total" {"class" = "5xx"};
     /// Time from a complete request head to the last byte of the response.
     Histogram REQUEST_SECONDS = "quintet_request_seconds";
+    /// Requests refused by a `[[limit]]`.
+    Counter LIMIT_REFUSED_TOTAL = "quintet_limit_refused_total";
+    /// Requests that had to wait for their turn under a `[[limit]]`.
+    Counter LIMIT_DELAYED_TOTAL = "quintet_limit_delayed_total";
+    /// Requests that wait for their turn under a `[[limit]]` now.
+    Gauge LIMIT_WAITING = "quintet_limit_waiting";
+    /// Memory of what limits remember of clients.
+    Gauge LIMIT_MEMORY_BYTES = "quintet_limit_memory_bytes";
+    /// Clients that a limit forgot before their time because more came than it may remember (`limit.keys_max`).
+    Counter LIMIT_FORGOTTEN_TOTAL = "quintet_limit_forgotten_total";
+    /// Clients that are banned now.
+    Gauge BANNED = "quintet_banned";
+    /// Bans for too many offences.
+    Counter BANS_TOTAL = "quintet_bans_total";
+    /// Clients that should have been banned when there were `bans.clients_max` already.
+    Counter BANS_FULL_TOTAL = "quintet_bans_full_total";
+    /// Connections and requests of banned clients that were turned away.
+    Counter BANNED_REFUSED_TOTAL = "quintet_banned_refused_total";
     /// WebSockets accepted by the app.
     Counter WEBSOCKETS_TOTAL = "quintet_websockets_total";
     /// Handshakes for which the app chose a subprotocol that the client had not offered. It was left out.

@@ -39,6 +39,7 @@ pub fn title(status: u16) -> &'static str {
         417 => "Expectation Failed",
         421 => "Misdirected Request",
         426 => "Upgrade Required",
+        429 => "Too Many Requests",
         431 => "Request Header Fields Too Large",
         499 => "Client Closed Request",
         500 => "Internal Server Error",

@@ -25,6 +25,7 @@ use crate::admin_http::{self, Admin};
 use crate::broken::Why;
 use crate::client::TrustedProxies;
 use crate::drain::{Drain, Phase};
+use crate::guard::{Guard, chores};
 use crate::link::accept::{Credentials, accept};
 use crate::link::long::{LongLimits, LongLinks, LongNews};
 use crate::listen::{Edge, Listening, Reactors, run_reactors};
@@ -84,6 +85,7 @@ struct Running {
     pools: Arc<Pools>,
     links: Arc<LongLinks>,
     gateway: Arc<Gateway>,
+    guard: Arc<Guard>,
     tls: Option<Arc<Identity>>,
     reactors: Reactors,
     gate: watch::Sender<bool>,
@@ -123,12 +125,15 @@ impl Running {
             LongLinks::new(LongLimits { grace: config.workers.long_lived_grace, app: config.timeouts.app });
         let access = AccessLog::open(config.log.access, io::stdout())
             .map_err(|error| format!("access log: {error}"))?;
+        let guard = Arc::new(Guard::new(&config, Arc::clone(&trusted), start.state_dir)?);
+        tokio::spawn(chores(Arc::clone(&guard), Arc::clone(&config)));
         let gateway = Arc::new(Gateway::new(
             Arc::clone(&config),
             Arc::clone(&trusted),
             Arc::clone(&pools),
             Arc::clone(&links),
             access,
+            Arc::clone(&guard),
         ));
         let mut listeners = Vec::new();
         for listener in start.listeners {
@@ -151,7 +156,7 @@ impl Running {
         accept_workers(link, start.token, start.worker_uid, &reactors, (&pools, &links))?;
         let opens = start.heir.then(|| gate.subscribe());
         let asked = admin(start.admin, take, &config, (&gateway, &pools), drain_ear, opens)?;
-        let running = Self { config, pools, links, gateway, tls, reactors, gate, drain };
+        let running = Self { config, pools, links, gateway, guard, tls, reactors, gate, drain };
         if let Some((generation, app)) = start.active {
             running.activate(generation, &app);
         }
@@ -186,6 +191,8 @@ impl Running {
         if moves {
             self.drain.send_replace(Phase::Moved);
             self.reactors.unlistened().await;
+            let guard = Arc::clone(&self.guard);
+            let _written = tokio::task::spawn_blocking(move || guard.hand_over()).await;
             control.send(&FromGateway::Moved).await;
         }
         let drained = async { if moves { self.move_out().await } else { self.drain().await } };
@@ -206,6 +213,8 @@ impl Running {
                 Some(news) = ears.long.recv() => control.send(&told_of_long(news)).await,
             }
         }
+        let guard = Arc::clone(&self.guard);
+        let _written = tokio::task::spawn_blocking(move || guard.keep()).await;
         control.send(&FromGateway::Drained).await;
         0
     }
@@ -280,6 +289,10 @@ impl Running {
             }
             ToGateway::ReloadTls => self.reload_tls(),
             ToGateway::Status => control.send(&FromGateway::Status(self.status())).await,
+            ToGateway::Bans { number, request } => {
+                let answer = self.guard.answer(&request);
+                control.send(&FromGateway::Bans { number, answer }).await;
+            }
             ToGateway::Sync { number } => control.send(&FromGateway::Synced { number }).await,
             ToGateway::WorkerEvent { event, worker } => match event.as_str() {
                 "started" => m::WORKERS_STARTED_TOTAL.inc(),

@@ -1,7 +1,7 @@
 //! The gateway: everything between a client's connection and a worker's slot.
 //!
 //! In the order a request travels: [`listen`] accepts, [`tls`] and the protocols [`h1`] and [`h2`] turn bytes into a
-//! [`message::RequestHead`]; [`service`] asks [`client`] who is there, [`files`] whether it is a file, [`request_body`] for all of the
+//! [`message::RequestHead`]; [`service`] asks [`client`] who is there, [`guard`] whether he may come in, [`files`] whether it is a file, [`request_body`] for all of the
 //! body, and [`dispatch`] for an answer: [`pools`] for its [`queue`], that for a slot, [`link`] for the exchange, [`spool`] for an answer that is larger
 //! than its client is fast. [`gateway`] is the process around it.
 //!
@@ -17,6 +17,7 @@ mod access_log;
 pub mod admin_http;
 pub mod broken;
 pub mod client;
+mod cookie;
 pub mod dispatch;
 pub mod drain;
 pub mod encoding;
@@ -25,6 +26,7 @@ mod extra_fields;
 pub mod file_read;
 pub mod files;
 pub mod gateway;
+pub mod guard;
 pub mod h1;
 pub mod h2;
 pub mod link;

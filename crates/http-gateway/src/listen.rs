@@ -8,6 +8,7 @@
 //! |---|---|
 //! | `accept.rs` | the accept loop: gate, drain, no descriptors left, too many connections |
 //! | `census.rs` | how many connections are open, where, and when the last one is gone |
+//! | `neighbours.rs` | how many connections one client has open |
 //! | `greet.rs` | a connection's first bytes: PROXY header, TLS, which protocol |
 //!
 //! Invariants: nothing is accepted before the gate opens nor after the last call of a drain; an accepted connection that
@@ -16,6 +17,7 @@
 mod accept;
 mod census;
 mod greet;
+mod neighbours;
 
 use std::io;
 use std::net::SocketAddr;
@@ -166,7 +168,11 @@ pub fn run_reactors<S: Service>(listeners: Vec<Listening>, edge: Edge<S>) -> io:
     let count = count.clamp(1, REACTORS_MAX);
     let runtimes: Vec<Runtime> = (0..count).map(runtime).collect::<io::Result<_>>()?;
     let handles: Vec<Handle> = runtimes.iter().map(|runtime| runtime.handle().clone()).collect();
-    let census = Arc::new(Census::new(count, edge.config.limits.connections_max as usize));
+    let census = Arc::new(Census::new(
+        count,
+        edge.config.limits.connections_max as usize,
+        edge.config.limits.connections_per_address,
+    ));
     let shared = Arc::new(Shared { edge, census: Arc::clone(&census), runtimes: handles.clone() });
     let places: Vec<(OwnedFd, Arc<Place>)> = listeners.into_iter().map(place).collect::<io::Result<_>>()?;
     let (stop, stopped) = watch::channel(false);

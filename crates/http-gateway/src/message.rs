@@ -289,6 +289,10 @@ impl Body {
     }
 }
 
+/// The status of a response that is not sent: the driver closes the connection (of HTTP/2: resets the stream) without a word.
+/// nginx's number for it, so that it is known in logs. Only where the gateway itself answers: see [`Response::is_silence`].
+pub const NO_ANSWER: u16 = 444;
+
 /// A response on its way to a protocol driver.
 ///
 /// `headers` hold no hop-by-hop fields (Connection, Transfer-Encoding, …): the driver frames the body. A
@@ -309,6 +313,13 @@ pub struct Response {
     pub close: bool,
     /// For the access log.
     pub trail: Trail,
+}
+
+impl Response {
+    /// Nothing is to be sent. (An app may answer 444 if it likes; that is sent.)
+    pub fn is_silence(&self) -> bool {
+        self.status == NO_ANSWER && self.trail.by == AnsweredBy::Gateway
+    }
 }
 
 /// What happened to a request on its way, for the access log and metrics.
@@ -397,6 +408,12 @@ pub struct Exchange<'a> {
 
 /// The way of one request between the protocol and the worker.
 pub trait Service: Send + Sync + 'static {
+    /// Before anything is read: is a connection from this peer to be turned away?
+    fn turns_away(&self, peer: SocketAddr) -> Option<crate::guard::Turned> {
+        let _ = peer;
+        None
+    }
+
     /// Answers a request. Never fails: errors are responses. Dropping the future gives everything back.
     fn call<B: RequestBody>(
         &self,

@@ -2,7 +2,7 @@
 //!
 //! Pool 0 takes what no `[[worker_pool]]` takes. A worker says in its hello to which pool it belongs.
 
-mod pattern;
+pub(crate) mod pattern;
 mod ranking;
 
 use std::sync::Arc;

@@ -1,5 +1,6 @@
 //! The way of one request: identity, health, file, body, queue, worker, answer. Read [`Gateway::call`] first.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -17,6 +18,7 @@ use crate::client::{self, Identity, TrustedProxies};
 use crate::dispatch::{Dispatcher, Failure, Handshake, Origin, Ready};
 use crate::error_page;
 use crate::files::{FileResponse, Files};
+use crate::guard::{Entry, Guard, Pass, Turned};
 use crate::link::long::LongLinks;
 use crate::message::{
     AnsweredBy, BodyError, BodyLength, Connection, Exchange, RequestBody, RequestHead, Response, Service,
@@ -41,6 +43,7 @@ pub struct Gateway {
     files: RwLock<Option<Files>>,
     access: Option<AccessLog>,
     broken: Broken,
+    guard: Arc<Guard>,
 }
 
 impl Gateway {
@@ -51,6 +54,7 @@ impl Gateway {
         pools: Arc<Pools>,
         links: Arc<LongLinks>,
         access: Option<AccessLog>,
+        guard: Arc<Guard>,
     ) -> Self {
         let spool_dir = config.buffers.dir.clone().unwrap_or_else(std::env::temp_dir);
         let dispatcher = Dispatcher {
@@ -81,6 +85,7 @@ impl Gateway {
             files: RwLock::new(None),
             access,
             broken: Broken::default(),
+            guard,
         }
     }
 
@@ -95,6 +100,9 @@ impl Gateway {
             Ok(files) => *self.files.write().unwrap_or_else(PoisonError::into_inner) = Some(files),
             // The configuration was checked before we were started, so this is an app that reports nonsense.
             Err(error) => error!("files are not served: {error}"),
+        }
+        if let Some(name) = &app.session_cookie {
+            self.guard.set_session_cookie(name);
         }
         self.dispatcher.pools.activate(generation, app);
         self.dispatcher.links.activate(generation, app.interface == Interface::Asgi);
@@ -136,6 +144,39 @@ impl Gateway {
             return Some(error_page::plain(status, text, trail.clone()));
         }
         None
+    }
+
+    /// Bans and limits; the answer is for whom may not go on. Waits where a limit smooths.
+    async fn enter(&self, head: &RequestHead, trail: &Trail) -> Result<Pass, Response> {
+        match self.guard.enter(trail.client, head, trail) {
+            Entry::Passes(pass) => Ok(pass),
+            Entry::Refused(response) => Err(*response),
+            Entry::Waits(turn_in, pass) => {
+                // Boxed: few requests wait, and all would carry the timer.
+                if Box::pin(self.guard.wait(turn_in)).await {
+                    Ok(pass)
+                } else {
+                    Err(self.guard.too_many_wait(head, trail, turn_in))
+                }
+            }
+        }
+    }
+
+    /// A file, or what the app says.
+    async fn serve<B: RequestBody>(
+        &self,
+        connection: &Connection,
+        identity: &Identity<'_>,
+        head: &RequestHead,
+        body: &mut B,
+        mut trail: Trail,
+    ) -> Response {
+        if let Some(files) = self.files()
+            && let Some(file) = files.answer(head).await
+        {
+            return from_file(file, trail);
+        }
+        self.ask_app(connection, identity, head, body, &mut trail).await
     }
 
     /// To the app and back.
@@ -302,22 +343,27 @@ fn error_for(head: &RequestHead, status: u16, trail: &Trail) -> Response {
 }
 
 impl Service for Gateway {
+    fn turns_away(&self, peer: SocketAddr) -> Option<Turned> {
+        self.guard.turns_away(peer.ip().to_canonical())
+    }
+
     async fn call<B: RequestBody>(
         &self,
         connection: &Connection,
         head: &RequestHead,
         body: &mut B,
     ) -> Response {
-        let (identity, mut trail) = self.arrive(connection, head);
+        let (identity, trail) = self.arrive(connection, head);
         if let Some(response) = self.health(head.path(), &trail) {
             return response;
         }
-        if let Some(files) = self.files()
-            && let Some(file) = files.answer(head).await
-        {
-            return from_file(file, trail);
-        }
-        self.ask_app(connection, &identity, head, body, &mut trail).await
+        let pass = match self.enter(head, &trail).await {
+            Ok(pass) => pass,
+            Err(refused) => return refused,
+        };
+        let mut response = self.serve(connection, &identity, head, body, trail).await;
+        pass.tell(&mut response.headers);
+        response
     }
 
     async fn websocket(&self, connection: &Connection, head: &RequestHead) -> Answer {
@@ -326,6 +372,10 @@ impl Service for Gateway {
         if let Some(response) = self.health(head.path(), &trail) {
             return Answer::Refused(response);
         }
+        let pass = match self.enter(head, &trail).await {
+            Ok(pass) => pass,
+            Err(refused) => return Answer::Refused(refused),
+        };
         let client = trail.client.map_or_else(String::new, |client| client.to_string());
         let origin = origin(connection, &identity, &request_id, &client);
         let request = Ready { head, origin, payload: &Payload::Empty };
@@ -342,7 +392,11 @@ impl Service for Gateway {
             Some(Ok(Handshake::Refused)) => Answer::Refused(error_for(head, 403, &trail)),
             Some(Err(failure)) => Answer::Refused(self.failed(failure, head, &trail)),
             // RFC 9110, 7.8: a server may ignore Upgrade. The app sees a GET.
-            None => Answer::Refused(self.call(connection, head, &mut NoBody).await),
+            None => {
+                let mut response = self.serve(connection, &identity, head, &mut NoBody, trail).await;
+                pass.tell(&mut response.headers);
+                Answer::Refused(response)
+            }
         }
     }
 
@@ -373,6 +427,7 @@ impl Service for Gateway {
         if !exchange.trail.lasts {
             m::REQUEST_SECONDS.observe(exchange.trail.started.elapsed());
         }
+        self.guard.seen(exchange);
         if let Some(access) = &self.access {
             access.record(exchange);
         }

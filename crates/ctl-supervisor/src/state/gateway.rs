@@ -132,6 +132,7 @@ impl State {
             }
             FromGateway::PoolWanted { pool } => self.wake(pool, now),
             FromGateway::Status(status) => self.answer_status(Some(status)),
+            FromGateway::Bans { number, answer } => self.bans_answered(number, answer),
             FromGateway::Synced { number } => self.reload_synced(number),
             FromGateway::Moved => self.upgraded(),
             FromGateway::Drained => {
@@ -163,6 +164,7 @@ impl State {
         let pid = self.gateway.pid.take().unwrap_or_default();
         let leaving = self.gateway.leaving.take();
         self.answer_status(None);
+        self.forget_bans_asked();
         self.forget_online(now);
         if self.stop.is_some() {
             self.upgraded();

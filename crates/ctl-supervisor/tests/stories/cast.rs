@@ -121,6 +121,10 @@ impl Gateway {
                 let status = ctl_admin::words::GatewayStatus { slots, ..Default::default() };
                 say(&self.control, &FromGateway::Status(status));
             }
+            ToGateway::Bans { number, .. } => {
+                let answer = ctl_admin::words::BansAnswer::Done { text: "so it is".to_owned() };
+                say(&self.control, &FromGateway::Bans { number, answer });
+            }
             ToGateway::Sync { number } => say(&self.control, &FromGateway::Synced { number }),
             ToGateway::Drain if script("gateway") == "endless" => {}
             ToGateway::HandOver => {

@@ -265,6 +265,17 @@ async fn respond_while<T: Transport, S: Service>(
         Some((parsed, keep_alive)) => (Some(&parsed.head), keep_alive),
         None => (None, false),
     };
+    if response.is_silence() {
+        shared.service.finished(&Exchange {
+            connection: &shared.connection,
+            head,
+            status: response.status,
+            body_bytes_sent: 0,
+            complete: false,
+            trail: &response.trail,
+        });
+        return Kept::Broken;
+    }
     let how = Asked {
         head_only: head.is_some_and(|head| head.method == Method::Head),
         version: head.map_or(Version::Http11, |head| head.version),

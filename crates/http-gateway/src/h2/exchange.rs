@@ -101,6 +101,17 @@ impl<S: Service> Exchanges<'_, S> {
         head_only: bool,
         response: Response,
     ) {
+        if response.is_silence() {
+            self.service.finished(&Exchange {
+                connection: &self.connection,
+                head: request,
+                status: response.status,
+                body_bytes_sent: 0,
+                complete: false,
+                trail: &response.trail,
+            });
+            return respond.send_reset(Reason::ENHANCE_YOUR_CALM);
+        }
         let (response, head, follows) = match response::convert(&response, head_only, &crate::h1::date::now())
         {
             Ok((head, follows)) => (response, head, follows),

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-use ctl_telemetry::events::{ACCEPT_FAILED, CONNECTION_REFUSED};
+use ctl_telemetry::events::{ACCEPT_FAILED, CONNECTION_PER_ADDRESS_REFUSED, CONNECTION_REFUSED};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, Shutdown, SocketFlags};
 use tokio::io::Interest;
@@ -14,9 +14,11 @@ use tokio::io::unix::AsyncFd;
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
 
+use super::census::Full;
 use super::greet::greet;
 use super::{LAST_CALL, Place, Shared};
 use crate::drain::Drain;
+use crate::guard::Turned;
 use crate::message::Service;
 
 /// Connections taken before the reactor's other tasks get a turn.
@@ -32,6 +34,13 @@ const TOO_MANY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
     Retry-After: 1\r\n\
     Connection: close\r\n\r\n\
     Too many connections are open. Please try again soon";
+
+/// Told to a client that is banned; the same words as in `guard/answer.rs`.
+const BANNED: &[u8] = b"HTTP/1.1 403 Forbidden\r\n\
+    Content-Type: text/plain; charset=utf-8\r\n\
+    Content-Length: 65\r\n\
+    Connection: close\r\n\r\n\
+    Requests from your address are not answered for the time being.\r\n";
 
 /// One reactor's ear on one listening socket.
 pub(super) struct Acceptor<S> {
@@ -156,13 +165,27 @@ impl<S: Service> Acceptor<S> {
     }
 
     fn admit(&self, socket: OwnedFd, peer: Option<SocketAddr>) {
-        let Some(counted) = self.shared.census.admit(self.reactor) else {
-            CONNECTION_REFUSED.happened(format_args!(
-                "{}: {} are open",
-                self.place.name, self.shared.edge.config.limits.connections_max
-            ));
-            refuse(&socket, &self.place);
+        let edge = &self.shared.edge;
+        if let Some(turned) = peer.and_then(|peer| edge.service.turns_away(peer)) {
+            if turned == Turned::Away {
+                refuse(&socket, &self.place, BANNED);
+            }
             return;
+        }
+        // Proxies bring the connections of many.
+        let client = peer.filter(|peer| !edge.trusted.contains(peer.ip()));
+        let client = client.map(|peer| http_limits::client(peer.ip()));
+        let counted = match self.shared.census.admit(self.reactor, client) {
+            Ok(counted) => counted,
+            Err(Full::All) => {
+                let (name, max) = (&self.place.name, edge.config.limits.connections_max);
+                CONNECTION_REFUSED.happened(format_args!("{name}: {max} are open"));
+                return refuse(&socket, &self.place, TOO_MANY);
+            }
+            Err(Full::Client(client)) => {
+                CONNECTION_PER_ADDRESS_REFUSED.happened(format_args!("{}: {client}", self.place.name));
+                return refuse(&socket, &self.place, TOO_MANY);
+            }
         };
         let reactor = counted.reactor();
         let task = greet(Arc::clone(&self.shared), Arc::clone(&self.place), socket, peer, counted);
@@ -177,7 +200,7 @@ impl<S: Service> Acceptor<S> {
     fn refuse_with_the_reserve(&mut self) {
         drop(self.reserve.take());
         if let Ok((socket, _peer)) = self.accept() {
-            refuse(&socket, &self.place);
+            refuse(&socket, &self.place, TOO_MANY);
         }
         self.reserve = reserve();
     }
@@ -188,10 +211,10 @@ fn reserve() -> Option<OwnedFd> {
     std::fs::File::open("/dev/null").ok().map(OwnedFd::from)
 }
 
-/// Tells a client that it is one too many. Over TLS nothing can be told.
-fn refuse(socket: &OwnedFd, place: &Place) {
+/// Tells a client why it is not served. Over TLS nothing can be told.
+fn refuse(socket: &OwnedFd, place: &Place, words: &[u8]) {
     if !place.tls {
-        tell_and_close(socket, TOO_MANY);
+        tell_and_close(socket, words);
     }
 }
 
@@ -210,9 +233,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_refusal_announces_its_length() {
-        let text = std::str::from_utf8(TOO_MANY).unwrap();
-        let (head, body) = text.split_once("\r\n\r\n").unwrap();
-        assert!(head.contains(&format!("Content-Length: {}\r\n", body.len())), "{}", body.len());
+    fn refusals_announce_their_length() {
+        for words in [TOO_MANY, BANNED] {
+            let text = std::str::from_utf8(words).unwrap();
+            let (head, body) = text.split_once("\r\n\r\n").unwrap();
+            assert!(head.contains(&format!("Content-Length: {}\r\n", body.len())), "{}", body.len());
+        }
     }
 }

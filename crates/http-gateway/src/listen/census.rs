@@ -1,10 +1,13 @@
 //! How many connections are open, on which reactor, and when the last one is gone.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
 
 use ctl_telemetry::metrics::{CONNECTIONS, CONNECTIONS_TOTAL};
 use tokio::sync::Notify;
+
+use super::neighbours::Neighbours;
 
 /// A reactor keeps the connection it accepted unless another has fewer by more than this: moving one costs a wake-up of
 /// the other thread.
@@ -16,7 +19,18 @@ pub(super) struct Census {
     max: usize,
     open: AtomicUsize,
     by_reactor: Box<[AtomicUsize]>,
+    /// `None`: a client may have as many as there may be at all.
+    neighbours: Option<Neighbours>,
     emptied: Notify,
+}
+
+/// Why a connection is one too many.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Full {
+    /// Of all.
+    All,
+    /// Of this client.
+    Client(IpAddr),
 }
 
 /// A connection that is counted, on one reactor. Dropping it counts it out.
@@ -24,14 +38,17 @@ pub(super) struct Census {
 pub(super) struct Counted {
     census: Arc<Census>,
     reactor: usize,
+    /// Where clients are counted.
+    client: Option<IpAddr>,
 }
 
 impl Census {
-    pub(super) fn new(reactors: usize, max: usize) -> Self {
+    pub(super) fn new(reactors: usize, max: usize, per_client: Option<u32>) -> Self {
         Self {
             max,
             open: AtomicUsize::new(0),
             by_reactor: (0..reactors).map(|_| AtomicUsize::new(0)).collect(),
+            neighbours: per_client.map(Neighbours::new),
             emptied: Notify::new(),
         }
     }
@@ -40,11 +57,23 @@ impl Census {
         self.open.load(SeqCst)
     }
 
-    /// Counts a connection in and says on which reactor it shall live; `None` when there are too many.
-    pub(super) fn admit(self: &Arc<Self>, accepted_on: usize) -> Option<Counted> {
+    /// Counts a connection in and says on which reactor it shall live, unless there are too many. `client`: whose it is, if he
+    /// is one who is counted.
+    pub(super) fn admit(
+        self: &Arc<Self>,
+        accepted_on: usize,
+        client: Option<IpAddr>,
+    ) -> Result<Counted, Full> {
         if self.open.fetch_add(1, SeqCst) >= self.max {
             self.leave();
-            return None;
+            return Err(Full::All);
+        }
+        let client = client.filter(|_| self.neighbours.is_some());
+        if let (Some(neighbours), Some(client)) = (&self.neighbours, client)
+            && !neighbours.enter(client)
+        {
+            self.leave();
+            return Err(Full::Client(client));
         }
         let reactor = self.least_busy(accepted_on);
         if let Some(count) = self.by_reactor.get(reactor) {
@@ -52,7 +81,7 @@ impl Census {
         }
         CONNECTIONS_TOTAL.inc();
         CONNECTIONS.add(1);
-        Some(Counted { census: Arc::clone(self), reactor })
+        Ok(Counted { census: Arc::clone(self), reactor, client })
     }
 
     fn least_busy(&self, accepted_on: usize) -> usize {
@@ -91,6 +120,9 @@ impl Drop for Counted {
             count.fetch_sub(1, Relaxed);
         }
         CONNECTIONS.add(-1);
+        if let (Some(neighbours), Some(client)) = (&self.census.neighbours, self.client) {
+            neighbours.leave(client);
+        }
         self.census.leave();
     }
 }
@@ -103,8 +135,8 @@ mod tests {
 
     #[test]
     fn one_reactor_does_not_take_all() {
-        let census = Arc::new(Census::new(3, 100));
-        let all: Vec<Counted> = (0..30).map(|_| census.admit(0).unwrap()).collect();
+        let census = Arc::new(Census::new(3, 100, None));
+        let all: Vec<Counted> = (0..30).map(|_| census.admit(0, None).unwrap()).collect();
         for reactor in 0..3 {
             let here = all.iter().filter(|counted| counted.reactor() == reactor).count();
             assert!((9..=11).contains(&here), "{here} on {reactor}");
@@ -113,18 +145,30 @@ mod tests {
 
     #[test]
     fn the_bound_holds_and_frees() {
-        let census = Arc::new(Census::new(1, 2));
-        let (first, _second) = (census.admit(0).unwrap(), census.admit(0).unwrap());
-        assert!(census.admit(0).is_none());
+        let census = Arc::new(Census::new(1, 2, None));
+        let (first, _second) = (census.admit(0, None).unwrap(), census.admit(0, None).unwrap());
+        assert!(census.admit(0, None).is_err());
         drop(first);
-        assert!(census.admit(0).is_some());
+        assert!(census.admit(0, None).is_ok());
+    }
+
+    #[test]
+    fn one_client_does_not_take_all() {
+        let census = Arc::new(Census::new(1, 5, Some(2)));
+        let ann = Some(IpAddr::from([192, 0, 2, 1]));
+        let (first, _second) = (census.admit(0, ann).unwrap(), census.admit(0, ann).unwrap());
+        assert_eq!(census.admit(0, ann).err(), ann.map(Full::Client));
+        let _others: Vec<Counted> = (0..3).map(|_| census.admit(0, None).unwrap()).collect();
+        assert_eq!(census.admit(0, None).err(), Some(Full::All));
+        drop(first);
+        assert!(census.admit(0, ann).is_ok());
     }
 
     #[tokio::test]
     async fn the_last_one_out_is_noticed() {
-        let census = Arc::new(Census::new(1, 10));
+        let census = Arc::new(Census::new(1, 10, None));
         census.empty().await;
-        let (first, second) = (census.admit(0).unwrap(), census.admit(0).unwrap());
+        let (first, second) = (census.admit(0, None).unwrap(), census.admit(0, None).unwrap());
         let watching = tokio::spawn({
             let census = Arc::clone(&census);
             async move { census.empty().await }

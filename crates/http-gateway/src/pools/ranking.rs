@@ -9,6 +9,7 @@ use std::sync::{PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use super::pattern::{Pattern, decode};
+use crate::cookie::cookie;
 use crate::message::{Method, RequestHead};
 use crate::queue::priority::{Class, Level};
 
@@ -95,12 +96,6 @@ fn usual(head: &RequestHead, signed_in: bool) -> Class {
 fn is_bot(agent: &[u8]) -> bool {
     let says = |word: &&[u8]| agent.windows(word.len()).any(|window| window.eq_ignore_ascii_case(word));
     BOTS.iter().any(says)
-}
-
-/// The value of a cookie (RFC 6265, 4.2.1); an empty one is none.
-fn cookie<'a>(header: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
-    let value = |pair: &'a [u8]| pair.trim_ascii().strip_prefix(name)?.strip_prefix(b"=");
-    header.split(|&byte| byte == b';').find_map(value).filter(|value| !value.is_empty())
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use py_link::{Flags, Kind, Request};
 use tokio::time::timeout;
 
 use super::*;
+use crate::guard::Guard;
 use crate::link::long::{Link, LinkIdentity, LongLimits};
 use crate::link::{Slot, SlotIdentity};
 use crate::message::{Body, Headers, Method, Version};
@@ -33,7 +34,8 @@ impl Site {
         let limits = LongLimits { grace: Duration::from_millis(50), app: config.timeouts.app };
         let (links, _) = LongLinks::new(limits);
         let trusted = Arc::new(TrustedProxies::default());
-        let gateway = Gateway::new(config, trusted, Arc::clone(&pools), Arc::clone(&links), None);
+        let guard = Arc::new(Guard::new(&config, Arc::clone(&trusted), None).unwrap());
+        let gateway = Gateway::new(config, trusted, Arc::clone(&pools), Arc::clone(&links), None, guard);
         gateway.activate(1, &AppReport { interface, ..AppReport::default() });
         Self { gateway: Arc::new(gateway), pools, links }
     }

@@ -437,6 +437,7 @@ impl World {
                     }
                 }
             }
+            ToGateway::Bans { .. } => panic!("nobody asks here"),
             ToGateway::HandOver => panic!("no heir comes so far here"),
             ToGateway::Drain => {
                 assert!(self.stopping);

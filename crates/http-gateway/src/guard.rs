@@ -1,0 +1,386 @@
+//! Who may ask at all, and how often: before a request has cost anything.
+//!
+//! | file | what happens there |
+//! |---|---|
+//! | `limits.rs` | `[[limit]]`: which limits hold for a request, whom it is counted for |
+//! | `lists.rs` | the files of addresses that are always or never let in, read again when they change |
+//! | `keep.rs` | the file in which bans and counts outlive the process |
+//! | `chores.rs` | what is done now and then: the files, memory given back |
+//! | `answer.rs` | what is said to those who are refused |
+//!
+//! All decisions are `http-limits`'s; here are the clock, the files and the words. Nothing on the way of a request is locked
+//! as a whole: reactors meet only where they count the same client.
+//!
+//! Behind trusted proxies the true client is counted and banned (`client.rs`). A trusted proxy itself is never banned: a
+//! request that names no client would shut everybody out.
+
+mod answer;
+mod chores;
+mod keep;
+mod limits;
+mod lists;
+#[cfg(test)]
+mod tests;
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::time::{Duration, Instant, SystemTime};
+
+use arc_swap::ArcSwap;
+use ctl_admin::words::{BanRow, BansAnswer, BansRequest};
+use ctl_config::{BanAnswer, Config};
+use ctl_telemetry::events::{BANS_FULL, CLIENT_BANNED};
+use ctl_telemetry::metrics as m;
+use http_limits::{Ban, Bans, BansFull, Quota, Reason, Seed, Snapshot, Table, Terms, Verdict};
+
+use crate::client::TrustedProxies;
+use crate::message::{AnsweredBy, Exchange, NO_ANSWER, RequestHead, Response, Trail};
+use answer::Refused;
+pub use chores::chores;
+use keep::Keeper;
+pub use limits::Pass;
+use limits::{Checked, Limits};
+use lists::Lists;
+
+/// Django's own default for SESSION_COOKIE_NAME.
+const SESSION_COOKIE: &[u8] = b"sessionid";
+
+/// Requests that wait for their turn under `action = "delay"`, all together: each holds a connection or a stream.
+const WAITING_MAX: usize = 10_000;
+
+/// Bans that one answer to `quintet bans list` holds: it travels as one line.
+const LISTED_MAX: usize = 2000;
+
+/// See the module's own words.
+pub struct Guard {
+    clock: Clock,
+    seed: Seed,
+    limits: Limits,
+    bans: Bans,
+    /// How far each client is from a ban; `None`: nobody is banned by himself.
+    offences: Option<Table>,
+    count_4xx: bool,
+    answer: BanAnswer,
+    ban_time: Duration,
+    lists: ArcSwap<Lists>,
+    trusted: Arc<TrustedProxies>,
+    session_cookie: ArcSwap<Vec<u8>>,
+    waiting: AtomicUsize,
+    keeper: Keeper,
+    /// Bans that came or went, so that they are written down soon.
+    ban_changes: AtomicU64,
+    /// Another instance keeps the file from now on.
+    handed_over: AtomicBool,
+}
+
+/// Why a connection is not served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Turned {
+    /// Tell it.
+    Away,
+    /// Close without a word.
+    Silently,
+}
+
+/// What the guard says to a request.
+pub enum Entry {
+    /// Go on; the pass says what the answer is to tell.
+    Passes(Pass),
+    /// Go on after this time.
+    Waits(Duration, Pass),
+    /// This is the answer.
+    Refused(Box<Response>),
+}
+
+impl Guard {
+    /// Reads the lists and what is kept. The error is for the operator.
+    pub fn new(
+        config: &Config,
+        trusted: Arc<TrustedProxies>,
+        state_dir: Option<PathBuf>,
+    ) -> Result<Self, String> {
+        let bans = &config.bans;
+        let lists = Lists::read(bans.deny_file.as_deref(), bans.allow_file.as_deref())?;
+        let (keeper, kept) = Keeper::open(state_dir);
+        let seed = kept.as_ref().map_or_else(keep::random_seed, |kept| kept.seed);
+        let terms = Terms { time: bans.time, time_max: bans.time_max, bans_max: bans.clients_max as usize };
+        let offences = bans.after.map(|after| {
+            let quota = Quota::new(after.into(), bans.window, after.into());
+            Table::new(quota, bans.clients_max as usize)
+        });
+        let guard = Self {
+            clock: Clock::new(),
+            seed,
+            limits: Limits::new(&config.limit, seed),
+            bans: Bans::new(terms, seed),
+            offences,
+            count_4xx: bans.count_4xx,
+            answer: bans.answer,
+            ban_time: bans.time,
+            lists: ArcSwap::from_pointee(lists),
+            trusted,
+            session_cookie: ArcSwap::from_pointee(SESSION_COOKIE.to_vec()),
+            waiting: AtomicUsize::new(0),
+            keeper,
+            ban_changes: AtomicU64::new(0),
+            handed_over: AtomicBool::new(false),
+        };
+        if let Some(kept) = kept {
+            guard.learn(&kept);
+        }
+        Ok(guard)
+    }
+
+    /// The name of the app's session cookie.
+    pub fn set_session_cookie(&self, name: &str) {
+        self.session_cookie.store(Arc::new(name.as_bytes().to_vec()));
+    }
+
+    /// Is this connection to be turned away before it has said anything?
+    pub fn turns_away(&self, peer: IpAddr) -> Option<Turned> {
+        if self.trusted.contains(peer) || !self.is_shut_out(peer) {
+            return None;
+        }
+        m::BANNED_REFUSED_TOTAL.inc();
+        Some(match self.answer {
+            BanAnswer::Forbidden => Turned::Away,
+            BanAnswer::Drop => Turned::Silently,
+        })
+    }
+
+    /// May this request go on?
+    pub fn enter(&self, client: Option<IpAddr>, head: &RequestHead, trail: &Trail) -> Entry {
+        if let Some(client) = client
+            && self.is_shut_out(client)
+            && !self.trusted.contains(client)
+        {
+            m::BANNED_REFUSED_TOTAL.inc();
+            let refused = match self.answer {
+                BanAnswer::Forbidden => Refused::Banned,
+                BanAnswer::Drop => Refused::Dropped,
+            };
+            return Entry::Refused(Box::new(refused.response(head, trail)));
+        }
+        if self.limits.is_empty() {
+            return Entry::Passes(Pass::default());
+        }
+        let cookie = self.session_cookie.load();
+        match self.limits.check(head, client, &cookie, self.clock.now()) {
+            Checked::Passes { turn_in, pass } if turn_in.is_zero() => Entry::Passes(pass),
+            Checked::Passes { turn_in, pass } => {
+                m::LIMIT_DELAYED_TOTAL.inc();
+                Entry::Waits(turn_in, pass)
+            }
+            Checked::Refused(refused) => {
+                m::LIMIT_REFUSED_TOTAL.inc();
+                Entry::Refused(Box::new(refused.response(head, trail)))
+            }
+        }
+    }
+
+    /// Waits for a request's turn; `false`: too many wait already. Dropping it gives the place back.
+    pub async fn wait(&self, turn_in: Duration) -> bool {
+        let place = Waiting::new(&self.waiting);
+        if place.before >= WAITING_MAX {
+            return false;
+        }
+        tokio::time::sleep(turn_in).await;
+        true
+    }
+
+    /// The answer to a request for which there is no place to wait.
+    pub fn too_many_wait(&self, head: &RequestHead, trail: &Trail, turn_in: Duration) -> Response {
+        m::LIMIT_REFUSED_TOTAL.inc();
+        Refused::Crowded(turn_in).response(head, trail)
+    }
+
+    /// An answer was sent: is it an offence?
+    pub fn seen(&self, exchange: &Exchange<'_>) {
+        let Some(offences) = &self.offences else { return };
+        if !self.is_offence(exchange.status, exchange.trail.by) {
+            return;
+        }
+        let Some(addr) = exchange.trail.client.filter(|addr| self.may_be_banned(*addr)) else { return };
+        let (client, now) = (http_limits::client(addr), self.clock.now());
+        if self.bans.ends_in(client, now).is_some() {
+            return;
+        }
+        let key = limits::address_key(self.seed, client);
+        if let Verdict::Passes { .. } = offences.take(key, now) {
+            return;
+        }
+        // When the ban is over, what led to it has been paid for.
+        offences.forget(key);
+        match self.bans.strike(client, now) {
+            Ok(time) => {
+                self.ban_changes.fetch_add(1, Relaxed);
+                CLIENT_BANNED.happened(format_args!("{client} for {} s", time.as_secs()));
+            }
+            Err(BansFull) => BANS_FULL.happened(format_args!("{client}")),
+        }
+    }
+
+    /// The statuses that tell of a client who does what he should not. Not those that are a part of honest conversations: a
+    /// slow line (408), conditions and ranges (412, 416), one who went away (499).
+    fn is_offence(&self, status: u16, by: AnsweredBy) -> bool {
+        match status {
+            429 => true,
+            408 | 412 | 416 | 499 => false,
+            NO_ANSWER => by != AnsweredBy::Gateway && self.count_4xx,
+            400..=498 => self.count_4xx,
+            _ => false,
+        }
+    }
+
+    fn may_be_banned(&self, addr: IpAddr) -> bool {
+        !self.trusted.contains(addr) && !self.lists.load().allow.contains(addr)
+    }
+
+    fn is_shut_out(&self, addr: IpAddr) -> bool {
+        let lists = self.lists.load();
+        let banned = || self.bans.ends_in(http_limits::client(addr), self.clock.now()).is_some();
+        (lists.deny.contains(addr) || banned()) && !lists.allow.contains(addr)
+    }
+
+    /// `quintet bans`.
+    pub fn answer(&self, request: &BansRequest) -> BansAnswer {
+        let now = self.clock.now();
+        match request {
+            BansRequest::List => {
+                let all = self.bans.list(now);
+                let total = all.len() as u64;
+                BansAnswer::List { bans: all.iter().take(LISTED_MAX).map(row).collect(), total }
+            }
+            BansRequest::Add { address, seconds } => self.add(*address, *seconds, now),
+            BansRequest::Remove { address } => {
+                let client = http_limits::client(*address);
+                let was = self.bans.remove(client, now);
+                self.ban_changes.fetch_add(1, Relaxed);
+                if self.lists.load().deny.contains(*address) {
+                    let text = format!("{address} stands in bans.deny_file: take it out there");
+                    return BansAnswer::Failed { text };
+                }
+                let text = if was { format!("{} may come again", named(client)) } else { String::new() };
+                if was {
+                    BansAnswer::Done { text }
+                } else {
+                    BansAnswer::Failed { text: format!("{} is not banned", named(client)) }
+                }
+            }
+        }
+    }
+
+    fn add(&self, address: IpAddr, seconds: Option<u64>, now: Duration) -> BansAnswer {
+        let client = http_limits::client(address);
+        let time = seconds.map_or(self.ban_time, Duration::from_secs);
+        if self.trusted.contains(address) {
+            let text = format!(
+                "{address} is a trusted proxy: a ban would shut out everybody behind it\nhint: see proxy.trusted"
+            );
+            return BansAnswer::Failed { text };
+        }
+        if self.lists.load().allow.contains(address) {
+            let text = format!("{address} is never banned: it stands in bans.allow_file");
+            return BansAnswer::Failed { text };
+        }
+        match self.bans.add(client, time, now) {
+            Ok(()) => {
+                self.ban_changes.fetch_add(1, Relaxed);
+                BansAnswer::Done { text: format!("{} is banned for {} s", named(client), time.as_secs()) }
+            }
+            Err(full) => BansAnswer::Failed { text: format!("{full}\nhint: see bans.clients_max") },
+        }
+    }
+
+    /// All that outlives the process.
+    fn snapshot(&self) -> Snapshot {
+        let now = self.clock.now();
+        Snapshot {
+            writer: self.keeper.writer(),
+            written_ms: unix_ms(),
+            seed: self.seed,
+            bans: self.bans.keep(now),
+            limits: self.limits.keep(now),
+        }
+    }
+
+    /// Takes over what another process knew.
+    fn learn(&self, kept: &Snapshot) {
+        let now = self.clock.now();
+        let elapsed = http_limits::elapsed(kept.written_ms, unix_ms());
+        for ban in &kept.bans {
+            if self.bans.restore(ban, elapsed, now).is_err() {
+                BANS_FULL.happened(format_args!("{}", ban.client));
+            }
+        }
+        // Keys are hashes: under another seed they are noise.
+        if kept.seed == self.seed {
+            self.limits.restore(&kept.limits, elapsed, now);
+        }
+    }
+}
+
+/// A request that waits for its turn.
+struct Waiting<'a> {
+    count: &'a AtomicUsize,
+    /// How many waited when it came.
+    before: usize,
+}
+
+impl<'a> Waiting<'a> {
+    fn new(count: &'a AtomicUsize) -> Self {
+        m::LIMIT_WAITING.add(1);
+        Self { count, before: count.fetch_add(1, Relaxed) }
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        m::LIMIT_WAITING.add(-1);
+        self.count.fetch_sub(1, Relaxed);
+    }
+}
+
+/// A clock that never jumps.
+#[derive(Debug, Clone, Copy)]
+struct Clock(Instant);
+
+impl Clock {
+    fn new() -> Self {
+        Self(Instant::now())
+    }
+
+    /// Two years after its beginning: there is room for what was before it.
+    fn now(&self) -> Duration {
+        const PAST: Duration = Duration::from_secs(2 * 366 * 24 * 3600);
+        self.0.elapsed() + PAST
+    }
+}
+
+fn unix_ms() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn row(ban: &Ban) -> BanRow {
+    BanRow {
+        client: named(ban.client),
+        ends_in_s: ban.ends_in.as_secs().max(1),
+        times: ban.times,
+        by: match ban.reason {
+            Reason::Offences => "offences",
+            Reason::Operator => "operator",
+        }
+        .to_owned(),
+    }
+}
+
+/// A client as people write it: an address, or the /64 that it stands for.
+fn named(client: IpAddr) -> String {
+    match client {
+        IpAddr::V4(addr) => addr.to_string(),
+        IpAddr::V6(addr) => format!("{addr}/64"),
+    }
+}

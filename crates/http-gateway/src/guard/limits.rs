@@ -1,0 +1,275 @@
+//! `[[limit]]`: which limits hold for a request, whom it is counted for, and what its answer tells.
+
+use std::borrow::Cow;
+use std::fmt::Write as _;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use ctl_config::{Limit as Setting, LimitAction};
+use http_limits::{KeptLimit, Quota, Seed, Table, Verdict};
+
+use super::answer::Refused;
+use crate::cookie::cookie;
+use crate::message::{Headers, Method, RequestHead};
+use crate::pools::pattern::{Pattern, decode};
+
+/// Debts below this are not kept over a restart: a restart takes longer than most of them last.
+const KEPT_DEBT_MIN: Duration = Duration::from_secs(5);
+
+/// What a part of a key is, so that an address is never taken for a header of the same bytes.
+mod kind {
+    pub(super) const ADDRESS: u8 = 1;
+    pub(super) const USER: u8 = 2;
+    pub(super) const HEADER: u8 = 3;
+    pub(super) const PATH: u8 = 4;
+}
+
+/// For whom is counted.
+#[derive(Debug)]
+enum By {
+    Address,
+    User,
+    Header(String),
+    Path,
+}
+
+/// One limit, compiled.
+struct Limit {
+    name: Box<str>,
+    paths: Box<[Pattern]>,
+    methods: Box<[Method]>,
+    by: Box<[By]>,
+    delays: bool,
+    announces: bool,
+    /// Name and terms, to tell whether what was kept was counted under the same ones.
+    definition: String,
+    /// The value of `RateLimit-Policy`.
+    policy: Box<str>,
+    table: Table,
+}
+
+/// All limits, in the order of the file.
+pub(super) struct Limits {
+    limits: Box<[Limit]>,
+    seed: Seed,
+}
+
+/// What all limits say to a request.
+pub(super) enum Checked {
+    /// It fits into all of them; its turn is after this time.
+    Passes { turn_in: Duration, pass: Pass },
+    /// It does not.
+    Refused(Refused),
+}
+
+/// What the answer is to tell of limits that announce themselves; mostly nothing.
+#[derive(Debug, Default)]
+pub struct Pass(Option<Box<Told>>);
+
+#[derive(Debug, Default)]
+struct Told {
+    policies: String,
+    limits: String,
+}
+
+impl Pass {
+    /// Writes the fields.
+    pub fn tell(self, headers: &mut Headers) {
+        if let Some(told) = self.0 {
+            headers.push(b"RateLimit-Policy", told.policies.as_bytes());
+            headers.push(b"RateLimit", told.limits.as_bytes());
+        }
+    }
+
+    /// draft-ietf-httpapi-ratelimit-headers-11: both fields are lists, an item a policy.
+    fn add(&mut self, limit: &Limit, remaining: u64, full_in: Duration) {
+        let told = self.0.get_or_insert_default();
+        let comma = if told.limits.is_empty() { "" } else { ", " };
+        told.policies.push_str(comma);
+        told.policies.push_str(&limit.policy);
+        // A String takes everything.
+        let _ = write!(
+            told.limits,
+            "{comma}\"{}\";r={remaining};t={}",
+            limit.name,
+            super::answer::seconds_up(full_in)
+        );
+    }
+}
+
+impl Limits {
+    pub(super) fn new(settings: &[Setting], seed: Seed) -> Self {
+        Self { limits: settings.iter().map(Limit::new).collect(), seed }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.limits.is_empty()
+    }
+
+    /// Counts a request under every limit that holds for it; under none, when one of them refuses it.
+    pub(super) fn check(
+        &self,
+        head: &RequestHead,
+        client: Option<IpAddr>,
+        session_cookie: &[u8],
+        now: Duration,
+    ) -> Checked {
+        let path = decode(head.path());
+        let asker = Asker { head, client, path: &path, session_cookie, seed: self.seed };
+        let (mut turn_in, mut pass) = (Duration::ZERO, Pass::default());
+        for (place, limit) in self.limits.iter().enumerate() {
+            let Some(key) = limit.key(&asker) else { continue };
+            match limit.table.take(key, now) {
+                Verdict::Passes { turn_in: turn, remaining, full_in } => {
+                    if limit.delays {
+                        turn_in = turn_in.max(turn);
+                    }
+                    if limit.announces {
+                        pass.add(limit, remaining, full_in);
+                    }
+                }
+                Verdict::Refused { retry_in } => {
+                    for earlier in &self.limits[..place] {
+                        if let Some(key) = earlier.key(&asker) {
+                            earlier.table.give_back(key);
+                        }
+                    }
+                    let (name, policy) = (limit.name.clone(), limit.policy.clone());
+                    return Checked::Refused(Refused::Limited { name, policy, retry_in });
+                }
+            }
+        }
+        Checked::Passes { turn_in, pass }
+    }
+
+    /// Gives memory back that a flood took.
+    pub(super) fn tidy(&self, now: Duration) {
+        self.limits.iter().for_each(|limit| limit.table.tidy(now));
+    }
+
+    /// Memory, and debts that were forgotten for want of room.
+    pub(super) fn size(&self) -> (usize, u64) {
+        let tables = || self.limits.iter().map(|limit| &limit.table);
+        (tables().map(Table::bytes).sum(), tables().map(Table::forgotten).sum())
+    }
+
+    /// What is to outlive the process.
+    pub(super) fn keep(&self, now: Duration) -> Vec<KeptLimit> {
+        let kept = self.limits.iter().map(|limit| KeptLimit {
+            definition: limit.definition.clone(),
+            debts: limit.table.debts(KEPT_DEBT_MIN, now),
+        });
+        kept.filter(|kept| !kept.debts.is_empty()).collect()
+    }
+
+    /// What another process counted, as long as it counted the same.
+    pub(super) fn restore(&self, kept: &[KeptLimit], elapsed: Duration, now: Duration) {
+        for kept in kept {
+            let same = self.limits.iter().find(|limit| limit.definition == kept.definition);
+            let Some(limit) = same else { continue };
+            for (key, debt) in &kept.debts {
+                if let Some(left) = debt.checked_sub(elapsed).filter(|left| !left.is_zero()) {
+                    limit.table.restore(*key, left, now);
+                }
+            }
+        }
+    }
+}
+
+/// Who asks for what.
+struct Asker<'a> {
+    head: &'a RequestHead,
+    client: Option<IpAddr>,
+    path: &'a Cow<'a, [u8]>,
+    session_cookie: &'a [u8],
+    seed: Seed,
+}
+
+impl Limit {
+    fn new(setting: &Setting) -> Self {
+        let (count, period) = setting.per();
+        let quota = Quota::new(count, period, setting.burst());
+        let by = |by: &String| match by.as_str() {
+            "user" => By::User,
+            "path" => By::Path,
+            other => match other.strip_prefix("header:") {
+                Some(name) => By::Header(name.to_ascii_lowercase()),
+                // The setting was checked: it is the one that is left.
+                None => By::Address,
+            },
+        };
+        // What fits at once, and the time in which as many may come again.
+        let policy = format!(
+            "\"{}\";q={};w={}",
+            setting.name,
+            quota.burst(),
+            super::answer::seconds_up(quota.window())
+        );
+        Self {
+            name: setting.name.as_str().into(),
+            paths: setting.path.iter().map(|path| Pattern::new(path)).collect(),
+            methods: setting.method.iter().map(|method| Method::from_bytes(method.as_bytes())).collect(),
+            by: setting.by.iter().map(by).collect(),
+            delays: setting.action == LimitAction::Delay,
+            announces: setting.announce,
+            definition: format!(
+                "{} {} burst {} by {}",
+                setting.name,
+                setting.rate,
+                setting.burst(),
+                setting.by.join(",")
+            ),
+            policy: policy.into(),
+            table: Table::new(quota, setting.keys_max as usize),
+        }
+    }
+
+    /// The key under which a request counts. `None`: the limit does not hold for it, or nothing tells who asks.
+    fn key(&self, asker: &Asker<'_>) -> Option<u64> {
+        let holds = (self.methods.is_empty() || self.methods.contains(&asker.head.method))
+            && (self.paths.is_empty() || self.paths.iter().any(|path| path.matches(asker.path)));
+        if !holds {
+            return None;
+        }
+        let mut key = asker.seed.hasher();
+        for by in &self.by {
+            match by {
+                By::Address => put_address(&mut key, asker.client?),
+                By::User => match user(asker) {
+                    Some(user) => key.part(kind::USER, user),
+                    None => put_address(&mut key, asker.client?),
+                },
+                By::Header(name) => {
+                    let mut values = asker.head.headers.all(name).peekable();
+                    // Who leaves it away must not be free of the limit.
+                    if values.peek().is_none() {
+                        put_address(&mut key, asker.client?);
+                    }
+                    values.for_each(|value| key.part(kind::HEADER, value));
+                }
+                By::Path => key.part(kind::PATH, asker.path),
+            }
+        }
+        Some(key.key())
+    }
+}
+
+/// What a signed-in user shows.
+fn user<'a>(asker: &Asker<'a>) -> Option<&'a [u8]> {
+    let headers = &asker.head.headers;
+    headers.get("authorization").or_else(|| cookie(headers.get("cookie")?, asker.session_cookie))
+}
+
+fn put_address(key: &mut http_limits::KeyHasher, addr: IpAddr) {
+    match http_limits::client(addr) {
+        IpAddr::V4(addr) => key.part(kind::ADDRESS, &addr.octets()),
+        IpAddr::V6(addr) => key.part(kind::ADDRESS, &addr.octets()),
+    }
+}
+
+/// The key of a client alone.
+pub(super) fn address_key(seed: Seed, client: IpAddr) -> u64 {
+    let mut key = seed.hasher();
+    put_address(&mut key, client);
+    key.key()
+}
