@@ -57,6 +57,13 @@ def bans(site: Site) -> dict[str, dict[str, object]]:
     return {ban["client"]: ban for ban in json.loads(done.stdout)["bans"]}
 
 
+def put(path: Path, text: str) -> None:
+    """A file that is never half there."""
+    beside = path.with_suffix(".new")
+    beside.write_text(text)
+    beside.replace(path)
+
+
 RATE = """
 [[limit]]
 path = "/hello"
@@ -124,7 +131,7 @@ def test_the_true_client_counts_behind_a_trusted_proxy(limited: Start) -> None:
 
 
 def test_who_scans_is_banned_and_let_in_again(limited: Start) -> None:
-    site = limited('[bans]\nafter = 5\nwindow = "1m"\ntime = "2s"\n')
+    site = limited('[bans]\nafter = 5\nwindow = "1m"\ntime = "6s"\n')
     site.allow_log(BANNED)
     with site.raw("127.0.0.2") as open_before:
         assert open_before.request("GET /hello").answer().status == 200
@@ -138,8 +145,9 @@ def test_who_scans_is_banned_and_let_in_again(limited: Start) -> None:
     assert ask(site, client="127.0.0.3").status == 200
     row = bans(site)["127.0.0.2"]
     assert (row["by"], row["times"]) == ("offences", 1)
-    wait_until(lambda: ask(site).status == 200, SOON, "the ban is over")
-    assert time.monotonic() - banned_at >= 1.5
+    wait_until(lambda: ask(site).status == 200, 6 + SOON, "the ban is over")
+    # Some of it had passed when it was noticed.
+    assert time.monotonic() - banned_at >= 4
     # The same again: twice as long.
     assert 403 in statuses(site, 8, "/wp-login.php")
     assert bans(site)["127.0.0.2"]["times"] == 2
@@ -187,14 +195,14 @@ def test_lists_are_read_again_when_they_change(limited: Start, project: Path) ->
         return [ask(site, client=f"127.0.0.{number}").status for number in (2, 3, 7)]
 
     assert shut_out() == [403, 200, 200]
-    deny.write_text("127.0.0.2/31\n127.0.0.7\n")
+    put(deny, "127.0.0.2/31\n127.0.0.7\n")
     wait_until(lambda: shut_out() == [403, 403, 200], SOON, "the new list holds")
     assert statuses(site, 6, "/nothing", client="127.0.0.7") == [404] * 6
     site.allow_log("a list of addresses cannot be read")
-    deny.write_text("127.0.0.300\n")
+    put(deny, "127.0.0.300\n")
     site.log.wait_for("a list of addresses cannot be read, the one of before stays in force.*line 1", SOON)
     assert shut_out() == [403, 403, 200]
-    deny.write_text("")
+    put(deny, "")
     wait_until(lambda: shut_out() == [200, 200, 200], SOON, "the empty list holds")
 
 

@@ -140,7 +140,7 @@ impl Guard {
 
     /// Is this connection to be turned away before it has said anything?
     pub fn turns_away(&self, peer: IpAddr) -> Option<Turned> {
-        if self.trusted.contains(peer) || !self.is_shut_out(peer) {
+        if self.trusted.contains(peer) || !self.is_shut_out(peer, || self.clock.now()) {
             return None;
         }
         m::BANNED_REFUSED_TOTAL.inc();
@@ -153,7 +153,7 @@ impl Guard {
     /// May this request go on?
     pub fn enter(&self, client: Option<IpAddr>, head: &RequestHead, trail: &Trail) -> Entry {
         if let Some(client) = client
-            && self.is_shut_out(client)
+            && self.is_shut_out(client, || self.clock.at(trail.started))
             && !self.trusted.contains(client)
         {
             m::BANNED_REFUSED_TOTAL.inc();
@@ -167,7 +167,7 @@ impl Guard {
             return Entry::Passes(Pass::default());
         }
         let cookie = self.session_cookie.load();
-        match self.limits.check(head, client, &cookie, self.clock.now()) {
+        match self.limits.check(head, client, &cookie, self.clock.at(trail.started)) {
             Checked::Passes { turn_in, pass } if turn_in.is_zero() => Entry::Passes(pass),
             Checked::Passes { turn_in, pass } => {
                 m::LIMIT_DELAYED_TOTAL.inc();
@@ -238,9 +238,10 @@ impl Guard {
         !self.trusted.contains(addr) && !self.lists.load().allow.contains(addr)
     }
 
-    fn is_shut_out(&self, addr: IpAddr) -> bool {
+    fn is_shut_out(&self, addr: IpAddr, now: impl Fn() -> Duration) -> bool {
         let lists = self.lists.load();
-        let banned = || self.bans.ends_in(http_limits::client(addr), self.clock.now()).is_some();
+        let banned =
+            || !self.bans.is_empty() && self.bans.ends_in(http_limits::client(addr), now()).is_some();
         (lists.deny.contains(addr) || banned()) && !lists.allow.contains(addr)
     }
 
@@ -354,8 +355,12 @@ impl Clock {
 
     /// Two years after its beginning: there is room for what was before it.
     fn now(&self) -> Duration {
+        self.at(Instant::now())
+    }
+
+    fn at(&self, moment: Instant) -> Duration {
         const PAST: Duration = Duration::from_secs(2 * 366 * 24 * 3600);
-        self.0.elapsed() + PAST
+        moment.saturating_duration_since(self.0) + PAST
     }
 }
 

@@ -95,7 +95,7 @@ impl Bans {
 
     /// Until the end of this client's ban; `None`: he is not banned.
     pub fn ends_in(&self, client: IpAddr, now: Duration) -> Option<Duration> {
-        if self.count.load(Relaxed) == 0 {
+        if self.is_empty() {
             return None;
         }
         let until = self.shard(client).records.get(&client)?.until;
@@ -143,6 +143,11 @@ impl Bans {
             .collect();
         list.sort_unstable_by_key(|ban| (std::cmp::Reverse(ban.ends_in), ban.client));
         list
+    }
+
+    /// Nobody is banned or remembered: asks no shard.
+    pub fn is_empty(&self) -> bool {
+        self.count.load(Relaxed) == 0
     }
 
     /// Memory of all records, about.

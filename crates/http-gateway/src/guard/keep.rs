@@ -8,6 +8,7 @@ use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
 
 use http_limits::{Seed, Snapshot};
@@ -26,12 +27,14 @@ pub(super) struct Keeper {
     writer: u64,
     /// How the file was when it was read or written last.
     seen: Mutex<Option<Stamp>>,
+    /// It could not be written: told once.
+    told: AtomicBool,
 }
 
 impl Keeper {
     /// Reads what is there.
     pub(super) fn open(dir: Option<PathBuf>) -> (Self, Option<Snapshot>) {
-        let keeper = Self { dir, writer: random(), seen: Mutex::new(None) };
+        let keeper = Self { dir, writer: random(), seen: Mutex::new(None), told: AtomicBool::new(false) };
         let kept = keeper.look();
         (keeper, kept)
     }
@@ -69,13 +72,15 @@ impl Keeper {
         }
         match write(dir, &path, &snapshot.encode()) {
             Ok(()) => {
+                self.told.store(false, Relaxed);
                 *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = Stamp::of(&path).ok();
             }
-            Err(error) => tracing::warn!(
+            Err(error) if !self.told.swap(true, Relaxed) => tracing::warn!(
                 file = %path.display(),
-                hint = "see server.state_dir",
-                "bans and limits would not outlive a restart: {error}"
+                hint = "name a directory that quintet may write to in server.state_dir",
+                "bans and counts will not outlive a restart: {error}"
             ),
+            Err(_) => {}
         }
     }
 
