@@ -43,6 +43,7 @@ pub(crate) fn command() -> Command {
         .subcommand(dev())
         .subcommand(check())
         .subcommand(config())
+        .subcommand(routes())
         .subcommand(import())
         .subcommands(instance_commands())
         .subcommand(bans())
@@ -138,6 +139,37 @@ fn config() -> Command {
                 "For editors: put `#:schema ./quintet.schema.json` on the first line of quintet.toml after\n  \
                  quintet config schema > quintet.schema.json",
             ),
+        )
+}
+
+fn routes() -> Command {
+    Command::new("routes")
+        .about("Print the table of routes, or which route takes a URL and why")
+        .long_about(
+            "Print the table of routes, or which route takes a URL and why.\n\n\
+             Reads the configuration as `quintet run` would; no instance need run. With a URL (or a path of this site) each \
+             route says whether it takes the request, and if not, which of its conditions does not hold; then what the \
+             route that does makes of it: the app's pool and the path that it sees, a file, a redirect, an answer.",
+        )
+        .arg(Arg::new("url").value_name("URL").help("A URL or a path, for example https://example.org/cart/ or /cart/"))
+        .arg(Arg::new("method").long("method").value_name("METHOD").help("The request's method [default: GET]"))
+        .arg(
+            Arg::new("header")
+                .long("header")
+                .value_name("NAME: VALUE")
+                .action(ArgAction::Append)
+                .help("A header field of the request (may be repeated)"),
+        )
+        .arg(json("Print an object"))
+        .arg(project_dir().long("project-dir"))
+        .arg(config_file())
+        .arg(set())
+        .after_help(
+            "Examples:
+  quintet routes                                        every route, in order
+  quintet routes https://example.org/cart/              which one takes this, and why not those before it
+  quintet routes /api/orders --method POST --header 'X-Beta: 1'
+  quintet routes //admin/                               a path that others may read as /admin/",
         )
 }
 
@@ -321,14 +353,16 @@ fn instance(command: Command) -> Command {
 
 /// PROJECT_DIR, --config, --set, and a flag for each setting that has one.
 fn with_settings(command: Command) -> Command {
-    command.arg(project_dir()).args(all().filter_map(setting_flag)).arg(config_file()).arg(
-        Arg::new("set")
-            .long("set")
-            .value_name("KEY=VALUE")
-            .action(ArgAction::Append)
-            .help_heading("Configuration")
-            .help("Any other setting, for example timeouts.app=2m; `quintet config show` lists them"),
-    )
+    command.arg(project_dir()).args(all().filter_map(setting_flag)).arg(config_file()).arg(set())
+}
+
+fn set() -> Arg {
+    Arg::new("set")
+        .long("set")
+        .value_name("KEY=VALUE")
+        .action(ArgAction::Append)
+        .help_heading("Configuration")
+        .help("Any other setting, for example timeouts.app=2m; `quintet config show` lists them")
 }
 
 fn project_dir() -> Arg {

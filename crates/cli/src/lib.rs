@@ -19,6 +19,7 @@ mod patience;
 mod place;
 mod project;
 mod python;
+mod routes;
 mod run;
 mod settings;
 mod setup;
@@ -55,6 +56,7 @@ fn dispatch(matches: &ArgMatches) -> Result<Exit> {
         Some(("check", matches)) => check::run(matches),
         Some(("import", matches)) => import::run(matches),
         Some(("config", matches)) => settings::run(matches),
+        Some(("routes", matches)) => routes::run(matches),
         Some(("status", matches)) => status::run(matches),
         Some(("reload", matches)) => instance::reload(matches),
         Some(("scale", matches)) => instance::scale(matches),

@@ -54,11 +54,11 @@ impl Input<'_> {
 
 /// Why a value was not understood.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Fault {
+pub struct Fault {
     /// Without the key: `"10x" is not a duration`.
-    pub(crate) message: String,
+    pub message: String,
     /// What would be right.
-    pub(crate) hint: Option<String>,
+    pub hint: Option<String>,
     /// The place inside the value, when it is more exact than the whole.
     pub(crate) span: Option<Range<usize>>,
 }

@@ -13,6 +13,7 @@ use crate::define::settings;
 pub use crate::define::{all, find};
 use crate::limit::Limit;
 use crate::pool::WorkerPool;
+use crate::route::Route;
 use crate::value::Program;
 
 const KIB: u64 = 1 << 10;
@@ -495,5 +496,7 @@ settings! {
         worker_pool: WorkerPool,
         /// How often clients may ask.
         limit: Limit,
+        /// What becomes of which requests, in the order of the file; the first that matches one takes it.
+        route: Route,
     }
 }

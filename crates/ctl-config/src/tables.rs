@@ -185,6 +185,14 @@ pub(crate) fn check(loaded: &Loaded, problems: &mut Vec<Problem>) {
 }
 
 impl Loaded {
+    /// Where a table begins: `quintet.toml:12`.
+    pub fn begins(&self, table: &str, index: usize) -> Option<String> {
+        match self.headers.iter().filter(|(of, _)| *of == table).nth(index)? {
+            (_, Place::File { name, line, .. }) => Some(format!("{name}:{line}")),
+            (_, Place::Named(_)) => None,
+        }
+    }
+
     /// Where a key of a table is set, else where the table begins.
     pub(crate) fn place_in(&self, table: &str, index: usize, name: &str) -> Option<Place> {
         let headers = || self.headers.iter().filter(|(of, _)| *of == table).map(|(_, place)| place.clone());

@@ -96,6 +96,8 @@ metrics! {
     Counter REQUESTS_UPSTREAM_TOTAL = "quintet_requests_total" {"by" = "upstream"};
     /// Requests answered by the gateway itself.
     Counter REQUESTS_GATEWAY_TOTAL = "quintet_requests_total" {"by" = "gateway"};
+    /// Requests refused because their path leads to different routes for those who read it differently.
+    Counter ROUTES_DOUBTFUL_TOTAL = "quintet_routes_doubtful_total";
     /// Responses with an informational status.
     Counter RESPONSES_1XX_TOTAL = "quintet_responses_total" {"class" = "1xx"};
     /// Responses of success.

@@ -7,11 +7,12 @@
 mod exchange;
 mod long;
 mod streamed;
+mod terms;
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 pub use long::Handshake;
+pub use terms::Terms;
 
 use ctl_telemetry::metrics::{APP_TIMEOUT_TOTAL, RETRIES_TOTAL, WORKER_LOST_TOTAL};
 use py_link::{Exchange, RequestStart, RequestWriter, Scheme};
@@ -68,6 +69,8 @@ pub struct Ready<'a> {
     pub origin: Origin<'a>,
     /// The body.
     pub payload: &'a Payload,
+    /// What its route says.
+    pub terms: Terms<'a>,
 }
 
 /// Why a request has no answer of the app's.
@@ -116,12 +119,6 @@ enum Lost {
 }
 
 impl Dispatcher {
-    /// Would this request be refused because of overload, so that its body need not be read?
-    pub fn refuses(&self, head: &RequestHead, client: Option<IpAddr>) -> bool {
-        let client = || client.map_or_else(String::new, |client| client.to_string());
-        self.pools.pool_of(head.path()).refuses(|| self.pools.level(head, &client()))
-    }
-
     /// The app's answer. `trail` comes back inside it with the queue wait and the worker filled in.
     pub async fn dispatch<B: RequestBody>(
         &self,
@@ -129,20 +126,21 @@ impl Dispatcher {
         body: &mut B,
         trail: &mut Trail,
     ) -> Result<Response, Failure> {
-        let queue = self.pools.pool_of(request.head.path());
-        let level = || self.pools.level(request.head, request.origin.remote_addr);
+        let Ready { head, terms, .. } = request;
+        let queue = self.queue(head, terms);
+        let level = || self.level(head, terms, request.origin.remote_addr);
         let mut dead = 0;
         let mut retried = false;
         loop {
             let (mut checkout, waited) = tokio::select! {
                 biased;
-                slot = queue.checkout(level) => slot.map_err(Failure::NoSlot)?,
+                slot = queue.checkout_within(level, terms.patience) => slot.map_err(Failure::NoSlot)?,
                 () = body.closed(), if !matches!(request.payload, Payload::Stream(_)) => {
                     return Err(Failure::ClientGone);
                 }
             };
             trail.queue_wait += waited;
-            checkout.is_for(&trail.request_id);
+            checkout.is_for(&trail.request_id, terms.app_timeout);
             let outcome = match request.payload {
                 Payload::Stream(len) => self.streamed(&mut checkout, request, *len, body).await,
                 _ => self.attempt(&mut checkout, request, body).await.map(|received| (received, None)),
@@ -263,7 +261,7 @@ impl Dispatcher {
                 id: origin.request_id.as_bytes(),
                 method: head.method.as_bytes(),
                 target: &head.target,
-                mount: self.mount.as_bytes(),
+                mount: self.mount(request).as_bytes(),
                 scheme: origin.scheme,
                 version: head.version,
                 server_name: origin.server_name,

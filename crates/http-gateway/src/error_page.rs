@@ -114,6 +114,7 @@ pub fn own_trail(started: Instant, request_id: RequestId, client: Option<IpAddr>
         queue_wait: std::time::Duration::ZERO,
         queries: None,
         lasts: false,
+        route: None,
     }
 }
 

@@ -3,11 +3,12 @@
 //! [`Files::answer`] is asked for each request before the app is. It knows the mounts (`mount`: which URL is which
 //! directory), makes a safe path of the target (`path`), opens it so that nothing outside is ever reached (`root`), keeps what
 //! is small in memory and what is large open (`store`, `entry`, `representation`), picks a coding (`pack`, [`crate::encoding`]) and
-//! answers with the part asked for (`conditional`, `range`, `reply`). [`Files::accel`] sends files on the app's word.
+//! answers with the part asked for (`conditional`, `range`, `reply`). [`Files::accel`] sends files on the app's word,
+//! [`Files::routed`] those of a route's directory.
 //!
 //! Promises: a reactor never waits for a disk here (what the kernel cannot answer from its memory goes to the blocking
 //! pool); memory and open descriptors are bounded; both futures may be dropped at any time. Answers hold no cookie and no
-//! hop-by-hop field. There are no listings and no index pages, as in Django.
+//! hop-by-hop field. There are no listings, and index pages in routes' directories only, as in Django.
 
 mod accel;
 mod conditional;
@@ -22,6 +23,7 @@ mod read;
 mod reply;
 mod representation;
 mod root;
+mod routed;
 mod store;
 
 use std::borrow::Cow;
@@ -96,10 +98,12 @@ pub struct Files {
 
 #[derive(Debug)]
 struct Shared {
-    /// Those that clients may ask for, the longest prefix first; then those of `files.accel`.
+    /// Those that clients may ask for, the longest prefix first; then those of `files.accel`; then those of routes.
     mounts: Vec<Mount>,
     /// How many of them clients may ask for.
     public: usize,
+    /// Where those of routes begin.
+    routed: usize,
     store: Store,
     max_age: u64,
     compress: CodingSet,
@@ -150,9 +154,12 @@ impl Files {
         let mut mounts: Vec<_> = mount::plan(config, app).into_iter().map(Mount::new).collect();
         let public = mounts.len();
         mounts.extend(accel::plan(&config.files.accel)?.into_iter().map(Mount::new));
+        let routed = mounts.len();
+        mounts.extend(routed::plan(config, app).map(Mount::new));
         let shared = Shared {
             mounts,
             public,
+            routed,
             store: Store::new(config.files.memory),
             max_age: if app.debug { 0 } else { config.files.max_age.as_secs() },
             compress: if config.files.compress { CodingSet::ALL } else { CodingSet::IDENTITY },
@@ -172,14 +179,19 @@ impl Files {
             Way::Here(response) => return Some(response),
             Way::File(mount, path) => (mount, path),
         };
+        let path = path.get(self.shared.mounts.get(mount)?.plan.prefix.len()..)?;
+        self.serve(head, mount, path).await
+    }
+
+    /// The file of this path below a mount; `None`: it is not ours to say that there is none.
+    async fn serve(&self, head: &RequestHead, mount: usize, path: &[u8]) -> Option<FileResponse> {
         // A range is taken from the file as it is: that of a compressed variant would be useless after it was made anew.
         let accepted = if head.headers.contains("range") {
             Accepted::default()
         } else {
             Accepted::parse(head.headers.all("accept-encoding"))
         };
-        let ask =
-            Ask { mount, path: path.get(self.shared.mounts.get(mount)?.plan.prefix.len()..)?, accepted };
+        let ask = Ask { mount, path, accepted };
         let chosen = match self.shared.choose(ask, Wait::Never) {
             Err(OpenError::WouldBlock) => Box::pin(self.choose_waiting(ask)).await,
             chosen => chosen,

@@ -134,7 +134,7 @@ impl Running {
             Arc::clone(&links),
             access,
             Arc::clone(&guard),
-        ));
+        )?);
         let mut listeners = Vec::new();
         for listener in start.listeners {
             let socket = take(listener.fd).map_err(|error| format!("{}: {error}", listener.name))?;

@@ -39,6 +39,7 @@ pub mod reactor;
 pub mod request_body;
 pub mod request_id;
 mod retired;
+pub mod route;
 pub mod service;
 pub mod spool;
 #[cfg(test)]

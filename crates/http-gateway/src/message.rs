@@ -339,6 +339,8 @@ pub struct Trail {
     pub queries: Option<Queries>,
     /// A WebSocket or an event stream: how long it took says nothing of how fast the app is.
     pub lasts: bool,
+    /// The route that took it.
+    pub route: Option<Arc<str>>,
 }
 
 /// A request's database queries.

@@ -15,7 +15,7 @@ use ctl_telemetry::metrics::PoolMetrics;
 use tokio::sync::mpsc;
 
 use crate::message::RequestHead;
-use crate::queue::priority::Level;
+use crate::queue::priority::{Class, Level};
 use crate::queue::{Queue, QueueLimits, WorkerNews};
 use pattern::{Pattern, decode};
 use ranking::Ranking;
@@ -93,9 +93,9 @@ impl Pools {
         self.queues.get(usize::from(pool))
     }
 
-    /// How important a request is; `client` is who asks, when he is not signed in.
-    pub fn level(&self, head: &RequestHead, client: &str) -> Level {
-        self.ranking.level(head, client.as_bytes(), Instant::now())
+    /// How important a request is; `client` is who asks, when he is not signed in; `class`: what a route says.
+    pub fn level(&self, head: &RequestHead, client: &str, class: Option<Class>) -> Level {
+        self.ranking.level(head, client.as_bytes(), class, Instant::now())
     }
 
     /// Serve from this generation on.

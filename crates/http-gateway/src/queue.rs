@@ -164,8 +164,17 @@ impl Queue {
         self: &Arc<Self>,
         level: impl FnOnce() -> Level,
     ) -> Result<(CheckedOut, Duration), NoSlot> {
+        self.checkout_within(level, None).await
+    }
+
+    /// The same with a patience of its own.
+    pub async fn checkout_within(
+        self: &Arc<Self>,
+        level: impl FnOnce() -> Level,
+        patience: Option<Duration>,
+    ) -> Result<(CheckedOut, Duration), NoSlot> {
         let asked = now();
-        let outcome = match self.begin(level, asked) {
+        let outcome = match self.begin(level, patience, asked) {
             Begun::Slot(slot) => {
                 self.metrics.queue_wait.observe(Duration::ZERO);
                 return Ok((slot, Duration::ZERO));
@@ -193,14 +202,19 @@ impl Queue {
         refused
     }
 
-    fn begin(self: &Arc<Self>, level: impl FnOnce() -> Level, asked: Instant) -> Begun {
+    fn begin(
+        self: &Arc<Self>,
+        level: impl FnOnce() -> Level,
+        patience: Option<Duration>,
+        asked: Instant,
+    ) -> Begun {
         let mut state = self.state();
         if let Some(slot) = state.arrive(reactor::current(), asked) {
             drop(state);
             return Begun::Slot(CheckedOut::new(slot, self, asked));
         }
         let (sender, receiver) = oneshot::channel();
-        let in_line = match state.get_in_line(level(), sender, asked) {
+        let in_line = match state.get_in_line(level(), sender, patience, asked) {
             Ok(in_line) => in_line,
             Err(why) => return Begun::Refused(why),
         };

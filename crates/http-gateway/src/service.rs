@@ -1,4 +1,6 @@
-//! The way of one request: identity, health, file, body, queue, worker, answer. Read [`Gateway::call`] first.
+//! The way of one request: identity, health, route, file, body, queue, worker, answer. Read [`Gateway::call`] first.
+
+mod routed;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -15,7 +17,7 @@ use tracing::error;
 use crate::access_log::AccessLog;
 use crate::broken::{self, Broken, Why};
 use crate::client::{self, Identity, TrustedProxies};
-use crate::dispatch::{Dispatcher, Failure, Handshake, Origin, Ready};
+use crate::dispatch::{Dispatcher, Failure, Handshake, Origin, Ready, Terms};
 use crate::error_page;
 use crate::files::{FileResponse, Files};
 use crate::guard::{Entry, Guard, Pass, Turned};
@@ -28,6 +30,7 @@ use crate::pools::Pools;
 use crate::queue::NoSlot;
 use crate::request_body::{GatherError, GatherLimits, Payload, gather};
 use crate::request_id::RequestIds;
+use crate::route::Routes;
 use crate::spool::{HoldLimits, PumpLimits, SpoolLimits};
 use crate::websocket::Answer;
 
@@ -40,14 +43,24 @@ pub struct Gateway {
     spool_dir: PathBuf,
     /// Turned off first when the process is to end, so that load balancers look elsewhere.
     ready: AtomicBool,
+    routes: Option<Routes>,
     files: RwLock<Option<Files>>,
     access: Option<AccessLog>,
     broken: Broken,
     guard: Arc<Guard>,
 }
 
+/// A request on its way: what is asked, by whom, and how the app is to be asked.
+#[derive(Clone, Copy)]
+struct Asks<'a> {
+    connection: &'a Connection,
+    identity: &'a Identity<'a>,
+    head: &'a RequestHead,
+    terms: Terms<'a>,
+}
+
 impl Gateway {
-    /// A gateway that serves nothing until [`Gateway::activate`].
+    /// A gateway that serves nothing until [`Gateway::activate`]. The error is for the operator.
     pub fn new(
         config: Arc<Config>,
         trusted: Arc<TrustedProxies>,
@@ -55,7 +68,8 @@ impl Gateway {
         links: Arc<LongLinks>,
         access: Option<AccessLog>,
         guard: Arc<Guard>,
-    ) -> Self {
+    ) -> Result<Self, String> {
+        let routes = Routes::new(&config)?;
         let spool_dir = config.buffers.dir.clone().unwrap_or_else(std::env::temp_dir);
         let dispatcher = Dispatcher {
             pools,
@@ -75,18 +89,19 @@ impl Gateway {
                 },
             },
         };
-        Self {
+        Ok(Self {
             dispatcher,
             trusted,
             ids: RequestIds::default(),
             config,
             spool_dir,
             ready: AtomicBool::new(false),
+            routes,
             files: RwLock::new(None),
             access,
             broken: Broken::default(),
             guard,
-        }
+        })
     }
 
     /// `quintet dev`: the code does not start, or may start again.
@@ -162,45 +177,40 @@ impl Gateway {
         }
     }
 
-    /// A file, or what the app says.
-    async fn serve<B: RequestBody>(
-        &self,
-        connection: &Connection,
-        identity: &Identity<'_>,
-        head: &RequestHead,
-        body: &mut B,
-        mut trail: Trail,
-    ) -> Response {
-        if let Some(files) = self.files()
-            && let Some(file) = files.answer(head).await
-        {
-            return from_file(file, trail);
+    /// A route's answer, or that of files and app.
+    async fn serve<B: RequestBody>(&self, asks: Asks<'_>, body: &mut B, trail: &mut Trail) -> Response {
+        match &self.routes {
+            None => self.site(asks, body, trail).await,
+            Some(routes) => self.routed(routes, asks, body, trail).await,
         }
-        self.ask_app(connection, identity, head, body, &mut trail).await
+    }
+
+    /// A file, or the app's answer.
+    async fn site<B: RequestBody>(&self, asks: Asks<'_>, body: &mut B, trail: &mut Trail) -> Response {
+        if let Some(files) = self.files()
+            && let Some(file) = files.answer(asks.head).await
+        {
+            return from_file(file, trail.clone());
+        }
+        self.ask_app(asks, body, trail).await
     }
 
     /// To the app and back.
-    async fn ask_app<B: RequestBody>(
-        &self,
-        connection: &Connection,
-        identity: &Identity<'_>,
-        head: &RequestHead,
-        body: &mut B,
-        trail: &mut Trail,
-    ) -> Response {
-        if body.length() != BodyLength::None && self.dispatcher.refuses(head, trail.client) {
+    async fn ask_app<B: RequestBody>(&self, asks: Asks<'_>, body: &mut B, trail: &mut Trail) -> Response {
+        let Asks { connection, identity, head, terms } = asks;
+        if body.length() != BodyLength::None && self.dispatcher.refuses(head, &terms, trail.client) {
             let mut response = self.failed(Failure::NoSlot(NoSlot::Overloaded), head, trail);
             response.close = true;
             return response;
         }
-        let payload = match self.payload(head, body).await {
+        let payload = match self.payload(head, &terms, body).await {
             Ok(payload) => payload,
             Err(error) => return Self::body_failed(&error, head, trail),
         };
         let request_id = trail.request_id.clone();
         let client = trail.client.map_or_else(String::new, |client| client.to_string());
         let origin = origin(connection, identity, &request_id, &client);
-        let request = Ready { head, origin, payload: &payload };
+        let request = Ready { head, origin, payload: &payload, terms };
         let broken_off = matches!(payload, Payload::Stream(_));
         let answered = tokio::select! {
             biased;
@@ -226,22 +236,46 @@ impl Gateway {
         response
     }
 
+    /// Asks the app for a WebSocket. `None`: it knows none.
+    async fn open(&self, asks: Asks<'_>, trail: &mut Trail) -> Option<Answer> {
+        let Asks { connection, identity, head, terms } = asks;
+        let request_id = trail.request_id.clone();
+        let client = trail.client.map_or_else(String::new, |client| client.to_string());
+        let origin = origin(connection, identity, &request_id, &client);
+        let request = Ready { head, origin, payload: &Payload::Empty, terms };
+        let answered = tokio::select! {
+            biased;
+            why = self.broken.known() => return Some(Answer::Refused(broken::page(&why, head, trail))),
+            answered = self.dispatcher.websocket(&request, trail) => answered,
+        };
+        Some(match answered? {
+            Ok(Handshake::Accepted(Response { headers, trail, .. }, session)) => {
+                Answer::Accepted { headers, session, trail }
+            }
+            Ok(Handshake::Answered(response)) => Answer::Refused(response),
+            Ok(Handshake::Refused) => Answer::Refused(error_for(head, 403, trail)),
+            Err(failure) => Answer::Refused(self.failed(failure, head, trail)),
+        })
+    }
+
     async fn payload<B: RequestBody>(
         &self,
         head: &RequestHead,
+        terms: &Terms<'_>,
         body: &mut B,
     ) -> Result<Payload, GatherError> {
         let length = body.length();
+        let body_bytes_max = terms.body_bytes_max.unwrap_or(self.config.limits.body_max);
         let streamed = |prefix: &String| !prefix.is_empty() && head.path().starts_with(prefix.as_bytes());
         if length != BodyLength::None && self.config.buffers.request_stream.iter().any(streamed) {
             let len = if let BodyLength::Known(len) = length { Some(len) } else { None };
-            if len.is_some_and(|len| len > self.config.limits.body_max) {
+            if len.is_some_and(|len| len > body_bytes_max) {
                 return Err(BodyError::TooLarge.into());
             }
             return Ok(Payload::Stream(len));
         }
         let limits = GatherLimits {
-            body_bytes_max: self.config.limits.body_max,
+            body_bytes_max,
             memory_bytes: self.config.buffers.request_memory,
             dir: &self.spool_dir,
         };
@@ -337,9 +371,14 @@ fn body_status(error: BodyError) -> u16 {
 
 /// An error as the client can read it best.
 fn error_for(head: &RequestHead, status: u16, trail: &Trail) -> Response {
+    error_saying(head, status, "", trail)
+}
+
+/// The same with words of its own.
+fn error_saying(head: &RequestHead, status: u16, why: &str, trail: &Trail) -> Response {
     let mut trail = trail.clone();
     trail.by = AnsweredBy::Gateway;
-    error_page::error(status, error_page::wants_html(head), "", trail)
+    error_page::error(status, error_page::wants_html(head), why, trail)
 }
 
 impl Service for Gateway {
@@ -353,7 +392,7 @@ impl Service for Gateway {
         head: &RequestHead,
         body: &mut B,
     ) -> Response {
-        let (identity, trail) = self.arrive(connection, head);
+        let (identity, mut trail) = self.arrive(connection, head);
         if let Some(response) = self.health(head.path(), &trail) {
             return response;
         }
@@ -361,14 +400,14 @@ impl Service for Gateway {
             Ok(pass) => pass,
             Err(refused) => return refused,
         };
-        let mut response = self.serve(connection, &identity, head, body, trail).await;
+        let asks = Asks { connection, identity: &identity, head, terms: Terms::default() };
+        let mut response = self.serve(asks, body, &mut trail).await;
         pass.tell(&mut response.headers);
         response
     }
 
     async fn websocket(&self, connection: &Connection, head: &RequestHead) -> Answer {
         let (identity, mut trail) = self.arrive(connection, head);
-        let request_id = trail.request_id.clone();
         if let Some(response) = self.health(head.path(), &trail) {
             return Answer::Refused(response);
         }
@@ -376,28 +415,18 @@ impl Service for Gateway {
             Ok(pass) => pass,
             Err(refused) => return Answer::Refused(refused),
         };
-        let client = trail.client.map_or_else(String::new, |client| client.to_string());
-        let origin = origin(connection, &identity, &request_id, &client);
-        let request = Ready { head, origin, payload: &Payload::Empty };
-        let answered = tokio::select! {
-            biased;
-            why = self.broken.known() => return Answer::Refused(broken::page(&why, head, &trail)),
-            answered = self.dispatcher.websocket(&request, &mut trail) => answered,
+        let asks = Asks { connection, identity: &identity, head, terms: Terms::default() };
+        let opened = match &self.routes {
+            None => self.open(asks, &mut trail).await,
+            Some(routes) => self.routed_websocket(routes, asks, &mut trail).await,
         };
-        match answered {
-            Some(Ok(Handshake::Accepted(Response { headers, trail, .. }, session))) => {
-                Answer::Accepted { headers, session, trail }
-            }
-            Some(Ok(Handshake::Answered(response))) => Answer::Refused(response),
-            Some(Ok(Handshake::Refused)) => Answer::Refused(error_for(head, 403, &trail)),
-            Some(Err(failure)) => Answer::Refused(self.failed(failure, head, &trail)),
-            // RFC 9110, 7.8: a server may ignore Upgrade. The app sees a GET.
-            None => {
-                let mut response = self.serve(connection, &identity, head, &mut NoBody, trail).await;
-                pass.tell(&mut response.headers);
-                Answer::Refused(response)
-            }
+        if let Some(answer) = opened {
+            return answer;
         }
+        // RFC 9110, 7.8: a server may ignore Upgrade. The app sees a GET.
+        let mut response = self.serve(asks, &mut NoBody, &mut trail).await;
+        pass.tell(&mut response.headers);
+        Answer::Refused(response)
     }
 
     fn refuse(&self, connection: &Connection, status: u16, why: &'static str) -> Response {

@@ -114,6 +114,9 @@ pub(super) fn json(line: &mut Vec<u8>, exchange: &Exchange<'_>, took: Duration, 
         line.extend_from_slice(b",\"worker\":");
         number(line, u64::from(worker));
     }
+    if let Some(route) = &exchange.trail.route {
+        string(line, "route", route.as_bytes());
+    }
     string(line, "request_id", exchange.trail.request_id.as_bytes());
     string(line, "referer", header("referer").unwrap_or_default());
     string(line, "user_agent", header("user-agent").unwrap_or_default());

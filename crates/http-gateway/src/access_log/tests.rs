@@ -21,6 +21,7 @@ fn with_exchange(head: Option<&RequestHead>, complete: bool, look: impl FnOnce(&
         queue_wait: Duration::from_micros(1_002_003),
         queries: None,
         lasts: false,
+        route: None,
     };
     look(&Exchange {
         connection: &connection,

@@ -52,8 +52,7 @@ impl Dispatcher {
                 let (ours, from_client, to_client) = session();
                 let mut response = answer(*head, Body::Empty, stream.worker(), trail);
                 response.reason = Box::default();
-                let patience = self.pools.pool_of(request.head.path()).limits().app_timeout;
-                tokio::spawn(bridge(stream, from_client, to_client, patience));
+                tokio::spawn(bridge(stream, from_client, to_client, self.app_timeout(request)));
                 Ok(Handshake::Accepted(response, ours))
             }
             Ok((head, stream)) => Ok(Handshake::Answered(lasting(*head, stream, trail))),
@@ -70,14 +69,14 @@ impl Dispatcher {
         trail: &mut Trail,
     ) -> Option<Result<(Box<Head>, LongStream), NoHead>> {
         let request_id = request.origin.request_id;
-        let queue = self.pools.pool_of(request.head.path());
+        let queue = self.queue(request.head, &request.terms);
         let limits = queue.limits();
+        let patience = request.terms.patience.unwrap_or(limits.patience) + limits.start_patience;
         let mut retried = false;
         loop {
             let asked = Instant::now();
             let write =
                 |out: &mut Vec<u8>| self.write(out, request, Exchange::WebSocket, py_link::Body::None);
-            let patience = limits.patience + limits.start_patience;
             let stream = match self.links.begin(limits.pool, patience, write).await {
                 Ok(stream) => stream,
                 Err(NoLink::Never) => return None,
@@ -88,7 +87,7 @@ impl Dispatcher {
             };
             trail.queue_wait += asked.elapsed();
             let worker = stream.worker();
-            match head(&stream, limits.app_timeout).await {
+            match head(&stream, self.app_timeout(request)).await {
                 Ok(head) => {
                     stream.settle();
                     return Some(Ok((head, stream)));

@@ -42,7 +42,8 @@ impl Dispatcher {
             Ok(sent) => sent.map_err(|error| Self::lost(&error, request))?,
             Err(_) => return Err(Self::timed_out(checkout, request)),
         }
-        let mut rest = Rest { left: self.body_bytes_max, waits: Waits::new(self.pump.hold) };
+        let left = request.terms.body_bytes_max.unwrap_or(self.body_bytes_max);
+        let mut rest = Rest { left, waits: Waits::new(self.pump.hold) };
         let mut hints = Hints::default();
         loop {
             match step(slot, request, body, &mut rest, app_timeout).await? {

@@ -164,7 +164,7 @@ impl Site {
                 tls: None,
                 headers_heard: false,
             };
-            let request = Ready { head: &head, origin, payload: &payload };
+            let request = Ready { head: &head, origin, payload: &payload, terms: Terms::default() };
             let mut trail = own_trail(Instant::now(), "id".into(), None);
             let mut answer = dispatcher.dispatch(&request, &mut client, &mut trail).await;
             // As a protocol's driver does.

@@ -122,7 +122,8 @@ fn merge(app: &Headers, file: &Headers) -> Headers {
 impl Shared {
     /// The mounts that the app may send from: its own first.
     fn accel_mounts(&self) -> impl Iterator<Item = (usize, &Plan)> {
-        let plans = || self.mounts.iter().map(|mount| &mount.plan).enumerate();
+        // Those of routes are asked for by routes only.
+        let plans = || self.mounts.iter().take(self.routed).map(|mount| &mount.plan).enumerate();
         plans().skip(self.public).chain(plans().take(self.public))
     }
 

@@ -48,7 +48,7 @@ impl Pattern {
 
 /// The path as the app sees it: percent escapes decoded once, what is no escape left as it is, `.` and `..` left alone. Just so
 /// the worker makes `PATH_INFO`; another reading here would let a client choose a pool that is not the view's.
-pub(crate) fn decode(path: &[u8]) -> Cow<'_, [u8]> {
+pub fn decode(path: &[u8]) -> Cow<'_, [u8]> {
     let Some(first) = memchr::memchr(b'%', path) else { return Cow::Borrowed(path) };
     let (plain, mut rest) = path.split_at(first);
     let mut decoded = Vec::with_capacity(path.len());

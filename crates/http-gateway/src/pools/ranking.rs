@@ -58,14 +58,22 @@ impl Ranking {
         *self.session_cookie.write().unwrap_or_else(PoisonError::into_inner) = name.as_bytes().into();
     }
 
-    /// A request's level. `client` stands for a user who is not signed in.
-    pub(super) fn level(&self, head: &RequestHead, client: &[u8], now: Instant) -> Level {
+    /// A request's level. `client` stands for a user who is not signed in; `given` is a class that is settled already.
+    pub(super) fn level(
+        &self,
+        head: &RequestHead,
+        client: &[u8],
+        given: Option<Class>,
+        now: Instant,
+    ) -> Level {
         let name = self.session_cookie.read().unwrap_or_else(PoisonError::into_inner);
         let signed_in =
             head.headers.get("authorization").or_else(|| cookie(head.headers.get("cookie")?, &name));
-        let path = decode(head.path());
-        let own = self.own.iter().find(|(pattern, _)| pattern.matches(&path));
-        let class = own.map_or_else(|| usual(head, signed_in.is_some()), |&(_, class)| class);
+        let own = || {
+            let path = decode(head.path());
+            self.own.iter().find(|(pattern, _)| pattern.matches(&path)).map(|&(_, class)| class)
+        };
+        let class = given.or_else(own).unwrap_or_else(|| usual(head, signed_in.is_some()));
         let hours = now.saturating_duration_since(self.epoch).as_secs() / ROTATION.as_secs();
         Level::new(class, self.hasher.hash_one((hours, signed_in.unwrap_or(client))))
     }
@@ -121,7 +129,7 @@ mod tests {
     fn classes() {
         #[track_caller]
         fn check(method: &str, target: &str, fields: &[(&str, &str)], class: Class) {
-            let level = ranking().level(&head(method, target, fields), b"192.0.2.1", Instant::now());
+            let level = ranking().level(&head(method, target, fields), b"192.0.2.1", None, Instant::now());
             assert_eq!(level.class(), class, "{method} {target} {fields:?}");
         }
         let session = ("cookie", "theme=dark; sessionid=abc");
@@ -151,7 +159,7 @@ mod tests {
         let (now, hour) = (ranking.epoch, Duration::from_secs(3600));
         let at = |user: &str, now| {
             let fields = [("cookie", &*format!("sessionid={user}"))];
-            ranking.level(&head("GET", "/", &fields), b"192.0.2.1", now)
+            ranking.level(&head("GET", "/", &fields), b"192.0.2.1", None, now)
         };
         let users: Vec<String> = (0..200).map(|user| user.to_string()).collect();
         let places = |now| users.iter().map(|user| at(user, now)).collect::<Vec<_>>();
@@ -168,8 +176,9 @@ mod tests {
     fn the_cookie_has_the_name_that_the_app_gave_it() {
         let ranking = ranking();
         ranking.set_session_cookie("shop_session");
-        let class =
-            |cookie| ranking.level(&head("GET", "/", &[("cookie", cookie)]), b"", Instant::now()).class();
+        let class = |cookie| {
+            ranking.level(&head("GET", "/", &[("cookie", cookie)]), b"", None, Instant::now()).class()
+        };
         assert_eq!((class("shop_session=1"), class("sessionid=1")), (Class::Normal, Class::Low));
     }
 }

@@ -1,5 +1,6 @@
 //! A slot that is out: it gives itself back, whatever happens to who has it.
 
+use std::num::NonZeroU32;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,6 +18,8 @@ pub struct CheckedOut {
     queue: Arc<Queue>,
     /// Whose it is, for the log of a worker that gets stuck.
     request_id: RequestId,
+    /// How long the app may take to begin its answer, where that is not what all may: in milliseconds, at most a day of them.
+    app_timeout_ms: Option<NonZeroU32>,
     /// When it was checked out.
     since: Instant,
     /// A request was sent, or may have been.
@@ -31,6 +34,7 @@ impl CheckedOut {
             slot: Some(slot),
             queue: Arc::clone(queue),
             request_id: RequestId::default(),
+            app_timeout_ms: None,
             since,
             used: false,
             ending: false,
@@ -39,7 +43,8 @@ impl CheckedOut {
 
     /// How long the app may take to begin its answer.
     pub fn app_timeout(&self) -> Duration {
-        self.queue.limits.app_timeout
+        let own = self.app_timeout_ms.map(|ms| Duration::from_millis(u64::from(ms.get())));
+        own.unwrap_or(self.queue.limits.app_timeout)
     }
 
     /// What is counted of its pool.
@@ -47,9 +52,11 @@ impl CheckedOut {
         self.queue.metrics()
     }
 
-    /// Says whose it is from now on.
-    pub fn is_for(&mut self, request_id: &RequestId) {
+    /// Says whose it is from now on, and how long the app may take for him, where that is not what all may.
+    pub fn is_for(&mut self, request_id: &RequestId, app_timeout: Option<Duration>) {
         self.request_id = request_id.clone();
+        let ms = app_timeout.map(|own| u32::try_from(own.as_millis()).unwrap_or(u32::MAX));
+        self.app_timeout_ms = ms.and_then(NonZeroU32::new);
     }
 
     /// The slot.
@@ -73,9 +80,10 @@ impl CheckedOut {
     /// nobody would hear of it: its worker is reported, and replacing it breaks the stream.
     async fn end(mut self) {
         let (queue, worker, request_id) = (Arc::clone(&self.queue), self.worker(), self.request_id.clone());
+        let patience = self.app_timeout();
         let ended = {
             let mut ending = pin!(self.slot().end_exchange());
-            if let Ok(ended) = tokio::time::timeout(queue.limits.app_timeout, &mut ending).await {
+            if let Ok(ended) = tokio::time::timeout(patience, &mut ending).await {
                 ended
             } else {
                 queue.stuck(worker, &request_id);
@@ -107,6 +115,7 @@ impl Drop for CheckedOut {
             slot: Some(slot),
             queue: Arc::clone(&self.queue),
             request_id,
+            app_timeout_ms: self.app_timeout_ms,
             since: self.since,
             used: self.used,
             ending: true,

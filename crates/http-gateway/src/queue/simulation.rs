@@ -308,7 +308,7 @@ impl Stage<'_> {
         let user = if self.play.alike && class >= Class::Low { 64 } else { own };
         self.numbers += 1;
         let number = self.numbers;
-        match self.state.get_in_line(Level::new(class, user), (number, now, class), now) {
+        match self.state.get_in_line(Level::new(class, user), (number, now, class), None, now) {
             Ok(in_line) => {
                 self.deadlines.insert(number, (now, in_line.deadline, class));
                 let look = self.state.first_look(now, in_line.deadline);

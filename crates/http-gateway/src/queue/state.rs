@@ -77,8 +77,14 @@ impl<S: Homed, W> State<S, W> {
         Some(slot)
     }
 
-    /// It found no slot and would wait.
-    pub(crate) fn get_in_line(&mut self, level: Level, waiter: W, now: Instant) -> Result<InLine<W>, NoSlot> {
+    /// It found no slot and would wait, as long as all do or as long as `patience` says.
+    pub(crate) fn get_in_line(
+        &mut self,
+        level: Level,
+        waiter: W,
+        patience: Option<Duration>,
+        now: Instant,
+    ) -> Result<InLine<W>, NoSlot> {
         if self.limits.adaptive {
             let pace = self.pace(now);
             self.gate.roll(pace.target, self.pool.is_overloaded(pace, now), now);
@@ -95,7 +101,7 @@ impl<S: Homed, W> State<S, W> {
             self.account.shed();
             self.gate.late();
         }
-        let (mut patience, mut wanted) = (self.limits.patience, false);
+        let (mut patience, mut wanted) = (patience.unwrap_or(self.limits.patience), false);
         if !self.pool.has_slots() {
             patience += self.limits.start_patience;
             wanted = self.pool.wants();
@@ -243,7 +249,7 @@ mod tests {
         for number in 0..600 {
             now += Duration::from_millis(50);
             assert!(state.arrive(0, now).is_none(), "somebody always waits");
-            let _ = state.get_in_line(Level::new(Class::Low, number), 0, now);
+            let _ = state.get_in_line(Level::new(Class::Low, number), 0, None, now);
             if number % 2 == 0 {
                 let since = now.checked_sub(Duration::from_millis(100)).expect("later than the start");
                 state.give_back(1, Slot, since, true, now);

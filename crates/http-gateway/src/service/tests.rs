@@ -35,7 +35,8 @@ impl Site {
         let (links, _) = LongLinks::new(limits);
         let trusted = Arc::new(TrustedProxies::default());
         let guard = Arc::new(Guard::new(&config, Arc::clone(&trusted), None).unwrap());
-        let gateway = Gateway::new(config, trusted, Arc::clone(&pools), Arc::clone(&links), None, guard);
+        let gateway =
+            Gateway::new(config, trusted, Arc::clone(&pools), Arc::clone(&links), None, guard).unwrap();
         gateway.activate(1, &AppReport { interface, ..AppReport::default() });
         Self { gateway: Arc::new(gateway), pools, links }
     }

@@ -1,0 +1,313 @@
+//! `[[route]]`: what becomes of which requests. The table of keys, and what holds between them.
+//!
+//! How a value is written is in the modules below; the gateway parses the same texts with the same functions.
+
+mod condition;
+mod edit;
+mod rewrite;
+mod template;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+pub use condition::{HeaderCondition, HostCondition, PathCondition};
+pub use edit::{Change, HeaderEdit};
+pub use rewrite::{Rewrite, encode_path};
+pub use template::{Piece, Placeholder, Template};
+
+use crate::choice::choice;
+use crate::cross::check_mount;
+use crate::define::record;
+use crate::load::Loaded;
+use crate::pool::{DEFAULT_POOL, pattern_matches};
+use crate::problem::{Place, Problem, nearest};
+use crate::raw::Fault;
+use crate::tables::{self, Record as _, Required, Rules, holds_for_all};
+
+/// Each request is compared with one after another.
+const ROUTES_MAX: usize = 1000;
+
+/// What a redirect may answer (RFC 9110, 15.4): 304 is no redirect, 300, 305 and 306 are used by nobody.
+const REDIRECTS: [u32; 5] = [301, 302, 303, 307, 308];
+
+/// Answers that have no content (RFC 9110, 15.3.5, 15.3.6, 15.4.5).
+const WITHOUT_CONTENT: [u32; 3] = [204, 205, 304];
+
+choice! {
+    /// How important requests are under overload.
+    Importance {
+        /// What the site cannot do without.
+        Critical = "critical",
+        /// As signed-in users who change something.
+        High = "high",
+        /// As signed-in users who read.
+        Normal = "normal",
+        /// As visitors.
+        Low = "low",
+        /// As known bots.
+        Lowest = "lowest",
+    }
+}
+
+record! {
+    /// What becomes of some requests: another pool of workers, a folder, a redirect, a fixed answer, other headers. The table may
+    /// be there several times; the first route whose conditions all hold takes the request, and what no route takes goes to files
+    /// and app as it does without routes. A route without an action (`app`, `files`, `redirect`, `respond`) does so too, with what
+    /// else it says. `quintet routes URL` tells which route takes a URL and why those before it do not.
+    ///
+    /// A path that different programs read as different paths (`//admin/`, `/a/../admin/`, `/admin%2F`) is refused with 400 where
+    /// another reading would lead to another route: no rule can be walked around.
+    [[route]] Route {
+        /// Its name in `quintet routes` and the access log: letters, digits, `-` and `_`.
+        name: Option<String> = None,
+            otherwise("its number in the file: \"#3\""), example("\"api\""), checked(check_name);
+        /// Hosts, of which one must be asked for: `example.org`, or `*.example.org` for all below it. Without port.
+        host: Vec<String> = Vec::new(),
+            otherwise("any host"), example("[\"example.org\", \"*.example.org\"]"), checked(check_host);
+        /// Paths, of which one must match: `/export` that path only, `/api/*` all below, `*` in the middle any text; `~` begins a
+        /// regular expression (`~^/v[0-9]+/`). The path counts as the app sees it: after percent-decoding, without the query,
+        /// with the mount.
+        path: Vec<String> = Vec::new(),
+            otherwise("any path"), example("[\"/api/*\", \"~^/v[0-9]+/\"]"), checked(check_path);
+        /// Methods, of which it must be one. `GET` stands for HEAD as well.
+        method: Vec<String> = Vec::new(),
+            otherwise("any method"), example("[\"GET\", \"POST\"]"), checked(condition::check_method);
+        /// Header fields that must all be there: `X-Beta` with any value, `X-Beta=1` with this one.
+        header: Vec<String> = Vec::new(),
+            otherwise("any header"), example("[\"X-Beta=1\"]"), checked(check_header);
+        /// Action: these requests go to the workers of this pool, whatever its `match` says, and never to files. "default" is
+        /// the pool of `[workers]`.
+        app: Option<String> = None, otherwise("the pool whose `match` takes the path"), example("\"default\"");
+        /// Action: files of this directory. The whole path is looked up in it; `strip_prefix` takes its beginning away. A path that
+        /// ends in a slash means the index.html there. What is not there is answered 404.
+        files: Option<PathBuf> = None, example("\"public/docs\"");
+        /// Action: a redirect to this URL, or path of this site, in which `{scheme}`, `{host}`, `{path}` and `{query}` (with its
+        /// question mark) stand for those of the request.
+        redirect: Option<String> = None,
+            example("\"https://example.org{path}{query}\""), checked(template::check_redirect);
+        /// Action: this text, and nothing else. Empty with an error's status: the page that quintet has for it.
+        respond: Option<String> = None, example("\"We are back at noon.\"");
+        /// Status of `redirect` (301, 302, 303, 307, 308) or `respond`.
+        status: Option<u32> = None,
+            otherwise("307 for a redirect, which browsers do not remember; 200 for an answer"),
+            between("200", "599", "these are the final ones");
+        /// Taken away from the beginning of the path, and the app does not know: its links lack it, too.
+        strip_prefix: Option<String> = None, example("\"/v1\""), checked(check_below);
+        /// The path below which the app of this route lives, as `/shop`: it comes to the app as `SCRIPT_NAME` (`root_path`), so that
+        /// the app's own links begin with it.
+        mount: Option<String> = None, otherwise("as `app.mount`"), example("\"/shop\""), checked(check_below);
+        /// Another path, as `REGEX => REPLACEMENT`, with `$1` for the first group. Where the expression is not found in the path it
+        /// stays. After `strip_prefix`; no route looks at the new one again.
+        rewrite: Option<String> = None, example("\"^/old/(.*)$ => /new/$1\""), checked(check_rewrite);
+        /// Changes of what the app is sent: `Name: value` sets a header, `+Name: value` adds one, `-Name` removes all of that name.
+        /// `{client}`, `{scheme}`, `{host}`, `{path}`, `{query}` and `{request_id}` stand for what they say.
+        request_headers: Vec<String> = Vec::new(),
+            example("[\"X-Section: shop\", \"-Cookie\"]"), checked(edit::check_request_edit);
+        /// The same for what the client is sent, whoever answers.
+        response_headers: Vec<String> = Vec::new(),
+            example("[\"X-Frame-Options: DENY\", \"-X-Powered-By\"]"), checked(edit::check_response_edit);
+        /// Whoever comes over plain HTTP is sent to https at the same address. Behind a proxy that ends TLS, name it in
+        /// `proxy.trusted`: it is its word that counts.
+        https: bool = false;
+        /// Tell browsers to come over https only, for this long (Strict-Transport-Security). Sent over https, where the app does not
+        /// send it itself.
+        hsts: Option<Duration> = None,
+            otherwise("not sent"), example("\"365d\""), between("0s", "730d", "browsers cap it, and the list of browsers asks for a year");
+        /// Length of a request body; 413 above.
+        body_max: Option<u64> = None,
+            otherwise("as `limits.body_max`"), example("\"1MiB\""),
+            between("0", "1TiB", "bodies are kept in memory or in a file until the app has read them");
+        /// How long the app may take to begin its response; 504 after it, and the worker is replaced.
+        app_timeout: Option<Duration> = None,
+            otherwise("as the pool's"), example("\"5s\""),
+            between("100ms", "1d", "a request that hangs must be noticed");
+        /// How long a request may wait for a free worker; 503 after it.
+        queue_timeout: Option<Duration> = None,
+            otherwise("as the pool's"), example("\"1s\""),
+            between("0s", "10m", "visitors give up earlier than that");
+        /// How important these requests are under overload.
+        priority: Option<Importance> = None, otherwise("as `queue.priority` says"), example("\"high\"");
+    }
+}
+
+impl Rules for Route {
+    const COUNT_MAX: (usize, &'static str) = (ROUTES_MAX, "each request is compared with one after another");
+    const REQUIRED: &'static [Required] = &[];
+
+    fn together(loaded: &Loaded, problems: &mut Vec<Problem>) {
+        let routes = &loaded.config.route;
+        for (index, route) in routes.iter().enumerate() {
+            let place = |key: &str| loaded.place_in(Self::TABLE, index, key);
+            let before = problems.len();
+            actions(route, place, problems);
+            status(route, place, problems);
+            idle(route, place, problems);
+            pool(route, loaded, place, problems);
+            let earlier = &routes[..index];
+            if route.name.is_some() && earlier.iter().any(|other| other.name == route.name) {
+                let name = route.label(index);
+                let problem = Problem::new(format!("route.name: there are two routes \"{name}\""))
+                    .hint("give one of them another name");
+                problems.push(problem.at(place("name")));
+            }
+            let covering = earlier.iter().position(|other| other.covers(route));
+            if let Some(other) = covering.filter(|_| problems.len() == before) {
+                let name = earlier[other].label(other);
+                let problem = Problem::new(format!("route: \"{}\" would never match", route.label(index)))
+                    .detail(format!("the route \"{name}\" stands before it and takes these requests"))
+                    .hint("the first route that matches takes a request: put the narrower one first");
+                problems.push(problem.at(place("path")));
+            }
+        }
+    }
+
+    fn wanted(name: &str) -> Option<String> {
+        let near = match name {
+            "location" | "match" | "prefix" | "url" => "path",
+            "return" | "answer" | "text" => "respond",
+            "root" | "alias" | "dir" => "files",
+            "pool" | "worker_pool" | "proxy_pass" => "app",
+            "headers" => "header\", \"request_headers\" or \"response_headers",
+            _ => return holds_for_all(name, &["timeouts", "limits", "queue", "buffers"], "routes"),
+        };
+        Some(format!("did you mean \"{near}\"?"))
+    }
+}
+
+impl Route {
+    /// Its name, or its number in the file, from 1.
+    pub fn label(&self, index: usize) -> String {
+        self.name.clone().unwrap_or_else(|| format!("#{}", index + 1))
+    }
+
+    /// The actions that it has, by their keys.
+    fn actions(&self) -> Vec<&'static str> {
+        let all = [
+            ("app", self.app.is_some()),
+            ("files", self.files.is_some()),
+            ("redirect", self.redirect.is_some()),
+            ("respond", self.respond.is_some()),
+        ];
+        all.into_iter().filter(|(_, there)| *there).map(|(name, _)| name).collect()
+    }
+
+    /// Whether it certainly takes whatever `other` takes.
+    fn covers(&self, other: &Self) -> bool {
+        fn within(these: &[String], those: &[String]) -> bool {
+            those.is_empty() || (!these.is_empty() && these.iter().all(|one| those.contains(one)))
+        }
+        // A pattern taken as a path stands for what it matches: what takes it, takes that too.
+        let path = |pattern: &String| {
+            let as_glob = |own: &String| {
+                !own.starts_with('~') && !pattern.starts_with('~') && pattern_matches(own, pattern)
+            };
+            self.path.iter().any(|own| own == pattern || own == "/*" || as_glob(own))
+        };
+        let paths = self.path.is_empty()
+            || self.path.iter().any(|own| own == "/*")
+            || (!other.path.is_empty() && other.path.iter().all(path));
+        let headers = self.header.iter().all(|header| other.header.contains(header));
+        within(&other.host, &self.host) && within(&other.method, &self.method) && headers && paths
+    }
+}
+
+fn actions(route: &Route, place: impl Fn(&str) -> Option<Place>, problems: &mut Vec<Problem>) {
+    if let [first, second, ..] = route.actions().as_slice() {
+        let problem = Problem::new(format!("route.{second}: the route has an action already, {first}"))
+            .hint("a route does one thing; write another one for the other");
+        problems.push(problem.at(place(second)));
+    }
+    if let (Some(_), Some(_)) = (&route.strip_prefix, &route.mount) {
+        let problem = Problem::new("route.mount: the prefix is stripped already")
+            .hint("mount tells the app where it lives, strip_prefix does not: take one of them");
+        problems.push(problem.at(place("mount")));
+    }
+}
+
+fn status(route: &Route, place: impl Fn(&str) -> Option<Place>, problems: &mut Vec<Problem>) {
+    let mut wrong = |key: &str, message: String, hint: &str| {
+        problems.push(Problem::new(message).hint(hint).at(place(key)));
+    };
+    let Some(status) = route.status else { return };
+    if route.redirect.is_some() {
+        if !REDIRECTS.contains(&status) {
+            let hint = "301 and 308 for ever, 302, 303 and 307 for now; 307 and 308 keep the method";
+            wrong("status", format!("route.status: {status} is no redirect"), hint);
+        }
+    } else if let Some(text) = &route.respond {
+        if WITHOUT_CONTENT.contains(&status) && !text.is_empty() {
+            wrong("respond", format!("route.respond: an answer {status} has no content"), "respond = \"\"");
+        }
+    } else {
+        wrong(
+            "status",
+            "route.status: there is no answer to have it".to_owned(),
+            "it goes with redirect or respond",
+        );
+    }
+}
+
+/// Keys that would do nothing beside the action.
+fn idle(route: &Route, place: impl Fn(&str) -> Option<Place>, problems: &mut Vec<Problem>) {
+    let asks_app = [
+        ("mount", route.mount.is_some()),
+        ("body_max", route.body_max.is_some()),
+        ("app_timeout", route.app_timeout.is_some()),
+        ("queue_timeout", route.queue_timeout.is_some()),
+        ("priority", route.priority.is_some()),
+        ("request_headers", !route.request_headers.is_empty()),
+    ];
+    let path = [("strip_prefix", route.strip_prefix.is_some()), ("rewrite", route.rewrite.is_some())];
+    let Some(action) = route.actions().into_iter().find(|action| *action != "app") else { return };
+    let path = path.into_iter().filter(|_| action == "respond");
+    for (key, _) in asks_app.into_iter().chain(path).filter(|(_, there)| *there) {
+        let problem = Problem::new(format!("route.{key}: it does nothing where {action} answers"))
+            .hint("leave it away");
+        problems.push(problem.at(place(key)));
+    }
+}
+
+fn pool(route: &Route, loaded: &Loaded, place: impl Fn(&str) -> Option<Place>, problems: &mut Vec<Problem>) {
+    let Some(app) = &route.app else { return };
+    let names = || loaded.config.worker_pool.iter().map(|pool| pool.name.as_str()).chain([DEFAULT_POOL]);
+    if names().any(|name| name == app) {
+        return;
+    }
+    let problem = Problem::new(format!("route.app: there is no pool \"{app}\""));
+    let problem = match nearest(app, names()) {
+        Some(near) => problem.hint(format!("did you mean \"{near}\"?")),
+        None => problem.hint(format!("pools are {}", names().collect::<Vec<_>>().join(", "))),
+    };
+    problems.push(problem.at(place("app")));
+}
+
+fn check_name(text: &str) -> Result<(), Fault> {
+    tables::check_name(text, "a route", "api")
+}
+
+fn check_host(text: &str) -> Result<(), Fault> {
+    HostCondition::parse(text).map(drop)
+}
+
+fn check_path(text: &str) -> Result<(), Fault> {
+    PathCondition::parse(text).map(drop)
+}
+
+fn check_header(text: &str) -> Result<(), Fault> {
+    HeaderCondition::parse(text).map(drop)
+}
+
+fn check_rewrite(text: &str) -> Result<(), Fault> {
+    Rewrite::parse(text).map(drop)
+}
+
+/// `/shop`: the root is nothing to take away, and what is compared with it is decoded.
+fn check_below(text: &str) -> Result<(), Fault> {
+    if matches!(text, "" | "/") || text.contains("//") || text.contains('%') {
+        return Err(Fault::new(format!("\"{text}\" is not a path below the root")).hint("for example /shop"));
+    }
+    check_mount(text)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,305 @@
+//! `[[route]]`: which route takes a request, and what it makes of it.
+//!
+//! Pure: what a route decides, [`crate::service`] does. [`Routes::choose`] compares a request with one route after another
+//! (`condition`), in all the ways in which its path may be read (`reading`); [`Route`] then says what is changed on the way
+//! (`change`) and who answers ([`Action`], `answer`). Without a `[[route]]` there are no [`Routes`], and nothing is done at all.
+//!
+//! Promises: a choice takes time linear in path and routes (no backtracking); what a client sends is never part of an expression, of
+//! another header field, or of the host of a redirect.
+
+mod answer;
+mod change;
+mod condition;
+mod reading;
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use ctl_config::pool::DEFAULT_POOL;
+use ctl_config::route::{Importance, Rewrite, Template};
+use ctl_config::{Config, Fault};
+
+use crate::client::{Identity, Scheme};
+use crate::dispatch::Terms;
+use crate::message::{Headers, RequestHead, Response, Trail};
+pub use crate::pools::pattern::decode;
+use crate::queue::priority::Class;
+pub(crate) use answer::one_slash;
+use change::{Edits, RequestChange, Says};
+use condition::Conditions;
+pub use condition::{Asked, Unmet};
+use reading::Reading;
+
+/// Status of a redirect that does not say another: for now, and with the same method (RFC 9110, 15.4.8).
+const REDIRECT_STATUS: u16 = 307;
+
+/// All routes, in the order of the file.
+#[derive(Debug)]
+pub struct Routes {
+    routes: Box<[Route]>,
+}
+
+/// Which route takes a request.
+#[derive(Debug, Clone, Copy)]
+pub enum Choice<'a> {
+    /// None: files and app, as without routes.
+    Nobody,
+    /// This one.
+    Route(&'a Route),
+    /// Read in another way, its path would lead to another route: 400.
+    Doubtful,
+}
+
+/// One route's word on a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// It takes it.
+    Takes,
+    /// Why not.
+    Unmet(Unmet),
+    /// It would take it if its path were read in another way.
+    OtherReading,
+}
+
+/// Who answers.
+#[derive(Debug)]
+enum Action {
+    /// Files and app as without routes.
+    Site,
+    /// Workers of the pool in the terms.
+    App,
+    /// The files of this number among those of routes.
+    Files(usize),
+    Redirect {
+        to: Template,
+        status: u16,
+    },
+    Respond {
+        text: Bytes,
+        status: u16,
+    },
+}
+
+/// A route.
+#[derive(Debug)]
+pub struct Route {
+    label: Arc<str>,
+    conditions: Conditions,
+    action: Action,
+    request: RequestChange,
+    response: Edits,
+    https: bool,
+    hsts: Option<Box<[u8]>>,
+    mount: Option<Box<str>>,
+    terms: Terms<'static>,
+}
+
+/// What becomes of a request.
+pub enum Way<'a> {
+    /// This is the answer.
+    Answer(Response),
+    /// A file of the directory of this number, asked for by this head.
+    File(usize, Cow<'a, RequestHead>),
+    /// Files and app, or the app alone.
+    On {
+        /// The request as it goes on.
+        head: Cow<'a, RequestHead>,
+        /// Its forwarded headers may be heard.
+        headers_heard: bool,
+        /// How the app is asked.
+        terms: Terms<'a>,
+        /// Files are not looked for.
+        app_only: bool,
+    },
+}
+
+/// A request, who asks, and under which id.
+#[derive(Debug, Clone, Copy)]
+pub struct Comes<'a> {
+    /// As it came.
+    pub head: &'a RequestHead,
+    /// Who asks.
+    pub identity: &'a Identity<'a>,
+    /// The client's address as text.
+    pub client: &'a str,
+    /// So far.
+    pub trail: &'a Trail,
+    /// An error is to be read by a person.
+    pub html: bool,
+}
+
+impl<'a> Comes<'a> {
+    fn says(&self, target: &'a [u8]) -> Says<'a> {
+        Says {
+            https: self.identity.scheme == Scheme::Https,
+            host: if self.identity.host.is_empty() { &[] } else { &self.identity.server_name },
+            target,
+            client: self.client,
+            request_id: &self.trail.request_id,
+        }
+    }
+}
+
+impl Routes {
+    /// The routes of a configuration, which has been checked; `None`: it has none.
+    pub fn new(config: &Config) -> Result<Option<Self>, String> {
+        let mut files = 0;
+        let mut routes = Vec::with_capacity(config.route.len());
+        for (index, own) in config.route.iter().enumerate() {
+            let label = own.label(index);
+            let route = Route::new(own, &label, config, &mut files)
+                .map_err(|fault| format!("route {label}: {}", fault.message))?;
+            routes.push(route);
+        }
+        Ok((!routes.is_empty()).then(|| Self { routes: routes.into() }))
+    }
+
+    /// The first route that takes a request.
+    pub fn choose(&self, asked: &Asked<'_>) -> Choice<'_> {
+        let as_app = Reading::of(asked.path);
+        let first = self.first(asked, &as_app);
+        let others = reading::others(asked.path, &as_app);
+        if others.iter().any(|other| self.first(asked, other) != first) {
+            return Choice::Doubtful;
+        }
+        first.and_then(|index| self.routes.get(index)).map_or(Choice::Nobody, Choice::Route)
+    }
+
+    fn first(&self, asked: &Asked<'_>, path: &Reading<'_>) -> Option<usize> {
+        self.routes.iter().position(|route| route.conditions.unmet(asked, path).is_none())
+    }
+
+    /// What each route says to a request, whoever is before it.
+    pub fn explain(&self, asked: &Asked<'_>) -> Vec<Verdict> {
+        let as_app = Reading::of(asked.path);
+        let others = reading::others(asked.path, &as_app);
+        let verdict = |route: &Route| match route.conditions.unmet(asked, &as_app) {
+            None => Verdict::Takes,
+            Some(_) if others.iter().any(|other| route.conditions.unmet(asked, other).is_none()) => {
+                Verdict::OtherReading
+            }
+            Some(unmet) => Verdict::Unmet(unmet),
+        };
+        self.routes.iter().map(verdict).collect()
+    }
+}
+
+impl Route {
+    fn new(own: &ctl_config::Route, label: &str, config: &Config, files: &mut usize) -> Result<Self, Fault> {
+        let status =
+            |otherwise: u16| own.status.and_then(|status| u16::try_from(status).ok()).unwrap_or(otherwise);
+        let action = if let Some(to) = &own.redirect {
+            Action::Redirect { to: Template::parse(to)?, status: status(REDIRECT_STATUS) }
+        } else if let Some(text) = &own.respond {
+            Action::Respond { text: Bytes::from(text.clone()), status: status(200) }
+        } else if own.files.is_some() {
+            *files += 1;
+            Action::Files(*files - 1)
+        } else if own.app.is_some() {
+            Action::App
+        } else {
+            Action::Site
+        };
+        let pool = own.app.as_ref().and_then(|name| {
+            let named = || config.worker_pool.iter().position(|pool| pool.name == *name);
+            if name == DEFAULT_POOL { Some(0) } else { u16::try_from(named()? + 1).ok() }
+        });
+        Ok(Self {
+            label: label.into(),
+            conditions: Conditions::new(own)?,
+            action,
+            request: RequestChange {
+                strip_prefix: own.strip_prefix.as_deref().map(Box::from),
+                rewrite: own.rewrite.as_deref().map(Rewrite::parse).transpose()?,
+                headers: Edits::new(&own.request_headers, true)?,
+            },
+            response: Edits::new(&own.response_headers, false)?,
+            https: own.https,
+            hsts: own.hsts.map(|age| format!("max-age={}", age.as_secs()).into_bytes().into()),
+            mount: own.mount.as_deref().map(Box::from),
+            terms: Terms {
+                pool,
+                mount: None,
+                body_bytes_max: own.body_max,
+                app_timeout: own.app_timeout,
+                patience: own.queue_timeout,
+                class: own.priority.map(class),
+            },
+        })
+    }
+
+    /// Its name, or its number.
+    pub fn label(&self) -> &Arc<str> {
+        &self.label
+    }
+
+    /// What becomes of a request that it takes.
+    pub fn way<'a>(&'a self, comes: Comes<'a>) -> Way<'a> {
+        let says = comes.says(&comes.head.target);
+        if self.https && !says.https {
+            if says.host.is_empty() {
+                return Way::Answer(answer::respond(400, &Bytes::new(), comes.html, comes.trail.clone()));
+            }
+            let secure = [b"https://", says.host, &bare(says)].concat();
+            return Way::Answer(answer::to_https(comes.head, &secure, comes.trail.clone()));
+        }
+        let (head, headers_heard) = self.request.apply(comes.head, comes.identity.headers_heard, says);
+        match &self.action {
+            Action::Redirect { to, status } => {
+                let location = answer::location(to, Says { target: &head.target, ..says });
+                Way::Answer(answer::redirect(*status, &location, comes.trail.clone()))
+            }
+            Action::Respond { text, status } => {
+                Way::Answer(answer::respond(*status, text, comes.html, comes.trail.clone()))
+            }
+            Action::Files(number) => Way::File(*number, head),
+            Action::App | Action::Site => Way::On {
+                head,
+                headers_heard,
+                terms: Terms { mount: self.mount.as_deref(), ..self.terms },
+                app_only: matches!(self.action, Action::App),
+            },
+        }
+    }
+
+    /// Changes an answer's fields as the route says, whoever gave it.
+    pub fn finish(&self, comes: Comes<'_>, headers: &mut Headers) {
+        let says = comes.says(&comes.head.target);
+        // RFC 6797, 7.2: not over plain HTTP, where anybody could have written it.
+        if let Some(hsts) = self.hsts.as_deref().filter(|_| says.https)
+            && !headers.contains("strict-transport-security")
+        {
+            headers.push(b"Strict-Transport-Security", hsts);
+        }
+        self.response.apply(headers, says);
+    }
+}
+
+/// Path and query.
+fn bare(says: Says<'_>) -> Vec<u8> {
+    use ctl_config::route::Placeholder::{Path, Query};
+    [says.of(Path), says.of(Query)].concat()
+}
+
+fn class(importance: Importance) -> Class {
+    match importance {
+        Importance::Critical => Class::Critical,
+        Importance::High => Class::High,
+        Importance::Normal => Class::Normal,
+        Importance::Low => Class::Low,
+        Importance::Lowest => Class::Lowest,
+    }
+}
+
+/// The directories of routes, in their order: [`Way::File`] has the number.
+pub fn directories(config: &Config) -> impl Iterator<Item = &std::path::PathBuf> {
+    config
+        .route
+        .iter()
+        .filter(|route| route.redirect.is_none() && route.respond.is_none())
+        .filter_map(|route| route.files.as_ref())
+}
+
+#[cfg(test)]
+mod tests;

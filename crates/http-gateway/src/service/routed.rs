@@ -1,0 +1,114 @@
+//! Requests that meet routes: what [`crate::route`] decides is done here.
+
+use ctl_telemetry::metrics::ROUTES_DOUBTFUL_TOTAL;
+
+use super::{
+    Answer, AnsweredBy, Asks, Gateway, Identity, RequestBody, RequestHead, Response, Routes, Trail,
+    error_for, error_saying, from_file,
+};
+use crate::error_page::wants_html;
+use crate::route::{Asked, Choice, Comes, Route, Way};
+
+/// Why a request is refused whose path leads to different routes for those who read it differently.
+const DOUBTFUL: &str = "The address can be read as that of another page.";
+
+impl Gateway {
+    /// Answers a request: the first route that takes it, or files and app where none does.
+    pub(super) async fn routed<B: RequestBody>(
+        &self,
+        routes: &Routes,
+        asks: Asks<'_>,
+        body: &mut B,
+        trail: &mut Trail,
+    ) -> Response {
+        let route = match choose(routes, asks, trail) {
+            Ok(Some(route)) => route,
+            Ok(None) => return self.site(asks, body, trail).await,
+            Err(refusal) => return *refusal,
+        };
+        let (client, came) = (client(trail), trail.clone());
+        let comes = comes(asks, &client, &came);
+        let mut response = match route.way(comes) {
+            Way::Answer(response) => response,
+            Way::File(number, head) => self.file_of_route(number, &head, &asks.head.target, trail).await,
+            Way::On { head, headers_heard, terms, app_only } => {
+                let identity = Identity { headers_heard, ..asks.identity.clone() };
+                let asks = Asks { head: &head, identity: &identity, terms, ..asks };
+                if app_only {
+                    self.ask_app(asks, body, trail).await
+                } else {
+                    self.site(asks, body, trail).await
+                }
+            }
+        };
+        route.finish(comes, &mut response.headers);
+        response
+    }
+
+    /// Asks for a WebSocket. `None`: it is to be answered like any other request.
+    pub(super) async fn routed_websocket(
+        &self,
+        routes: &Routes,
+        asks: Asks<'_>,
+        trail: &mut Trail,
+    ) -> Option<Answer> {
+        let route = match choose(routes, asks, trail) {
+            Ok(Some(route)) => route,
+            Ok(None) => return self.open(asks, trail).await,
+            Err(refusal) => return Some(Answer::Refused(*refusal)),
+        };
+        let (client, came) = (client(trail), trail.clone());
+        let comes = comes(asks, &client, &came);
+        let Way::On { head, headers_heard, terms, .. } = route.way(comes) else { return None };
+        let identity = Identity { headers_heard, ..asks.identity.clone() };
+        let mut answer = self.open(Asks { head: &head, identity: &identity, terms, ..asks }, trail).await?;
+        match &mut answer {
+            Answer::Accepted { headers, .. } => route.finish(comes, headers),
+            Answer::Refused(response) => route.finish(comes, &mut response.headers),
+        }
+        Some(answer)
+    }
+
+    async fn file_of_route(
+        &self,
+        number: usize,
+        head: &RequestHead,
+        asked: &[u8],
+        trail: &Trail,
+    ) -> Response {
+        match self.files() {
+            Some(files) => from_file(files.routed(number, head, asked).await, trail.clone()),
+            // Before the first generation serves, nobody is let in.
+            None => error_for(head, 503, trail),
+        }
+    }
+}
+
+/// The route that takes a request, and notes it in the trail. The error is the answer to a path that nobody should send.
+fn choose<'a>(
+    routes: &'a Routes,
+    asks: Asks<'_>,
+    trail: &mut Trail,
+) -> Result<Option<&'a Route>, Box<Response>> {
+    let asked = Asked::new(asks.head, &asks.identity.host, asks.identity.headers_heard);
+    match routes.choose(&asked) {
+        Choice::Nobody => Ok(None),
+        Choice::Route(route) => {
+            trail.route = Some(route.label().clone());
+            Ok(Some(route))
+        }
+        Choice::Doubtful => {
+            ROUTES_DOUBTFUL_TOTAL.inc();
+            trail.by = AnsweredBy::Gateway;
+            Err(Box::new(error_saying(asks.head, 400, DOUBTFUL, trail)))
+        }
+    }
+}
+
+fn client(trail: &Trail) -> String {
+    trail.client.map_or_else(String::new, |client| client.to_string())
+}
+
+fn comes<'a>(asks: Asks<'a>, client: &'a str, trail: &'a Trail) -> Comes<'a> {
+    Comes { head: asks.head, identity: asks.identity, client, trail, html: wants_html(asks.head) }
+}
