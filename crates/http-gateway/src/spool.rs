@@ -86,7 +86,7 @@ struct State {
     memory: u64,
     /// The unlinked file, once there was one.
     file: Option<Arc<File>>,
-    /// Where the next byte of the file goes; back to 0 when the reader has taken all of it.
+    /// Where the next byte of the file goes; 0 when the reader has taken all of it, and another file begins.
     file_end: u64,
     ended: Option<Result<(), Aborted>>,
     trailers: Option<Headers>,
@@ -142,8 +142,7 @@ impl BodyStream {
         Self { source: Source::Long(stream), trailers: None, upload: None }
     }
 
-    /// The next piece as soon as there is one; `None` at the end. Cancel safe. A piece must have been sent (or
-    /// dropped) before the next is asked for: its place in the file may be written anew.
+    /// The next piece as soon as there is one; `None` at the end. Cancel safe.
     pub async fn next(&mut self) -> Option<Result<Piece, Aborted>> {
         loop {
             if let Some(next) = self.try_next() {
@@ -303,11 +302,14 @@ impl Writer {
     }
 
     async fn push_to_disk(&mut self, bytes: Bytes, offset: u64) -> io::Result<bool> {
-        let existing = self.shared.state().file.clone();
-        let first = existing.is_none();
+        // The first place of a file is a file's first use: what lay in another one may still be in a socket by reference, where
+        // `sendfile` has put it, and would change there.
+        let before = self.shared.state().file.take();
+        let first = before.is_none();
         let dir = self.limits.dir.clone();
         let len = bytes.len() as u64;
         let file = tokio::task::spawn_blocking(move || -> io::Result<Arc<File>> {
+            let existing = before.filter(|_| offset > 0);
             let file = existing.map_or_else(|| unlinked_file(&dir).map(Arc::new), Ok)?;
             file.write_all_at(&bytes, offset)?;
             Ok(file)
@@ -419,6 +421,31 @@ mod tests {
             }
         }
         Ok(all)
+    }
+
+    /// A socket may refer to the file long after a `sendfile` is done.
+    #[tokio::test]
+    async fn what_was_handed_over_is_never_written_again() {
+        let (mut writer, mut stream) = spool(limits(1, 100));
+        let mut sent = Vec::new();
+        for round in 0..30_u8 {
+            assert!(writer.push(vec![round; 7].into(), || panic!("there is room")).await.expect("disk"));
+            if round % 4 == 3 {
+                while let Some(Some(Ok(piece))) = stream.try_next() {
+                    if let Piece::File(part) = piece {
+                        let mut bytes = vec![0; part.len as usize];
+                        part.file.read_exact_at(&mut bytes, part.offset).expect("spooled");
+                        sent.push((part, bytes));
+                    }
+                }
+            }
+        }
+        assert!(sent.len() > 5, "{} pieces went through a file", sent.len());
+        for (part, bytes) in sent {
+            let mut now = vec![0; bytes.len()];
+            part.file.read_exact_at(&mut now, part.offset).expect("spooled");
+            assert_eq!(now, bytes);
+        }
     }
 
     #[tokio::test]
