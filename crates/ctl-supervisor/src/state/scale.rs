@@ -195,7 +195,8 @@ impl State {
             memory_bytes,
             // All run the same app: what one takes on average is the best guess for one more.
             memory_bytes_per_worker: memory_bytes.checked_div(weights.len() as u64).unwrap_or(0),
-            db_connections: all().map(|worker| self.db_connections(worker)).sum(),
+            // What workers tell may be anything.
+            db_connections: all().map(|worker| self.db_connections(worker)).fold(0, u32::saturating_add),
             db_connections_per_worker: self.db_connections_of_one_more(number),
         }
     }

@@ -96,6 +96,19 @@ fn a_worker_that_holds_more_connections_than_slots_is_counted_with_them() {
 }
 
 #[test]
+fn numbers_that_cannot_be_true_are_added_up_too() {
+    let mut table = Table::pools();
+    table.crowded(4);
+    table.up(2);
+    for worker in [1, 2] {
+        table.does(Event::Worker { worker, said: FromWorker::Connections { most: u32::MAX } });
+    }
+    assert_eq!(table.crowded(8), "");
+    let notes = table.state.scale_notes(table.now);
+    assert!(notes[0].contains("database connections are what is short"), "{notes:?}");
+}
+
+#[test]
 fn a_pool_with_nobody_in_it_is_woken() {
     let mut table = Table::pools();
     assert_eq!(table.wanted(1), "worker2:generation1:pool1");
