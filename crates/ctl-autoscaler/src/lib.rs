@@ -48,11 +48,12 @@ pub struct Seen {
     pub service_p50: Duration,
     /// Share of the machine's (or container's) CPU in use, 0 to 1.
     pub cpu: f32,
-    /// Proportional memory of all workers of all pools, bytes.
+    /// Proportional memory of all workers of all pools, bytes; of those that other pools wait for what they are expected to take.
     pub memory_bytes: u64,
     /// What one more worker of this pool is expected to take, bytes; 0 when unknown.
     pub memory_bytes_per_worker: u64,
-    /// Database connections that the workers of all pools may open now, those that are starting too.
+    /// Database connections that the workers of all pools may open now, those that are starting too, and in other pools those
+    /// that are to be started.
     pub db_connections: u32,
     /// What one more worker of this pool may open of them; 0 when it opens none.
     pub db_connections_per_worker: u32,

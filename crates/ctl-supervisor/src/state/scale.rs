@@ -175,14 +175,27 @@ impl State {
     pub(super) fn seen(&self, pool: usize) -> Seen {
         let number = number(pool);
         let load = &self.staff[pool].load;
-        let staying = self.of(number).filter(|(_, worker)| worker.leaving.is_none()).count();
         let serving = self.serving(number, false);
         let all = || self.workers.values();
         let weights: Vec<u64> = all().filter_map(|worker| worker.wear.memory()).collect();
-        let memory_bytes: u64 = weights.iter().sum();
+        let weight = weights.iter().sum::<u64>();
+        // All run the same app: what one takes on average is the best guess for one more.
+        let memory_bytes_per_worker = weight.checked_div(weights.len() as u64).unwrap_or(0);
+        let mut memory_bytes = weight;
+        // What workers tell may be anything.
+        let connections = all().map(|worker| self.db_connections(worker));
+        let mut db_connections = connections.fold(0, u32::saturating_add);
+        // What other pools wait for will take its part, too. What this one waits for its scaler knows.
+        for (other, wanted) in self.pools().filter(|(other, _)| *other != number) {
+            let to_serve = u64::from(wanted.saturating_sub(count(self.serving(other, false))));
+            memory_bytes = memory_bytes.saturating_add(to_serve.saturating_mul(memory_bytes_per_worker));
+            let to_start = wanted.saturating_sub(count(self.staying(other)));
+            let each = self.db_connections_of_one_more(other);
+            db_connections = db_connections.saturating_add(to_start.saturating_mul(each));
+        }
         Seen {
             serving: count(serving),
-            starting: count(staying.saturating_sub(serving)),
+            starting: count(self.staying(number).saturating_sub(serving)),
             slots_per_worker: self.slots(number),
             busy: load.busy,
             waiting: load.waiting,
@@ -193,12 +206,14 @@ impl State {
             service_p50: Duration::from_micros(load.service_p50_us),
             cpu: self.cpu,
             memory_bytes,
-            // All run the same app: what one takes on average is the best guess for one more.
-            memory_bytes_per_worker: memory_bytes.checked_div(weights.len() as u64).unwrap_or(0),
-            // What workers tell may be anything.
-            db_connections: all().map(|worker| self.db_connections(worker)).fold(0, u32::saturating_add),
+            memory_bytes_per_worker,
+            db_connections,
             db_connections_per_worker: self.db_connections_of_one_more(number),
         }
+    }
+
+    fn staying(&self, pool: u16) -> usize {
+        self.of(pool).filter(|(_, worker)| worker.leaving.is_none()).count()
     }
 
     /// As many workers as a pool can come to have, were it the only one: database connections may allow fewer than its bound.

@@ -29,7 +29,7 @@ impl State {
         self.staff.iter().map(|crew| crew.wanted).collect()
     }
 
-    fn pools(&self) -> impl Iterator<Item = (u16, u32)> {
+    pub(super) fn pools(&self) -> impl Iterator<Item = (u16, u32)> {
         // There are at most POOLS_MAX of them, see ctl-config.
         (0..).zip(self.staff.iter().map(|crew| crew.wanted))
     }

@@ -142,6 +142,27 @@ fn memory_and_database_connections_are_bounds_too() {
 }
 
 #[test]
+fn workers_that_another_pool_waits_for_take_their_room_too() {
+    let django = || Box::new(AppReport { django: Some("5.2".to_owned()), ..AppReport::default() });
+    let mut table = Table::new(1);
+    table.settings.pools = vec![Pool::of("default", 1, 8), Pool::of("reports", 0, 8)];
+    table.settings.starting_max = 1;
+    table.settings.db_connections_max = 10;
+    table.settings.recycle.memory_total_max = Some(100 << 20);
+    table.begin();
+    table.does(Event::Worker { worker: 1, said: FromWorker::Ready { app: django() } });
+    table.online(1);
+    // Five workers of two connections; only one of the three starts at once.
+    assert_eq!(table.order(None, Change::To(4)).0, "done→7 worker2:generation1");
+    let heard = table.refused(Some("reports"), Change::To(2));
+    assert!(heard.starts_with("only 1 more fit: all workers together may open 8"), "{heard}");
+    // Nor is there memory for more than that.
+    table.does(Event::Weighed { worker: 1, bytes: 22 << 20 });
+    let heard = table.refused(Some("reports"), Change::To(1));
+    assert!(heard.starts_with("no more fit: all workers together take 88 MiB"), "{heard}");
+}
+
+#[test]
 fn an_order_during_a_reload_counts_for_the_new_code() {
     let mut table = Table::serving(2);
     table.reload(8);
