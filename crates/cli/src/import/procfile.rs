@@ -94,7 +94,11 @@ pub(super) fn import_systemd(name: &str, text: &str, context: &Context) -> Resul
     apply(&mut draft, UNIT_ROWS, &options, "systemd");
     let mut context = context.clone();
     for given in options.all("Environment") {
-        for word in words::tokens(&plain(&given.value)).unwrap_or_default() {
+        let words = words::tokens(&plain(&given.value)).unwrap_or_else(|why| {
+            draft.not_carried("Environment", format!("{why}, so its variables were not read"));
+            Vec::new()
+        });
+        for word in words {
             let (name, value) = word.text().split_once('=').unwrap_or((word.text(), ""));
             context.set(name, value);
             shell::environment(&mut draft, name, value, &format!("Environment={name}={value}"));

@@ -31,8 +31,10 @@ impl Given {
     /// Its value does not belong into a file that goes into a repository, nor on a terminal.
     fn is_secret(&self) -> bool {
         // With a question mark: any name that stands in a gunicorn.conf.py.
-        let any = ["environment.", "?", "set-ph", "set-placeholder"];
-        self.name.contains("password")
+        let any = ["environment.", "?", "set-ph", "set-placeholder", "legion"];
+        // A dictionary has secrets wherever it likes.
+        self.value.is_object()
+            || self.name.contains("password")
             || self.name == "set"
             || any.iter().any(|prefix| self.name.starts_with(prefix))
     }

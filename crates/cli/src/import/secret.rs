@@ -1,11 +1,14 @@
 //! What is printed goes into repositories and terminals: values that look like secrets are left out of it.
 
-/// Names of variables and flags whose values nobody should read.
-const NAMES: [&str; 9] =
-    ["password", "passwd", "secret", "token", "api-key", "apikey", "api_key", "credential", "private-key"];
+/// Pieces of names whose values nobody should read: of variables, flags and headers.
+const NAMES: [&str; 10] =
+    ["pass", "pwd", "secret", "token", "api-key", "apikey", "api_key", "credential", "private-key", "auth"];
 
 /// Words that announce a secret as the next one.
-const ANNOUNCE: [&str; 4] = ["authorization:", "bearer", "basic", "x-api-key:"];
+const ANNOUNCE: [&str; 2] = ["bearer", "basic"];
+
+/// Flags of curl and others behind which `user:password` stands.
+const USERS: [&str; 2] = ["-u", "--user"];
 
 /// What stands in the place of a secret.
 const MARK: &str = "…";
@@ -15,24 +18,68 @@ const MARK: &str = "…";
 pub(super) fn hidden(text: &str) -> String {
     let mut shown = String::new();
     let mut next_is_secret = false;
-    for piece in text.split_inclusive(' ') {
-        let word = piece.trim_end_matches(' ');
-        let plain = word.trim_matches(['"', '\'']);
-        if next_is_secret && !word.is_empty() {
-            shown.push_str(MARK);
-            // After `Authorization:` come the scheme and the secret.
-            next_is_secret = announces(plain);
-        } else if !assignment(word, &mut shown) {
-            shown.push_str(&without_user(word));
-            next_is_secret = announces(plain) || plain.starts_with('-') && is_telling(plain);
+    let mut user_is_next = false;
+    // Quotes hold words together: the one that is open, and the one behind which a secret ends.
+    let (mut quote, mut secret): (Option<char>, Option<char>) = (None, None);
+    for piece in text.split_inclusive(char::is_whitespace) {
+        let word = piece.trim_end();
+        let before = quote;
+        quote = open(before, word);
+        if secret.is_some() {
+            secret = open(secret, word).filter(|_| before.is_none() || quote.is_some());
+        } else {
+            let plain = word.trim_matches(['"', '\'']);
+            let follows = next_is_secret || user_is_next && word.contains(':');
+            let hides = if follows && !word.is_empty() {
+                shown.push_str(MARK);
+                // After `Authorization:` come the scheme and the secret.
+                next_is_secret = announces(plain);
+                true
+            } else {
+                let hides = assignment(word, &mut shown);
+                if !hides {
+                    shown.push_str(&without_user(word));
+                    next_is_secret = announces(plain) || plain.starts_with('-') && is_telling(plain);
+                }
+                hides
+            };
+            user_is_next = USERS.contains(&plain);
+            if hides {
+                secret = match before {
+                    None => quote,
+                    // Quotes within quotes: `sh -c 'TOKEN="a b" …'`.
+                    Some(outer) => quote.and_then(|_| open(None, &word.replace(outer, ""))),
+                };
+            }
         }
-        shown.push_str(&piece[word.len()..]);
+        if secret.is_none() {
+            shown.push_str(&piece[word.len()..]);
+        }
     }
     shown
 }
 
+/// The quote that is open behind `word`, when `quote` was before it. A backslash at its end takes the next word in, too.
+fn open(quote: Option<char>, word: &str) -> Option<char> {
+    let mut quote = quote.filter(|quote| *quote != '\\');
+    let mut chars = word.chars();
+    while let Some(c) = chars.next() {
+        match (quote, c) {
+            (None, '"' | '\'') => quote = Some(c),
+            (None, '\\') if chars.next().is_none() => return Some('\\'),
+            (Some('"'), '\\') => drop(chars.next()),
+            (Some(open), c) if c == open => quote = None,
+            _ => {}
+        }
+    }
+    quote
+}
+
+/// `Bearer …`, `Authorization: …`, `X-Api-Key: …`.
 fn announces(word: &str) -> bool {
-    ANNOUNCE.contains(&word.to_ascii_lowercase().as_str())
+    let word = word.to_ascii_lowercase();
+    let is_header = word.ends_with(':') && (is_telling(&word) || word.contains("key"));
+    is_header || ANNOUNCE.contains(&word.as_str())
 }
 
 fn is_telling(name: &str) -> bool {
@@ -86,6 +133,16 @@ mod tests {
             ("SECRET_KEY=x1 PORT=80 python manage.py", "SECRET_KEY=… PORT=… python manage.py"),
             ("tool --db-password x2 --token=x3 -v", "tool --db-password … --token=… -v"),
             ("curl -H 'Authorization: Bearer x4' http://a/", "curl -H 'Authorization: … … http://a/"),
+            ("SECRET_KEY='x5 x6' python manage.py", "SECRET_KEY=… python manage.py"),
+            ("env \"API=x7 x8\" python beat.py", "env \"API=… python beat.py"),
+            ("sh -c 'DB=\"x1 x2\" true' b", "sh -c 'DB=… b"),
+            ("sh -c 'true; DB=\"x1 x2\" b' c", "sh -c 'true; DB=… b' c"),
+            ("DB=x1\\ x2 b", "DB=… b"),
+            ("tool\t--password\tx1\t-v", "tool\t--password\t…\t-v"),
+            ("tool --password 'x1 \"x2' --user me -v", "tool --password … --user me -v"),
+            ("celery flower --basic_auth=me:x1 --pwd x2", "celery flower --basic_auth=… --pwd …"),
+            ("curl -u me:x1 -H \"X-Api-Key: x2\" -v", "curl -u … -H \"X-Api-Key: … -v"),
+            ("route = ^/x addheader:X-Key: x9", "route = ^/x addheader:X-Key: …"),
             ("DJANGO_SETTINGS_MODULE=shop.settings", "DJANGO_SETTINGS_MODULE=shop.settings"),
             ("minute=-5 python manage.py clearsessions", "minute=-5 python manage.py clearsessions"),
             ("/static=/srv/static", "/static=/srv/static"),

@@ -147,7 +147,17 @@ fn without_redirections(draft: &mut Draft, tokens: Vec<Token>) -> Vec<Token> {
 }
 
 fn text_of(tokens: &[Token]) -> String {
-    tokens.iter().map(Token::text).collect::<Vec<_>>().join(" ")
+    written(tokens.iter().map(Token::text))
+}
+
+/// As a shell has read it; what was one word stays one, for whoever hides secrets in it.
+fn written<'a>(words: impl Iterator<Item = &'a str>) -> String {
+    let quoted = |word: &str| match word {
+        word if word.contains(char::is_whitespace) && !word.contains('\'') => format!("'{word}'"),
+        word if word.contains(char::is_whitespace) => format!("\"{}\"", word.replace('"', "'")),
+        word => word.to_owned(),
+    };
+    words.map(quoted).collect::<Vec<_>>().join(" ")
 }
 
 fn no_server(tokens: &[Token]) -> Failure {
@@ -200,7 +210,7 @@ fn before(draft: &mut Draft, words: &[&str], server: &str, context: &mut Context
     }
     if !others.is_empty() {
         let why = format!("it stands before {server}: put it before `quintet run`");
-        draft.not_carried(others.join(" "), why);
+        draft.not_carried(written(others.into_iter()), why);
     }
 }
 
@@ -304,7 +314,10 @@ pub(super) fn arguments(rows: &'static [Row], words: &[&str]) -> Options {
                 }
                 None => {
                     let value = inline.or_else(|| words.next_if(|next| is_value(next)));
-                    given(flag, value.map_or(Json::Bool(true), Json::from), flag)
+                    // `-psecret`: what it is called is its first letter.
+                    let letter = flag.char_indices().nth(2).filter(|_| !flag.starts_with("--"));
+                    let shown = letter.map_or(flag.to_owned(), |(at, _)| format!("{}…", &flag[..at]));
+                    given(flag, value.map_or(Json::Bool(true), Json::from), &shown)
                 }
             };
             options.0.push(given);

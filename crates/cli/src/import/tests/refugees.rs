@@ -108,9 +108,11 @@ fn gunicorn() {
                 "on_starting = a function",
                 "worker_exit = a function",
             ],
-            "gevent.py" => {
-                &["when_ready = a function: hooks", "green threads are not used", "logconfig_dict = {"]
-            }
+            "gevent.py" => &[
+                "when_ready = a function: hooks",
+                "green threads are not used",
+                "logconfig_dict: quintet writes",
+            ],
             "files.py" => &[
                 "user = 1000: a number: write the name",
                 "group = \"www-data\"",
@@ -303,6 +305,36 @@ fn command_lines() {
         assert!(!text.contains(SECRET), "{command}: a secret\n{text}");
         holds(command, &text, wanted);
     }
+}
+
+/// Wherever a secret stands: in words with spaces, behind a letter, in a dictionary.
+#[test]
+fn secrets_in_odd_places() {
+    for command in [
+        "doppler run --token 'so hunter2' -- gunicorn shop.wsgi",
+        "gunicorn shop.wsgi -zhunter2",
+        "gunicorn shop.wsgi; celery --password \"a b hunter2\" -A shop",
+        "flower --basic_auth=me:hunter2 & gunicorn shop.wsgi",
+    ] {
+        let text = line(command);
+        assert!(!text.contains(SECRET), "{command}: a secret\n{text}");
+    }
+    let options = row::Options(vec![row::Given {
+        name: "logconfig_dict".into(),
+        value: serde_json::json!({ "handlers": [{ "token": SECRET }] }),
+        from: "logconfig_dict".into(),
+    }]);
+    let mut draft = Draft::new("a test");
+    shell::finish(&mut draft, shell::SERVERS[0], &options);
+    let text = finished(draft);
+    assert!(text.contains("logconfig_dict") && !text.contains(SECRET), "{text}");
+}
+
+#[test]
+fn variables_of_a_unit_that_cannot_be_read_are_named() {
+    let service = "[Service]\nEnvironment=DJANGO_SETTINGS_MODULE=shop.settings TEXT=don't\nExecStart=/x/gunicorn shop.wsgi\n";
+    let text = finished(ok(procfile::import_systemd("shop.service", service, &Context::default())));
+    holds("shop.service", &text, &["Environment: a quote ' is not closed"]);
 }
 
 /// What ends the command is printed, too.
