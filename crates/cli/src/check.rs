@@ -15,7 +15,7 @@ use crate::exit::Exit;
 use crate::failure::{Failure, Result};
 use crate::run::{self, Decided};
 use crate::setup::Request;
-use crate::{print, print_json};
+use crate::{certificates, print, print_json};
 use finding::{Finding, Level};
 
 /// The command.
@@ -38,6 +38,7 @@ fn all(request: &Request) -> Vec<Finding> {
     };
     findings.push(configuration(&loaded));
     findings.extend(loaded.warnings.iter().map(|warning| Finding::of_problem(Level::Warn, warning)));
+    findings.extend(tls(&loaded));
     findings.extend(system::findings(&loaded.config));
     match run::decide(loaded) {
         Ok(decided) => findings.extend(of_project(&decided)),
@@ -60,6 +61,14 @@ fn configuration(loaded: &Loaded) -> Finding {
         _ => format!("{file}; {changed} settings are not the default"),
     };
     Finding::ok("config", text)
+}
+
+fn tls(loaded: &Loaded) -> Vec<Finding> {
+    if let Err(failure) = certificates::usable(loaded) {
+        return Finding::of_failure("tls", &failure);
+    }
+    let files = loaded.config.certificates();
+    files.iter().map(|files| Finding::ok("tls", files.certificate.display().to_string())).collect()
 }
 
 fn of_project(decided: &Decided) -> Vec<Finding> {

@@ -6,6 +6,7 @@
 
 mod args;
 mod bans;
+mod certificates;
 mod check;
 mod dev;
 mod exit;

@@ -8,7 +8,6 @@ use ctl_admin::words::Interface;
 use ctl_config::{Config, Loaded, LogFormat, LogLevel, Style};
 use ctl_supervisor::{Banner, Outcome, ReloadConfig, RunPlan};
 use ctl_telemetry::logging::{self, Format, LevelFilter};
-use http_gateway::tls::Identity;
 
 use crate::exit::Exit;
 use crate::failure::{Failure, Result};
@@ -16,7 +15,7 @@ use crate::project::{self, Project};
 use crate::python::{self, Python, Surroundings};
 use crate::setup::Request;
 use crate::sizing::{self, Asked, Sizing};
-use crate::{dev, machine, place};
+use crate::{certificates, dev, machine, place};
 
 /// What will be run, and with what. Shared by `run` and `check`.
 #[derive(Debug)]
@@ -51,6 +50,7 @@ pub(crate) fn run(matches: &ArgMatches) -> Result<Exit> {
 pub(crate) fn start(request: Request, mode: Mode) -> Result<Exit> {
     let loaded = load(&request, mode)?;
     start_log(&loaded.config);
+    certificates::usable(&loaded)?;
     let mut decided = decide(loaded)?;
     if mode == Mode::Develop {
         dev::explain(&mut decided);
@@ -157,8 +157,9 @@ fn fitting_connections(config: &Config, sizing: &Sizing) -> Option<u32> {
 fn reload_config(request: Request, mode: Mode) -> ReloadConfig {
     Box::new(move || {
         let again = || {
-            let mut config = load(&request, mode)?.config;
-            readable_tls(&config)?;
+            let loaded = load(&request, mode)?;
+            certificates::usable(&loaded)?;
+            let mut config = loaded.config;
             let project = discover(&config)?;
             let sizing = size(&config);
             fill_in(&mut config, &project, &sizing);
@@ -166,17 +167,6 @@ fn reload_config(request: Request, mode: Mode) -> ReloadConfig {
         };
         again().map_err(|failure: Failure| failure.render(Style::default()))
     })
-}
-
-/// A certificate that cannot be read again fails a reload where its asker sees it; the gateway keeps the old one.
-fn readable_tls(config: &Config) -> Result<()> {
-    let Some((certificate, key)) = config.tls.certificate.as_ref().zip(config.tls.key.as_ref()) else {
-        return Ok(());
-    };
-    match Identity::load(certificate, key) {
-        Ok(_) => Ok(()),
-        Err(error) => Err(Failure::new(Exit::Usage, error.message).detail(error.detail).hint(error.hint)),
-    }
 }
 
 fn start_log(config: &Config) {

@@ -166,6 +166,11 @@ fn bans(loaded: &Loaded, problems: &mut Vec<Problem>) {
 }
 
 fn tls(loaded: &Loaded, problems: &mut Vec<Problem>) {
+    if loaded.config.tls.strict_sni && !loaded.config.speaks_tls() {
+        let problem = Problem::new("tls.strict_sni: there is no certificate, so TLS is off")
+            .hint("set tls.certificate and tls.key, or write a [[certificate]]");
+        problems.push(problem.at(loaded.place("tls.strict_sni")));
+    }
     let missing = match (&loaded.config.tls.certificate, &loaded.config.tls.key) {
         (Some(_), None) => ("tls.certificate", "tls.key", "a certificate without its private key"),
         (None, Some(_)) => ("tls.key", "tls.certificate", "a private key without its certificate"),

@@ -11,6 +11,7 @@
 //! Strength, weakest first: default, file, environment, flag.
 
 mod address;
+pub mod certificate;
 mod choice;
 mod cross;
 mod define;
@@ -33,6 +34,7 @@ mod value;
 mod tests;
 
 pub use address::{BindAddress, DEFAULT_PORT};
+pub use certificate::{Certificate, CertificateFiles};
 pub use cross::FRAME_BYTES_MAX;
 pub use define::{Reload, Section, Setting};
 pub use duration::{duration_text, parse_duration};

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::address::{BindAddress, DEFAULT_PORT, check_network};
+use crate::certificate::Certificate;
 use crate::choice::choice;
 use crate::cross::{
     check_accel, check_callable, check_module, check_mount, check_optional_path, check_prefix, check_priority,
@@ -53,6 +54,16 @@ choice! {
         Asyncio = "asyncio",
         /// uvloop; it must be installed.
         Uvloop = "uvloop",
+    }
+}
+
+choice! {
+    /// Versions of TLS. Older ones are never spoken.
+    TlsVersion {
+        /// TLS 1.2 (RFC 5246) with forward secrecy and AEAD ciphers only, and TLS 1.3.
+        V1_2 = "1.2",
+        /// TLS 1.3 (RFC 8446) only.
+        V1_3 = "1.3",
     }
 }
 
@@ -260,7 +271,8 @@ settings! {
             example("\"www-data\""), otherwise("the user's own group");
     }
 
-    /// HTTPS. Both files are read again at `quintet reload`, which fails if they are no good: the old ones stay.
+    /// HTTPS. All files are read again at `quintet reload`, which fails if one is no good: the old ones stay. Certificates for more
+    /// names are `[[certificate]]` tables. See docs/guides/tls.md.
     [tls] Tls {
         /// PEM file with the certificate and its chain. Setting it turns TLS on for every TCP address.
         certificate: Option<PathBuf> = None,
@@ -268,6 +280,10 @@ settings! {
         /// PEM file with the private key of the certificate.
         key: Option<PathBuf> = None,
             flag("tls-key", "FILE"), example("\"/etc/letsencrypt/live/shop/privkey.pem\"");
+        /// The oldest version of TLS that is spoken.
+        min_version: TlsVersion = TlsVersion::V1_2;
+        /// Who asks for a name that no certificate has, or for none, gets no certificate: the handshake fails.
+        strict_sni: bool = false;
     }
 
     /// How much a client may ask for. What is above is answered by the gateway and never reaches Python.
@@ -498,5 +514,7 @@ settings! {
         limit: Limit,
         /// What becomes of which requests, in the order of the file; the first that matches one takes it.
         route: Route,
+        /// TLS certificates for more names.
+        certificate: Certificate,
     }
 }

@@ -81,7 +81,7 @@ impl Bound {
 /// inherited under the same name is not bound anew.
 pub(crate) fn bind_all(config: &Config, inherited: &mut Inherited) -> Result<Vec<Bound>, Problem> {
     let server = &config.server;
-    let tls = config.tls.certificate.is_some();
+    let tls = config.speaks_tls();
     let mut passed = systemd::listen_fds();
     passed.extend(inherited.of_systemd());
     let mut addresses = server.bind.clone();

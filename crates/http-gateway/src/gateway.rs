@@ -110,12 +110,7 @@ impl Running {
             serde_json::from_value(start.config).map_err(|error| format!("configuration: {error}"))?;
         on_start(&config);
         let config = Arc::new(config);
-        let tls = match (&config.tls.certificate, &config.tls.key) {
-            (Some(certificate), Some(key)) => {
-                Some(Arc::new(Identity::load(certificate, key).map_err(|error| error.to_string())?))
-            }
-            _ => None,
-        };
+        let tls = Identity::load(&config).map_err(|error| error.to_string())?.map(Arc::new);
         let trusted = Arc::new(
             TrustedProxies::parse(&config.proxy.trusted)
                 .map_err(|error| format!("proxy.trusted: {error}\nhint: {}", error.hint))?,
@@ -309,8 +304,8 @@ impl Running {
     fn reload_tls(&self) {
         let Some(tls) = &self.tls else { return };
         match tls.reload() {
-            Ok(()) => info!("certificate and key were read again"),
-            Err(error) => error!("the old certificate stays in service: {error}"),
+            Ok(()) => info!("certificates and keys were read again"),
+            Err(error) => error!("the old certificates stay in service: {error}"),
         }
     }
 

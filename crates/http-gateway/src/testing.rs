@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use ctl_config::Config;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
 use tempfile::TempDir;
@@ -20,6 +21,7 @@ use crate::message::{
     Body, Connection, Exchange, FileBody, Headers, RequestBody, RequestHead, Response, Service,
 };
 use crate::spool::{Aborted, HoldLimits, SpoolLimits, spool};
+use crate::tls::{Identity, TlsError};
 use crate::upload::{Rest, Waits, upload};
 use crate::websocket::frame::{Opcode, put_head, unmask};
 use crate::websocket::{self, Answer, FromApp, FromClient, MessageType};
@@ -278,6 +280,20 @@ impl TlsFiles {
         let params = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
         std::fs::write(&self.certificate, params.self_signed(&key).unwrap().pem()).unwrap();
         std::fs::write(&self.key, key.serialize_pem()).unwrap();
+    }
+
+    /// What serves with them.
+    pub(crate) fn identity(&self) -> Arc<Identity> {
+        self.serving(|_| {}).unwrap()
+    }
+
+    /// The same with a configuration that says more.
+    pub(crate) fn serving(&self, change: impl FnOnce(&mut Config)) -> Result<Arc<Identity>, TlsError> {
+        let mut config = Config::default();
+        config.tls.certificate = Some(self.certificate.clone());
+        config.tls.key = Some(self.key.clone());
+        change(&mut config);
+        Ok(Arc::new(Identity::load(&Arc::new(config))?.unwrap()))
     }
 
     /// A client that trusts the certificate.

@@ -9,7 +9,6 @@ use std::path::Path;
 
 use ctl_admin::client;
 use ctl_config::{BindAddress, Config};
-use http_gateway::tls::Identity;
 
 use super::finding::Finding;
 use crate::machine;
@@ -18,19 +17,10 @@ use crate::sizing::{self, Sizing};
 /// Findings that need nothing but the configuration.
 pub(super) fn findings(config: &Config) -> Vec<Finding> {
     let mut findings = Vec::new();
-    findings.extend(tls(config));
     findings.extend(admin_token(config));
     findings.extend(backlog(config));
     findings.push(spool_dir(config));
     findings
-}
-
-fn tls(config: &Config) -> Option<Finding> {
-    let (certificate, key) = config.tls.certificate.as_ref().zip(config.tls.key.as_ref())?;
-    Some(match Identity::load(certificate, key) {
-        Ok(_) => Finding::ok("tls", certificate.display().to_string()),
-        Err(error) => Finding::fail("tls", format!("{}\n{}", error.message, error.detail)).hint(error.hint),
-    })
 }
 
 fn admin_token(config: &Config) -> Option<Finding> {

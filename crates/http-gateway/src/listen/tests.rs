@@ -206,7 +206,7 @@ fn a_connection_that_does_not_end_is_reported_and_cut() {
 #[test]
 fn tls_offers_both_protocols_and_resumes_sessions() {
     let files = tls_files();
-    let identity = Arc::new(Identity::load(&files.certificate, &files.key).unwrap());
+    let identity = files.identity();
     let running = start(|_| {}, Some(identity));
     let config = files.client(&[b"http/1.1"]);
     let kinds: Vec<_> = (0..2)
@@ -230,7 +230,7 @@ fn tls_offers_both_protocols_and_resumes_sessions() {
 #[test]
 fn a_new_certificate_is_shown_to_new_connections() {
     let files = tls_files();
-    let identity = Arc::new(Identity::load(&files.certificate, &files.key).unwrap());
+    let identity = files.identity();
     let running = start(|_| {}, Some(Arc::clone(&identity)));
     let shown = |config: Arc<rustls::ClientConfig>| {
         let name = "localhost".try_into().unwrap();
@@ -248,7 +248,7 @@ fn a_new_certificate_is_shown_to_new_connections() {
 #[test]
 fn a_handshake_that_does_not_come_is_not_waited_for_and_http_is_told_so() {
     let files = tls_files();
-    let identity = Arc::new(Identity::load(&files.certificate, &files.key).unwrap());
+    let identity = files.identity();
     let running = start(|config| config.timeouts.tls_handshake = Duration::from_millis(100), Some(identity));
     let mut silent = running.connect();
     silent.write_all(&[22, 3, 1]).unwrap();

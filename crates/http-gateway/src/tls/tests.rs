@@ -1,8 +1,13 @@
 //! Self-made certificates, right and wrong.
 
+use std::path::PathBuf;
+use std::time::Duration;
+
 use rcgen::{CertificateParams, KeyPair, PublicKeyData as _, date_time_ymd};
+use rustls::{ClientConfig, ClientConnection, Error, HandshakeKind, ServerConnection};
 use tempfile::TempDir;
 
+use super::read::{Worry, chain, look};
 use super::*;
 
 /// A directory with `cert.pem` and `key.pem`.
@@ -35,7 +40,10 @@ impl Files {
     }
 
     fn load(&self) -> Result<Identity, TlsError> {
-        Identity::load(&self.certificate(), &self.key())
+        let mut config = Config::default();
+        config.tls.certificate = Some(self.certificate());
+        config.tls.key = Some(self.key());
+        Ok(Identity::load(&Arc::new(config))?.unwrap())
     }
 
     fn refused(&self) -> String {
@@ -44,7 +52,7 @@ impl Files {
     }
 
     fn worry(&self) -> Option<Worry> {
-        worry(&read_chain(&self.certificate()).unwrap(), UnixTime::now())
+        look(&chain(&self.certificate()).unwrap(), UnixTime::now()).worry
     }
 }
 
@@ -111,6 +119,131 @@ fn a_failed_reload_keeps_the_old_certificate_and_a_good_one_replaces_it() {
     assert!(Arc::ptr_eq(&first.ticketer, &identity.current().ticketer), "sessions survive a reload");
 }
 
+/// What a client that asks for `name` sees: the first name of the certificate, and whether the session was resumed.
+fn hello(
+    identity: &Identity,
+    client: &Arc<ClientConfig>,
+    name: &'static str,
+) -> Result<(Vec<u8>, HandshakeKind), Error> {
+    let mut server = ServerConnection::new(identity.current())?;
+    let mut client = ClientConnection::new(Arc::clone(client), name.try_into().unwrap())?;
+    // Tickets follow the handshake: a few turns more than it takes.
+    for _ in 0..8 {
+        let mut wire = Vec::new();
+        while client.wants_write() {
+            client.write_tls(&mut wire).unwrap();
+        }
+        server.read_tls(&mut &wire[..]).unwrap();
+        let served = server.process_new_packets();
+        let mut wire = Vec::new();
+        while server.wants_write() {
+            server.write_tls(&mut wire).unwrap();
+        }
+        client.read_tls(&mut &wire[..]).unwrap();
+        // The alert says less than the server's own error.
+        served?;
+        client.process_new_packets()?;
+    }
+    Ok((client.peer_certificates().unwrap()[0].to_vec(), client.handshake_kind().unwrap()))
+}
+
+/// A client that trusts these files' certificates.
+fn client(trusted: &[&Files], versions: &[&'static SupportedProtocolVersion]) -> Arc<ClientConfig> {
+    let mut roots = rustls::RootCertStore::empty();
+    for files in trusted {
+        roots.add(chain(&files.certificate()).unwrap().remove(0)).unwrap();
+    }
+    let builder = ClientConfig::builder_with_provider(Arc::new(provider())).with_protocol_versions(versions);
+    Arc::new(builder.unwrap().with_root_certificates(roots).with_no_client_auth())
+}
+
+fn files_for(names: &[&str]) -> Files {
+    let files = Files::new();
+    let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
+    files.issue(|params| *params = CertificateParams::new(names).unwrap());
+    files
+}
+
+fn serving(all: &[&Files], change: impl FnOnce(&mut Config)) -> Result<Identity, TlsError> {
+    let table =
+        |files: &&Files| ctl_config::Certificate { certificate: files.certificate(), key: files.key() };
+    let mut config = Config { certificate: all.iter().map(table).collect(), ..Config::default() };
+    change(&mut config);
+    Ok(Identity::load(&Arc::new(config))?.unwrap())
+}
+
+#[test]
+fn each_name_gets_its_certificate_also_after_a_reload() {
+    let (first, second) = (files_for(&["a.example"]), files_for(&["*.b.example"]));
+    let identity = serving(&[&first, &second], |_| {}).unwrap();
+    let is_shown = |files: &Files, name| {
+        let shown = hello(&identity, &client(&[files], rustls::ALL_VERSIONS), name).unwrap().0;
+        assert_eq!(shown, chain(&files.certificate()).unwrap()[0].to_vec(), "{name}");
+    };
+    is_shown(&first, "a.example");
+    is_shown(&second, "x.b.example");
+    // One that is no good: nothing changes, also not the good one beside it.
+    let before = identity.current();
+    second.issue(|params| *params = CertificateParams::new(vec!["c.example".to_owned()]).unwrap());
+    std::fs::write(first.key(), KeyPair::generate().unwrap().serialize_pem()).unwrap();
+    let error = identity.reload().unwrap_err();
+    assert_eq!(
+        (error.index, error.message.as_str()),
+        (Some(0), "the TLS key does not belong to the certificate")
+    );
+    assert!(Arc::ptr_eq(&before, &identity.current()));
+    first.issue(|params| *params = CertificateParams::new(vec!["a.example".to_owned()]).unwrap());
+    identity.reload().unwrap();
+    is_shown(&first, "a.example");
+    is_shown(&second, "c.example");
+}
+
+#[test]
+fn a_name_of_nobody_gets_the_first_certificate_or_none() {
+    let (first, second) = (files_for(&["a.example", "z.example"]), files_for(&["b.example"]));
+    let z = client(&[&first], rustls::ALL_VERSIONS);
+    let identity = serving(&[&second, &first], |_| {}).unwrap();
+    assert!(hello(&identity, &z, "z.example").is_ok());
+    let nobody = hello(&identity, &client(&[&second], rustls::ALL_VERSIONS), "c.example").unwrap_err();
+    assert!(
+        nobody.to_string().contains("only valid for DnsName(\"b.example\")"),
+        "it was shown, and is not for that name: {nobody}"
+    );
+    let identity = serving(&[&second, &first], |config| config.tls.strict_sni = true).unwrap();
+    assert!(hello(&identity, &z, "z.example").is_ok());
+    let refused = hello(&identity, &client(&[&second], rustls::ALL_VERSIONS), "c.example").unwrap_err();
+    assert!(refused.to_string().contains("no server certificate"), "{refused}");
+}
+
+#[test]
+fn the_oldest_version_is_a_matter_of_configuration() {
+    let files = files_for(&["a.example"]);
+    let identity = |oldest| serving(&[&files], |config| config.tls.min_version = oldest).unwrap();
+    let old = client(&[&files], &[&rustls::version::TLS12]);
+    let new = client(&[&files], &[&TLS13]);
+    let both = identity(TlsVersion::V1_2);
+    assert!(hello(&both, &old, "a.example").is_ok() && hello(&both, &new, "a.example").is_ok());
+    let modern = identity(TlsVersion::V1_3);
+    assert!(hello(&modern, &new, "a.example").is_ok());
+    let refused = hello(&modern, &old, "a.example").unwrap_err();
+    assert!(matches!(refused, Error::PeerIncompatible(_)), "{refused}");
+}
+
+#[test]
+fn sessions_are_resumed_across_a_reload_and_never_under_another_name() {
+    let files = files_for(&["a.example", "b.example"]);
+    let identity = serving(&[&files], |_| {}).unwrap();
+    for version in rustls::ALL_VERSIONS {
+        let client = client(&[&files], &[version]);
+        let kind = |name| hello(&identity, &client, name).unwrap().1;
+        assert_eq!(kind("a.example"), HandshakeKind::Full, "{version:?}");
+        assert_eq!(kind("a.example"), HandshakeKind::Resumed, "{version:?}");
+        identity.reload().unwrap();
+        assert_eq!(kind("a.example"), HandshakeKind::Resumed, "{version:?}");
+        assert_eq!(kind("b.example"), HandshakeKind::Full, "{version:?}");
+    }
+}
+
 #[test]
 fn the_dates_are_looked_at() {
     let files = Files::new();
@@ -129,12 +262,12 @@ fn the_dates_are_looked_at() {
 fn soon_means_fifteen_days() {
     let files = Files::new();
     files.issue(|params| params.not_after = date_time_ymd(2030, 1, 31));
-    let chain = read_chain(&files.certificate()).unwrap();
+    let chain = chain(&files.certificate()).unwrap();
     // 2030-01-31T00:00:00Z
     let end = 1_896_048_000;
     let days = |n: u64| UnixTime::since_unix_epoch(Duration::from_secs(end - n * 24 * 3600));
-    assert_eq!(worry(&chain, days(16)), None);
-    assert_eq!(worry(&chain, days(14)), Some(Worry::ExpiresSoon));
+    assert_eq!(look(&chain, days(16)).worry, None);
+    assert_eq!(look(&chain, days(14)).worry, Some(Worry::ExpiresSoon));
 }
 
 /// PKCS #8 is what rcgen writes; SEC 1 is what `openssl ecparam -genkey` writes.

@@ -52,7 +52,7 @@ async fn an_idle_connection_is_small() {
 #[tokio::test]
 async fn over_tls_bodies_arrive_whole_and_the_end_is_announced() {
     let files = crate::testing::tls_files();
-    let identity = crate::tls::Identity::load(&files.certificate, &files.key).unwrap();
+    let identity = files.identity();
     let (near, far) = duplex(WIRE_BYTES);
     let acceptor = tokio_rustls::TlsAcceptor::from(identity.current());
     let connector = tokio_rustls::TlsConnector::from(files.client(&[]));
