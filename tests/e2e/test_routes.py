@@ -87,6 +87,10 @@ strip_prefix = "/docs"
 """
 
 
+# bcrypt of "secret", of the least cost that there is: stories are not for guessing.
+ANNA = "$2b$04$abcdefghijklmnopqrstuu2r9OfJnfCsdneAXAGHnS4UpFFP8WIrW"
+
+
 def start_routes(start: Start, directory: Path, config: str = CONFIG, **options: Any) -> Site:
     """The plain app with these routes."""
     shutil.copy(places.APPS / "plain" / "plain.py", directory / "plain.py")
@@ -257,6 +261,29 @@ def test_https_only(start: Start, tmp_path: Path) -> None:
     secure = site.get("/hello", headers={"X-Forwarded-Proto": "https"})
     assert (secure.text, secure.headers["strict-transport-security"]) == ("hello", "max-age=86400")
     assert site.post("/hello", content=b"x").status_code == 308
+
+
+def test_only_known_users_pass(start: Start, tmp_path: Path) -> None:
+    (tmp_path / "staff").write_text(f"anna:{ANNA}\n")
+    config = (
+        '[[route]]\nname = "staff"\npath = ["/admin", "/admin/*", "/environ"]\nbasic_auth = "staff"\n'
+        'request_headers = ["-Authorization"]\n'
+    )
+    site = start_routes(start, tmp_path, config)
+    asked = site.get("/environ")
+    assert (asked.status_code, asked.headers["www-authenticate"]) == (
+        401,
+        'Basic realm="staff", charset="UTF-8"',
+    )
+    assert site.get("/environ", auth=("anna", "wrong")).status_code == 401
+    assert site.get("/environ", auth=("bert", "secret")).status_code == 401
+    passed = site.get("/environ", auth=("anna", "secret"))
+    assert passed.status_code == 200
+    assert "HTTP_AUTHORIZATION" not in passed.json()
+    assert site.get("/hello").text == "hello"
+    for target in ("//environ", "/x/../environ", "/environ;x"):
+        assert raw_status(site, f"GET {target} HTTP/1.1") == 400, target
+    assert raw_status(site, "GET /%65nviron HTTP/1.1") == 401
 
 
 def test_the_command_tells_which_route_takes_a_url(site: Site) -> None:

@@ -169,7 +169,10 @@ impl Answer {
             }
             Choice::Nobody => answer.outcome = vec![format!("It goes to {SITE}"), pool_of(question, config)],
             Choice::Route(route) => {
-                answer.outcome = question.follow(|comes| outcome(route.way(comes), config));
+                answer.outcome = question.follow(|comes| {
+                    let way = route.to_https(comes).map_or_else(|| route.way(comes), Way::Answer);
+                    outcome(way, config)
+                });
             }
         }
         answer

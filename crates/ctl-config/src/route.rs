@@ -106,6 +106,10 @@ record! {
         /// The same for what the client is sent, whoever answers.
         response_headers: Vec<String> = Vec::new(),
             example("[\"X-Frame-Options: DENY\", \"-X-Powered-By\"]"), checked(edit::check_response_edit);
+        /// Users of this file pass, others are answered 401 (Basic, RFC 7617). A line a user, as `htpasswd -B` writes it: only
+        /// bcrypt, since older hashes are guessed quickly. Read again when it changes. Ask for it over https only.
+        basic_auth: Option<PathBuf> = None,
+            otherwise("nobody is asked who he is"), example("\"staff.htpasswd\"");
         /// Whoever comes over plain HTTP is sent to https at the same address. Behind a proxy that ends TLS, name it in
         /// `proxy.trusted`: it is its word that counts.
         https: bool = false;

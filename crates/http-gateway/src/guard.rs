@@ -43,6 +43,7 @@ use keep::Keeper;
 pub use limits::Pass;
 use limits::{Checked, Limits};
 use lists::Lists;
+pub(crate) use lists::Stamp;
 
 /// Django's own default for SESSION_COOKIE_NAME.
 const SESSION_COOKIE: &[u8] = b"sessionid";

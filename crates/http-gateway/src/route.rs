@@ -10,6 +10,7 @@
 mod answer;
 mod change;
 mod condition;
+mod htpasswd;
 mod reading;
 
 use std::borrow::Cow;
@@ -29,6 +30,7 @@ pub(crate) use answer::one_slash;
 use change::{Edits, RequestChange, Says};
 use condition::Conditions;
 pub use condition::{Asked, Unmet};
+pub use htpasswd::{Credentials, Users};
 use reading::Reading;
 
 /// Status of a redirect that does not say another: for now, and with the same method (RFC 9110, 15.4.8).
@@ -91,6 +93,8 @@ pub struct Route {
     response: Edits,
     https: bool,
     hsts: Option<Box<[u8]>>,
+    /// The file of users of this number must know who asks.
+    users: Option<usize>,
     mount: Option<Box<str>>,
     terms: Terms<'static>,
 }
@@ -144,11 +148,11 @@ impl<'a> Comes<'a> {
 impl Routes {
     /// The routes of a configuration, which has been checked; `None`: it has none.
     pub fn new(config: &Config) -> Result<Option<Self>, String> {
-        let mut files = 0;
+        let mut numbers = Numbers::default();
         let mut routes = Vec::with_capacity(config.route.len());
         for (index, own) in config.route.iter().enumerate() {
             let label = own.label(index);
-            let route = Route::new(own, &label, config, &mut files)
+            let route = Route::new(own, &label, config, &mut numbers)
                 .map_err(|fault| format!("route {label}: {}", fault.message))?;
             routes.push(route);
         }
@@ -186,7 +190,12 @@ impl Routes {
 }
 
 impl Route {
-    fn new(own: &ctl_config::Route, label: &str, config: &Config, files: &mut usize) -> Result<Self, Fault> {
+    fn new(
+        own: &ctl_config::Route,
+        label: &str,
+        config: &Config,
+        numbers: &mut Numbers,
+    ) -> Result<Self, Fault> {
         let status =
             |otherwise: u16| own.status.and_then(|status| u16::try_from(status).ok()).unwrap_or(otherwise);
         let action = if let Some(to) = &own.redirect {
@@ -194,8 +203,7 @@ impl Route {
         } else if let Some(text) = &own.respond {
             Action::Respond { text: Bytes::from(text.clone()), status: status(200) }
         } else if own.files.is_some() {
-            *files += 1;
-            Action::Files(*files - 1)
+            Action::Files(next(&mut numbers.files))
         } else if own.app.is_some() {
             Action::App
         } else {
@@ -216,6 +224,7 @@ impl Route {
             },
             response: Edits::new(&own.response_headers, false)?,
             https: own.https,
+            users: own.basic_auth.as_ref().map(|_| next(&mut numbers.users)),
             hsts: own.hsts.map(|age| format!("max-age={}", age.as_secs()).into_bytes().into()),
             mount: own.mount.as_deref().map(Box::from),
             terms: Terms {
@@ -234,16 +243,27 @@ impl Route {
         &self.label
     }
 
-    /// What becomes of a request that it takes.
+    /// The answer to a request that comes over plain HTTP, where this route is for https only.
+    pub fn to_https(&self, comes: Comes<'_>) -> Option<Response> {
+        let says = comes.says(&comes.head.target);
+        if !self.https || says.https {
+            return None;
+        }
+        if says.host.is_empty() {
+            return Some(answer::respond(400, &Bytes::new(), comes.html, comes.trail.clone()));
+        }
+        let secure = [b"https://", says.host, &bare(says)].concat();
+        Some(answer::to_https(comes.head, &secure, comes.trail.clone()))
+    }
+
+    /// The number of the file of users that must know who asks.
+    pub fn users(&self) -> Option<usize> {
+        self.users
+    }
+
+    /// What becomes of a request that it takes, and that came over https and from a user where that is asked for.
     pub fn way<'a>(&'a self, comes: Comes<'a>) -> Way<'a> {
         let says = comes.says(&comes.head.target);
-        if self.https && !says.https {
-            if says.host.is_empty() {
-                return Way::Answer(answer::respond(400, &Bytes::new(), comes.html, comes.trail.clone()));
-            }
-            let secure = [b"https://", says.host, &bare(says)].concat();
-            return Way::Answer(answer::to_https(comes.head, &secure, comes.trail.clone()));
-        }
         let (head, headers_heard) = self.request.apply(comes.head, comes.identity.headers_heard, says);
         match &self.action {
             Action::Redirect { to, status } => {
@@ -276,6 +296,19 @@ impl Route {
     }
 }
 
+/// How many there are so far.
+#[derive(Default)]
+struct Numbers {
+    files: usize,
+    users: usize,
+}
+
+/// The next number, from 0.
+fn next(count: &mut usize) -> usize {
+    *count += 1;
+    *count - 1
+}
+
 /// Path and query.
 fn bare(says: Says<'_>) -> Vec<u8> {
     use ctl_config::route::Placeholder::{Path, Query};
@@ -299,6 +332,12 @@ pub fn directories(config: &Config) -> impl Iterator<Item = &std::path::PathBuf>
         .iter()
         .filter(|route| route.redirect.is_none() && route.respond.is_none())
         .filter_map(|route| route.files.as_ref())
+}
+
+/// The files of users, in the order of the routes, with the labels of these: [`Route::users`] has the number.
+pub fn users_files(config: &Config) -> impl Iterator<Item = (&std::path::PathBuf, String)> {
+    let labelled = config.route.iter().enumerate();
+    labelled.filter_map(|(index, route)| Some((route.basic_auth.as_ref()?, route.label(index))))
 }
 
 #[cfg(test)]

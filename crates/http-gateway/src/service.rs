@@ -1,5 +1,6 @@
 //! The way of one request: identity, health, route, file, body, queue, worker, answer. Read [`Gateway::call`] first.
 
+mod passwords;
 mod routed;
 
 use std::net::SocketAddr;
@@ -30,9 +31,10 @@ use crate::pools::Pools;
 use crate::queue::NoSlot;
 use crate::request_body::{GatherError, GatherLimits, Payload, gather};
 use crate::request_id::RequestIds;
-use crate::route::Routes;
+use crate::route::{Routes, users_files};
 use crate::spool::{HoldLimits, PumpLimits, SpoolLimits};
 use crate::websocket::Answer;
+use passwords::{Passwords, Turns};
 
 /// Everything a request meets between its protocol and its worker.
 pub struct Gateway {
@@ -44,6 +46,9 @@ pub struct Gateway {
     /// Turned off first when the process is to end, so that load balancers look elsewhere.
     ready: AtomicBool,
     routes: Option<Routes>,
+    /// Of the routes that ask for them, in their order.
+    passwords: Box<[Passwords]>,
+    turns: Turns,
     files: RwLock<Option<Files>>,
     access: Option<AccessLog>,
     broken: Broken,
@@ -70,6 +75,8 @@ impl Gateway {
         guard: Arc<Guard>,
     ) -> Result<Self, String> {
         let routes = Routes::new(&config)?;
+        let passwords = users_files(&config).map(|(file, label)| Passwords::new(file, &label));
+        let passwords = passwords.collect::<Result<_, _>>()?;
         let spool_dir = config.buffers.dir.clone().unwrap_or_else(std::env::temp_dir);
         let dispatcher = Dispatcher {
             pools,
@@ -97,6 +104,8 @@ impl Gateway {
             spool_dir,
             ready: AtomicBool::new(false),
             routes,
+            passwords,
+            turns: Turns::new(),
             files: RwLock::new(None),
             access,
             broken: Broken::default(),

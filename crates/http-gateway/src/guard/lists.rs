@@ -31,7 +31,7 @@ pub(super) struct Watched {
 
 /// Changes whenever the file is written or another is put in its place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Stamp {
+pub(crate) struct Stamp {
     device_and_inode: (u64, u64),
     len: u64,
     changed: (i64, i64),
@@ -39,13 +39,18 @@ pub(super) struct Stamp {
 
 impl Stamp {
     /// Of the file that is there now.
-    pub(super) fn of(path: &Path) -> io::Result<Self> {
+    pub(crate) fn of(path: &Path) -> io::Result<Self> {
         let meta = path.metadata()?;
         Ok(Self {
             device_and_inode: (meta.dev(), meta.ino()),
             len: meta.len(),
             changed: (meta.mtime(), meta.mtime_nsec()),
         })
+    }
+
+    /// How long the file is.
+    pub(crate) fn len(&self) -> u64 {
+        self.len
     }
 }
 

@@ -195,7 +195,8 @@ fn way(toml: &str, request: &str, tls: bool) -> String {
     let trail = own_trail(Instant::now(), "id".into(), None);
     let comes = Comes { head: &head, identity: &identity, client: "192.0.2.7", trail: &trail, html: false };
     let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
-    let (mut fields, seen) = match routes.routes[0].way(comes) {
+    let route = &routes.routes[0];
+    let (mut fields, seen) = match route.to_https(comes).map_or_else(|| route.way(comes), Way::Answer) {
         Way::Answer(response) => {
             let body = match response.body {
                 Body::Bytes(bytes) => text(&bytes),
@@ -218,7 +219,7 @@ fn way(toml: &str, request: &str, tls: bool) -> String {
             (Headers::default(), seen)
         }
     };
-    routes.routes[0].finish(comes, &mut fields);
+    route.finish(comes, &mut fields);
     let fields: Vec<_> =
         fields.iter().map(|(name, value)| format!(" {}: {}", text(name), text(value))).collect();
     format!("{seen}{}", fields.concat())

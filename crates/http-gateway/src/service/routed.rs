@@ -28,7 +28,37 @@ impl Gateway {
         };
         let (client, came) = (client(trail), trail.clone());
         let comes = comes(asks, &client, &came);
-        let mut response = match route.way(comes) {
+        let mut response = match self.keep_out(route, comes).await {
+            Some(refusal) => refusal,
+            None => self.follow(route.way(comes), asks, body, trail).await,
+        };
+        route.finish(comes, &mut response.headers);
+        response
+    }
+
+    /// The answer to who must not pass the route: he comes over plain HTTP, or is not known.
+    async fn keep_out(&self, route: &Route, comes: Comes<'_>) -> Option<Response> {
+        // First of all: a password is not to be asked for over plain HTTP.
+        if let Some(elsewhere) = route.to_https(comes) {
+            return Some(elsewhere);
+        }
+        // No users is nobody.
+        let Some(passwords) = self.passwords.get(route.users()?) else {
+            return Some(error_for(comes.head, 500, comes.trail));
+        };
+        // Boxed: few routes ask, and all requests would carry it.
+        Box::pin(passwords.keep_out(&self.turns, comes.head, comes.trail)).await
+    }
+
+    /// Does what the route has decided.
+    async fn follow<B: RequestBody>(
+        &self,
+        way: Way<'_>,
+        asks: Asks<'_>,
+        body: &mut B,
+        trail: &mut Trail,
+    ) -> Response {
+        match way {
             Way::Answer(response) => response,
             Way::File(number, head) => self.file_of_route(number, &head, &asks.head.target, trail).await,
             Way::On { head, headers_heard, terms, app_only } => {
@@ -40,9 +70,7 @@ impl Gateway {
                     self.site(asks, body, trail).await
                 }
             }
-        };
-        route.finish(comes, &mut response.headers);
-        response
+        }
     }
 
     /// Asks for a WebSocket. `None`: it is to be answered like any other request.
@@ -59,6 +87,10 @@ impl Gateway {
         };
         let (client, came) = (client(trail), trail.clone());
         let comes = comes(asks, &client, &came);
+        if let Some(mut refusal) = self.keep_out(route, comes).await {
+            route.finish(comes, &mut refusal.headers);
+            return Some(Answer::Refused(refusal));
+        }
         let Way::On { head, headers_heard, terms, .. } = route.way(comes) else { return None };
         let identity = Identity { headers_heard, ..asks.identity.clone() };
         let mut answer = self.open(Asks { head: &head, identity: &identity, terms, ..asks }, trail).await?;
