@@ -197,3 +197,20 @@ def test_an_order_does_not_pass_what_is_configured(start: Start, tmp_path: Path)
     assert site.quintet("scale", "two").returncode == 2
     assert site.quintet("scale", "2", "--pool", "reports").returncode == 1
     assert pool(site)["wanted"] == 2
+
+
+def test_who_names_the_most_workers_gets_no_more_by_order(start: Start, tmp_path: Path) -> None:
+    pools = '[[worker_pool]]\nname = "slow"\nmatch = "/sleep"\nmax = 1\n[[worker_pool]]\nname = "free"\nmatch = "/version"\n'
+    project = write_project(tmp_path, f"[workers]\ncount = 1\nmax = 1\n{pools}")
+    site = start(project, workers=1, flags=PLAIN, wait=False)
+    site.wait_ready()
+    site.wait_workers(3)
+    site.allow_log("the number of workers stays as it is")
+    for name, most in (("default", "workers.max"), ("slow", "max in its")):
+        done = site.quintet("scale", "+1", "--pool", name)
+        assert done.returncode == 1, done.stdout
+        assert f"pool {name} has 1 worker at most" in done.stderr
+        assert f"raise {most}" in done.stderr
+    # Where nobody has named the most, the number is free.
+    assert site.quintet("scale", "+1", "--pool", "free").returncode == 0
+    site.wait_workers(4)

@@ -126,7 +126,7 @@ fn pool_slots(config: &Config) -> u32 {
     let workers = &config.workers;
     let slots = config.worker_pool.iter().map(|pool| {
         let threads = pool.threads.or(workers.threads).unwrap_or_default();
-        pool.max.saturating_mul(threads.max(pool.concurrency.unwrap_or(workers.concurrency)))
+        pool.most().saturating_mul(threads.max(pool.concurrency.unwrap_or(workers.concurrency)))
     });
     slots.fold(0, u32::saturating_add)
 }
@@ -136,8 +136,10 @@ fn fill_in(config: &mut Config, project: &Project, sizing: &Sizing) {
     config.app.dir.clone_from(&project.dir);
     config.app.callable.clone_from(&project.app);
     config.app.settings.clone_from(&project.settings);
+    // A number alone is no bound: somebody may order more.
+    let is_bound = config.workers.count.is_none() || config.workers.max.is_some();
+    config.workers.max = is_bound.then_some(sizing.workers_max);
     config.workers.count = Some(sizing.workers);
-    config.workers.max = Some(sizing.workers_max);
     config.workers.threads = Some(sizing.threads);
     config.server.reactors = Some(sizing.reactors);
     let memory_total = &mut config.workers.memory_total_max;

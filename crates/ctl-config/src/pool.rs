@@ -39,7 +39,7 @@ record! {
         min: u32 = 1,
             between("0", "1024", "a machine of more than 1024 workers is better run as several instances");
         /// Most workers; between the two numbers scaling decides.
-        max: u32 = 1,
+        max: Option<u32> = None,
             otherwise("the same as `min`, at least 1"),
             between("1", "1024", "a machine of more than 1024 workers is better run as several instances");
         /// Threads of each worker (WSGI).
@@ -69,6 +69,11 @@ record! {
 }
 
 impl WorkerPool {
+    /// The most workers that scaling may start.
+    pub fn most(&self) -> u32 {
+        self.max.unwrap_or(1).max(self.min)
+    }
+
     /// Whether it takes requests for `path`.
     pub fn takes(&self, path: &str) -> bool {
         self.matches.iter().any(|pattern| pattern_matches(pattern, path))
@@ -102,9 +107,6 @@ impl Rules for WorkerPool {
         &[Required { key: "match", question: "which paths does this pool take?", example: "\"/reports/*\"" }];
 
     fn complete(&mut self, given: &Given) {
-        if !given.contains("max") {
-            self.max = self.min.max(1);
-        }
         if !given.contains("name") {
             self.name = self.matches.first().map(|pattern| name_of(pattern)).unwrap_or_default();
         }
@@ -150,8 +152,8 @@ fn alone(pool: &WorkerPool, place: impl Fn(&str) -> Option<Place>, problems: &mu
             .hint("for example match = \"/reports/*\"");
         problems.push(problem.at(place("match")));
     }
-    if pool.min > pool.max {
-        let problem = Problem::new(format!("worker_pool.max: {} is less than min, {}", pool.max, pool.min))
+    if let Some(max) = pool.max.filter(|max| pool.min > *max) {
+        let problem = Problem::new(format!("worker_pool.max: {max} is less than min, {}", pool.min))
             .hint("leave max away for a pool that does not scale");
         problems.push(problem.at(place("max")));
     }

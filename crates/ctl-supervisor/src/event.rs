@@ -266,8 +266,10 @@ pub(crate) struct Pool {
     pub(crate) name: String,
     /// Fewest workers: at least 1 in the default pool.
     pub(crate) min: u32,
-    /// Most workers.
+    /// Most workers that scaling starts.
     pub(crate) max: u32,
+    /// The same as the configuration names it. Without it a number that is fixed may be another one by order.
+    pub(crate) bound: Option<u32>,
     /// Slots of a worker whose app is WSGI.
     pub(crate) threads: u32,
     /// Slots of a worker whose app is ASGI.
@@ -281,7 +283,8 @@ impl Pool {
     /// From so many workers to so many.
     pub(crate) fn of(name: &str, min: u32, max: u32) -> Self {
         let idle_timeout = Duration::from_secs(60);
-        Self { name: name.to_owned(), min, max, threads: 2, concurrency: 16, idle_timeout }
+        let bound = (max > min).then_some(max);
+        Self { name: name.to_owned(), min, max, bound, threads: 2, concurrency: 16, idle_timeout }
     }
 }
 

@@ -162,6 +162,7 @@ impl House {
             name: DEFAULT_POOL.to_owned(),
             min,
             max: config.workers.max.unwrap_or(min).max(min),
+            bound: config.workers.max.map(|max| max.max(min)),
             threads: self.plan.threads,
             concurrency: config.workers.concurrency,
             // It never goes down to none.
@@ -170,7 +171,8 @@ impl House {
         let others = config.worker_pool.iter().map(|pool| Pool {
             name: pool.name.clone(),
             min: pool.min,
-            max: pool.max.max(pool.min),
+            max: pool.most(),
+            bound: pool.max.map(|_| pool.most()),
             threads: pool.threads.unwrap_or(default.threads),
             concurrency: pool.concurrency.unwrap_or(default.concurrency),
             idle_timeout: pool.idle_timeout.unwrap_or(Duration::MAX),

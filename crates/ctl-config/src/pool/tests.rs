@@ -46,15 +46,15 @@ threads = 1
             name: "reports".into(),
             matches: vec!["/reports/*".into()],
             min: 0,
-            max: 3,
+            max: Some(3),
             app_timeout: Some(Duration::from_secs(600)),
             idle_timeout: Some(Duration::from_secs(300)),
             ..WorkerPool::default()
         }
     );
     assert_eq!(
-        (exports.name.as_str(), exports.min, exports.max, exports.threads),
-        ("exports", 2, 2, Some(1))
+        (exports.name.as_str(), exports.min, exports.max, exports.most(), exports.threads),
+        ("exports", 2, None, 2, Some(1))
     );
     assert_eq!(loaded.origin("worker_pool[0].min").to_string(), "quintet.toml:4");
     assert_eq!(loaded.origin("worker_pool[1].threads").to_string(), "quintet.toml:16");
@@ -65,7 +65,7 @@ threads = 1
 #[test]
 fn what_is_left_away() {
     let pool = &loaded("[[worker_pool]]\nmatch = \"/slow\"\nmin = 0\n").config.worker_pool[0];
-    assert_eq!((pool.min, pool.max, pool.idle_timeout), (0, 1, Some(Duration::from_secs(60))));
+    assert_eq!((pool.min, pool.most(), pool.idle_timeout), (0, 1, Some(Duration::from_secs(60))));
     assert!(loaded("").config.worker_pool.is_empty());
     for (pattern, name) in [
         ("/reports/*", "reports"),

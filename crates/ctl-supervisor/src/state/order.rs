@@ -1,6 +1,6 @@
 //! Orders: somebody wants a worker more, or one fewer, until the next reload.
 //!
-//! A pool with a fixed number has another fixed number then. One that scales has another floor: load still brings more, and quiet
+//! A pool with a fixed number has another fixed number then, up to `max` where the configuration names it. One that scales has another floor: load still brings more, and quiet
 //! takes none below it. A reload brings back what is configured (`fit_staff`), as does a start, and so an upgrade. An order never
 //! passes a bound of the configuration: it is refused, and told why.
 
@@ -14,7 +14,7 @@ use super::recycle::mebibytes;
 use super::reload::Reload;
 use super::scale::workers_text;
 
-/// Of a pool that has no bound of its own: as many as `workers.count` may say.
+/// Of a fixed number without a bound of its own: as many as `workers.count` may say.
 const WORKERS_MAX: u32 = 1024;
 
 /// What an order ends with where nothing changes.
@@ -63,6 +63,8 @@ impl State {
         };
         let (name, scales, fewest) =
             (settings.name.clone(), settings.min < settings.max, settings.min.min(1));
+        let bound = settings.bound.unwrap_or(WORKERS_MAX);
+        let limits = if scales { limits } else { Limits { max: bound, ..limits } };
         let was = self.staff[index].wanted;
         let wanted = match change {
             Change::By(by) => was.saturating_add_signed(by),
@@ -71,7 +73,6 @@ impl State {
         if wanted < fewest {
             return Err(format!("pool {name} has at least {}", workers_text(fewest)));
         }
-        let limits = if scales { limits } else { Limits { max: WORKERS_MAX, ..limits } };
         self.find_room(index, wanted, &limits)?;
         let min = match change {
             // One fewer than load has brought does not raise the floor.

@@ -108,6 +108,15 @@ fn bounds_are_not_passed() {
     assert!(heard.contains("raise max in its [[worker_pool]]"), "{heard}");
     assert_eq!(table.refused(None, Change::To(0)), "pool default has at least 1 worker");
     assert_eq!(table.refused(None, Change::By(i32::MIN)), "pool default has at least 1 worker");
+    // Who says how many, and that these are the most, means it.
+    let mut bound = Table::new(2);
+    bound.settings.pools[0].bound = Some(2);
+    bound.begin();
+    bound.up(1);
+    bound.up(2);
+    assert!(bound.refused(None, Change::By(1)).starts_with("pool default has 2 workers at most"));
+    assert_eq!(bound.order(None, Change::By(-1)).0, "done→7 retire[2]");
+    assert_eq!(bound.order(None, Change::By(1)).0, "done→7 worker3:generation1");
     let mut fixed = Table::serving(1);
     assert!(fixed.refused(None, Change::To(u32::MAX)).starts_with("pool default has 1024 workers at most"));
 }
