@@ -227,6 +227,15 @@ fn outcome(way: Way<'_>, config: &Config) -> Vec<String> {
             let dir = dir.map(|dir| dir.display().to_string()).unwrap_or_default();
             vec![format!("It goes to files: {} in {dir}", text(head.path()))]
         }
+        Way::Upstream { name, head, .. } => {
+            let upstream = config.upstream.iter().find(|upstream| upstream.name == name);
+            let servers = upstream.map(|upstream| upstream.servers.join(" or ")).unwrap_or_default();
+            let target = text(&head.target);
+            vec![
+                format!("It goes to the upstream {name}: {servers}"),
+                format!("as {} {target}", text(head.method.as_bytes())),
+            ]
+        }
         Way::On { head, terms, app_only, .. } => {
             let mut lines =
                 vec![if app_only { "It goes to the app".to_owned() } else { format!("It goes to {SITE}") }];

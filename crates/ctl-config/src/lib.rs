@@ -28,6 +28,7 @@ pub mod schema;
 pub mod settings;
 mod size;
 pub mod tables;
+pub mod upstream;
 mod value;
 
 #[cfg(test)]
@@ -47,4 +48,5 @@ pub use route::Route;
 pub use settings::*;
 pub use size::{parse_size, size_text};
 pub use tables::{Record, Table};
+pub use upstream::Upstream;
 pub use value::{Choice, Kind, Program};

@@ -52,7 +52,7 @@ choice! {
 record! {
     /// What becomes of some requests: another pool of workers, a folder, a redirect, a fixed answer, other headers. The table may
     /// be there several times; the first route whose conditions all hold takes the request, and what no route takes goes to files
-    /// and app as it does without routes. A route without an action (`app`, `files`, `redirect`, `respond`) does so too, with what
+    /// and app as it does without routes. A route without an action (`app`, `files`, `upstream`, `redirect`, `respond`) does so too, with what
     /// else it says. `quintet routes URL` tells which route takes a URL and why those before it do not.
     ///
     /// A path that different programs read as different paths (`//admin/`, `/a/../admin/`, `/admin%2F`) is refused with 400 where
@@ -81,6 +81,9 @@ record! {
         /// Action: files of this directory. The whole path is looked up in it; `strip_prefix` takes its beginning away. A path that
         /// ends in a slash means the index.html there. What is not there is answered 404.
         files: Option<PathBuf> = None, example("\"public/docs\"");
+        /// Action: these requests go to the servers of the `[[upstream]]` of this name, WebSockets included. What they are told of
+        /// the client (X-Forwarded-For and its like, Forwarded) is written by quintet, whatever `request_headers` say.
+        upstream: Option<String> = None, otherwise("they stay here");
         /// Action: a redirect to this URL, or path of this site, in which `{scheme}`, `{host}`, `{path}` and `{query}` (with its
         /// question mark) stand for those of the request.
         redirect: Option<String> = None,
@@ -147,6 +150,7 @@ impl Rules for Route {
             status(route, place, problems);
             idle(route, place, problems);
             pool(route, loaded, place, problems);
+            upstream(route, loaded, place, problems);
             let earlier = &routes[..index];
             if route.name.is_some() && earlier.iter().any(|other| other.name == route.name) {
                 let name = route.label(index);
@@ -170,7 +174,8 @@ impl Rules for Route {
             "location" | "match" | "prefix" | "url" => "path",
             "return" | "answer" | "text" => "respond",
             "root" | "alias" | "dir" => "files",
-            "pool" | "worker_pool" | "proxy_pass" => "app",
+            "pool" | "worker_pool" => "app",
+            "proxy_pass" | "proxy" | "reverse_proxy" | "backend" => "upstream",
             "headers" => "header\", \"request_headers\" or \"response_headers",
             _ => return holds_for_all(name, &["timeouts", "limits", "queue", "buffers"], "routes"),
         };
@@ -189,6 +194,7 @@ impl Route {
         let all = [
             ("app", self.app.is_some()),
             ("files", self.files.is_some()),
+            ("upstream", self.upstream.is_some()),
             ("redirect", self.redirect.is_some()),
             ("respond", self.respond.is_some()),
         ];
@@ -264,11 +270,34 @@ fn idle(route: &Route, place: impl Fn(&str) -> Option<Place>, problems: &mut Vec
     let path = [("strip_prefix", route.strip_prefix.is_some()), ("rewrite", route.rewrite.is_some())];
     let Some(action) = route.actions().into_iter().find(|action| *action != "app") else { return };
     let path = path.into_iter().filter(|_| action == "respond");
-    for (key, _) in asks_app.into_iter().chain(path).filter(|(_, there)| *there) {
+    // An upstream is asked as an app is, but it is no pool.
+    let goes_along = |key: &str| action == "upstream" && matches!(key, "body_max" | "request_headers");
+    for (key, _) in asks_app.into_iter().chain(path).filter(|(key, there)| *there && !goes_along(key)) {
         let problem = Problem::new(format!("route.{key}: it does nothing where {action} answers"))
             .hint("leave it away");
         problems.push(problem.at(place(key)));
     }
+}
+
+fn upstream(
+    route: &Route,
+    loaded: &Loaded,
+    place: impl Fn(&str) -> Option<Place>,
+    problems: &mut Vec<Problem>,
+) {
+    let Some(upstream) = &route.upstream else { return };
+    let names = || loaded.config.upstream.iter().map(|upstream| upstream.name.as_str());
+    if names().any(|name| name == upstream) {
+        return;
+    }
+    let problem = Problem::new(format!("route.upstream: there is no upstream \"{upstream}\""));
+    let problem = match nearest(upstream, names()) {
+        Some(near) => problem.hint(format!("did you mean \"{near}\"?")),
+        None => {
+            problem.hint(format!("write a table [[upstream]] with name = \"{upstream}\" and its servers"))
+        }
+    };
+    problems.push(problem.at(place("upstream")));
 }
 
 fn pool(route: &Route, loaded: &Loaded, place: impl Fn(&str) -> Option<Place>, problems: &mut Vec<Problem>) {

@@ -15,6 +15,7 @@ pub use crate::define::{all, find};
 use crate::limit::Limit;
 use crate::pool::WorkerPool;
 use crate::route::Route;
+use crate::upstream::Upstream;
 use crate::value::Program;
 
 const KIB: u64 = 1 << 10;
@@ -516,5 +517,7 @@ settings! {
         route: Route,
         /// TLS certificates for more names.
         certificate: Certificate,
+        /// Other servers that answer for some routes, in the order of the file.
+        upstream: Upstream,
     }
 }

@@ -35,6 +35,7 @@ use crate::message::{
 };
 use crate::pools::Pools;
 use crate::request_id::RequestId;
+use crate::upstream::Upstreams;
 
 /// Operators, a scraper and a probe or two; whoever is more waits.
 const CONNECTIONS_MAX: usize = 32;
@@ -71,6 +72,8 @@ pub struct Admin {
     pub ready: Box<dyn Fn() -> bool + Send + Sync>,
     /// What is counted of them.
     pub pools: Arc<Pools>,
+    /// What is counted of them, too.
+    pub upstreams: Arc<Upstreams>,
     /// `reload` and `stop` go here.
     pub asked: mpsc::Sender<Command>,
 }
@@ -189,7 +192,11 @@ impl Admin {
             return refused;
         }
         match path {
-            b"/metrics" => typed(200, exposition::CONTENT_TYPE, exposition::text(&self.pools.metrics(), &[])),
+            b"/metrics" => typed(
+                200,
+                exposition::CONTENT_TYPE,
+                exposition::text(&self.pools.metrics(), &self.upstreams.metrics()),
+            ),
             b"/status" => match serde_json::to_string(&status(&self.pools)) {
                 Ok(json) => typed(200, "application/json", json + "\n"),
                 Err(error) => text(500, format!("{error}\n")),

@@ -147,6 +147,7 @@ impl Running {
         };
         let reactors = run_reactors(listeners, edge)
             .map_err(|error| format!("could not start the reactors: {error}"))?;
+        tokio::spawn(Arc::clone(gateway.upstreams()).keep_clean());
         let link = take(start.link_fd).map_err(|error| format!("link: {error}"))?;
         accept_workers(link, start.token, start.worker_uid, &reactors, (&pools, &links))?;
         let opens = start.heir.then(|| gate.subscribe());
@@ -366,7 +367,8 @@ fn admin(
         let token = config.admin.token_file.as_deref().map(read_token).transpose()?;
         let ready = Arc::clone(gateway);
         let (pools, is_ready) = (Arc::clone(pools), Box::new(move || ready.is_ready()));
-        let admin = Admin { token, ready: is_ready, pools, asked: asks };
+        let upstreams = Arc::clone(gateway.upstreams());
+        let admin = Admin { token, ready: is_ready, pools, upstreams, asked: asks };
         let mut moves = drain.clone();
         let serving = admin_http::serve(socket, admin, Arc::clone(config), drain);
         let serving = serving.map_err(|error| error.to_string())?;

@@ -73,6 +73,8 @@ enum Action {
     App,
     /// The files of this number among those of routes.
     Files(usize),
+    /// The upstream of this name.
+    Upstream(Box<str>),
     Redirect {
         to: Template,
         status: u16,
@@ -105,6 +107,15 @@ pub enum Way<'a> {
     Answer(Response),
     /// A file of the directory of this number, asked for by this head.
     File(usize, Cow<'a, RequestHead>),
+    /// The servers of an upstream.
+    Upstream {
+        /// Its name.
+        name: &'a str,
+        /// The request as it goes on.
+        head: Cow<'a, RequestHead>,
+        /// Longest body, where it is not as elsewhere.
+        body_bytes_max: Option<u64>,
+    },
     /// Files and app, or the app alone.
     On {
         /// The request as it goes on.
@@ -204,6 +215,8 @@ impl Route {
             Action::Respond { text: Bytes::from(text.clone()), status: status(200) }
         } else if own.files.is_some() {
             Action::Files(next(&mut numbers.files))
+        } else if let Some(name) = &own.upstream {
+            Action::Upstream(name.as_str().into())
         } else if own.app.is_some() {
             Action::App
         } else {
@@ -274,6 +287,7 @@ impl Route {
                 Way::Answer(answer::respond(*status, text, comes.html, comes.trail.clone()))
             }
             Action::Files(number) => Way::File(*number, head),
+            Action::Upstream(name) => Way::Upstream { name, head, body_bytes_max: self.terms.body_bytes_max },
             Action::App | Action::Site => Way::On {
                 head,
                 headers_heard,

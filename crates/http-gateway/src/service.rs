@@ -1,5 +1,6 @@
 //! The way of one request: identity, health, route, file, body, queue, worker, answer. Read [`Gateway::call`] first.
 
+mod passed;
 mod passwords;
 mod routed;
 
@@ -33,6 +34,7 @@ use crate::request_body::{GatherError, GatherLimits, Payload, gather};
 use crate::request_id::RequestIds;
 use crate::route::{Routes, users_files};
 use crate::spool::{HoldLimits, PumpLimits, SpoolLimits};
+use crate::upstream::Upstreams;
 use crate::websocket::Answer;
 use passwords::{Passwords, Turns};
 
@@ -49,6 +51,7 @@ pub struct Gateway {
     /// Of the routes that ask for them, in their order.
     passwords: Box<[Passwords]>,
     turns: Turns,
+    upstreams: Arc<Upstreams>,
     files: RwLock<Option<Files>>,
     access: Option<AccessLog>,
     broken: Broken,
@@ -77,6 +80,7 @@ impl Gateway {
         let routes = Routes::new(&config)?;
         let passwords = users_files(&config).map(|(file, label)| Passwords::new(file, &label));
         let passwords = passwords.collect::<Result<_, _>>()?;
+        let upstreams = Upstreams::new(&config)?;
         let spool_dir = config.buffers.dir.clone().unwrap_or_else(std::env::temp_dir);
         let dispatcher = Dispatcher {
             pools,
@@ -106,11 +110,17 @@ impl Gateway {
             routes,
             passwords,
             turns: Turns::new(),
+            upstreams,
             files: RwLock::new(None),
             access,
             broken: Broken::default(),
             guard,
         })
+    }
+
+    /// The upstreams of the configuration.
+    pub fn upstreams(&self) -> &Arc<Upstreams> {
+        &self.upstreams
     }
 
     /// `quintet dev`: the code does not start, or may start again.

@@ -6,6 +6,7 @@
 //!
 //! | file | what happens there |
 //! |---|---|
+//! | `all.rs` | the upstreams of the configuration |
 //! | `group.rs`, `settings.rs` | an upstream: its servers, the attempts of one request |
 //! | `standing.rs` | who rests after failures, and whose turn it is (pure but for a clock) |
 //! | `server.rs`, `resolve.rs` | a server's connections, and the addresses of its name |
@@ -19,6 +20,7 @@
 //! still here); no byte of one answer is ever taken for another's: a connection on which anything was doubtful is closed;
 //! every wait has a deadline; dropping a request's future closes its connection.
 
+mod all;
 pub mod body;
 mod exchange;
 mod group;
@@ -33,7 +35,8 @@ mod socket;
 mod standing;
 mod tls;
 
-pub use group::{Failure, Forward, Upstream};
+pub use all::Upstreams;
+pub use group::{Failure, Forward, Handshake, Upstream};
 pub use settings::{HostRule, ServerAddress, Settings};
 pub use tls::TlsFiles;
 

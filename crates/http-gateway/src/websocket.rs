@@ -10,6 +10,7 @@
 //! | `frame.rs`, `close.rs` | frame heads, masks, close codes (pure) |
 //! | `decode.rs`, `encode.rs` | frames to whole messages and back (pure) |
 //! | `deflate.rs` | permessage-deflate: what is agreed, and the machines (pure) |
+//! | `tunnel.rs` | a conversation with an upstream, passed through as bytes |
 //! | `driver.rs`, `driver/` | a conversation: both directions, pings, closing, drain; over whatever carries its bytes |
 
 pub mod close;
@@ -19,13 +20,20 @@ pub(crate) mod driver;
 pub mod encode;
 pub mod frame;
 pub mod handshake;
+pub mod tunnel;
 
 use bytes::Bytes;
+use ctl_config::Config;
 use ctl_telemetry::events::SUBPROTOCOL_DROPPED;
 pub use py_link::long::MessageType;
 use tokio::sync::mpsc;
 
-use crate::message::{Headers, Response, Trail};
+use crate::drain::Drain;
+use crate::message::{Headers, RequestHead, Response, Trail};
+use deflate::Agreed;
+use driver::{Outcome, Terms, Wire, converse};
+use handshake::Handshake;
+use tunnel::{Bounds, Tunnel, relay};
 
 /// Messages that wait in each direction of a session. Small: what waits longer waits in the client's or the app's own buffers.
 pub const WAITING_MAX: usize = 4;
@@ -82,14 +90,64 @@ pub enum Answer {
         /// For the access log.
         trail: Trail,
     },
+    /// 101 (200 over HTTP/2), and the conversation is passed through as bytes.
+    Tunnel {
+        /// The server's fields, those of the handshake among them: what was agreed is between it and the client.
+        headers: Headers,
+        /// The server.
+        tunnel: Tunnel,
+        /// For the access log.
+        trail: Trail,
+    },
     /// Any other answer, as for a request.
     Refused(Response),
 }
 
 /// Tells of a subprotocol that the app chose and its client had not offered.
-pub(crate) fn subprotocol_dropped(chosen: &[u8], trail: &Trail) {
+fn subprotocol_dropped(chosen: &[u8], trail: &Trail) {
     let chosen = String::from_utf8_lossy(chosen);
     SUBPROTOCOL_DROPPED.happened(format_args!("request {}: {chosen}", &*trail.request_id));
+}
+
+/// Who is at the other end of an opened WebSocket.
+#[derive(Debug)]
+pub(crate) enum Far {
+    /// The app, in whole messages.
+    App(AppSession, Option<Agreed>),
+    /// An upstream's server.
+    Tunnel(Tunnel),
+}
+
+impl Answer {
+    /// The fields of the answer that opens the WebSocket, and who is there then; or the answer that opens none.
+    pub(crate) fn open(
+        self,
+        handshake: &Handshake,
+        head: &RequestHead,
+    ) -> Result<(Headers, Far, Trail), Box<Response>> {
+        match self {
+            Self::Accepted { headers, session, trail } => {
+                let dropped = |chosen: &[u8]| subprotocol_dropped(chosen, &trail);
+                let fields = handshake.fields(&headers, head, dropped);
+                Ok((fields, Far::App(session, handshake.deflate), trail))
+            }
+            Self::Tunnel { headers, tunnel, trail } => {
+                Ok((handshake.tunnel_fields(&headers), Far::Tunnel(tunnel), trail))
+            }
+            Self::Refused(response) => Err(Box::new(response)),
+        }
+    }
+}
+
+impl Far {
+    /// Talks until it is over. The answer to the handshake has been sent.
+    pub(crate) async fn talk<W: Wire>(self, wire: &mut W, config: &Config, drain: Drain) -> Outcome {
+        match self {
+            Self::App(session, deflate) => converse(wire, session, Terms::new(config, deflate), drain).await,
+            // Apart, so that those with the app need no room for it.
+            Self::Tunnel(tunnel) => Box::pin(relay(wire, tunnel, Bounds::new(config), drain)).await,
+        }
+    }
 }
 
 /// Makes both ends of a session: the driver's, and what the link keeps.

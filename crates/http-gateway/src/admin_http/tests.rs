@@ -34,7 +34,13 @@ fn admin(token: Option<&str>) -> Asked {
     };
     config.worker_pool = vec![reports];
     let (pools, _) = Pools::new(&config);
-    let admin = Admin { token, ready: Box::new(move || is_ready.load(Relaxed)), pools, asked };
+    let admin = Admin {
+        token,
+        ready: Box::new(move || is_ready.load(Relaxed)),
+        pools,
+        upstreams: Arc::default(),
+        asked,
+    };
     Asked { admin, ready, commands }
 }
 

@@ -108,7 +108,7 @@ impl Service for Fake {
     async fn websocket(&self, _: &Connection, head: &RequestHead) -> Answer {
         match testing::websocket(head, &self.heard).await {
             Answer::Refused(refused) => Answer::Refused(response(refused.status, "no")),
-            accepted @ Answer::Accepted { .. } => accepted,
+            opened => opened,
         }
     }
 

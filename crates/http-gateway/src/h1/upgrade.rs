@@ -12,17 +12,15 @@ use super::parse::Parsed;
 use super::stream::Stream;
 use super::transport::Transport;
 use crate::message::{Exchange, Headers, RequestHead, Service, Trail};
-use crate::websocket::deflate::Agreed;
-use crate::websocket::driver::{End, Gone, Terms, Wire, converse};
+use crate::websocket::Far;
+use crate::websocket::driver::{End, Gone, Wire};
 use crate::websocket::handshake::Handshake;
-use crate::websocket::{Answer, AppSession, subprotocol_dropped};
 
 /// A WebSocket whose 101 has been sent. What the client has sent since is its first frames.
 pub(super) struct Open {
-    session: AppSession,
+    far: Far,
     head: RequestHead,
     trail: Trail,
-    deflate: Option<Agreed>,
 }
 
 /// Answers a request that asks for a WebSocket. `None`: it was refused, and the connection is ready for the next request.
@@ -45,18 +43,14 @@ pub(super) async fn answer<T: Transport, S: Service>(
         answer = shared.service.websocket(&shared.connection, &parsed.head) => answer,
         () = stream.closed(AHEAD_BYTES_MAX) => return Some(Next::Close),
     };
-    match answer {
-        Answer::Accepted { headers, session, trail } => {
-            Some(open(stream, shared, parsed, &handshake, &headers, session, trail).await)
-        }
-        Answer::Refused(response) => {
-            match respond(stream, shared, Some((&parsed, parsed.keep_alive)), response).await {
-                Kept::Yes => None,
-                Kept::Broken => Some(Next::Broken),
-                Kept::No if stream.buffered().is_empty() => Some(Next::Close),
-                Kept::No => Some(Next::Linger),
-            }
-        }
+    match answer.open(&handshake, &parsed.head) {
+        Ok((fields, far, trail)) => Some(open(stream, shared, parsed, &fields, far, trail).await),
+        Err(response) => match respond(stream, shared, Some((&parsed, parsed.keep_alive)), *response).await {
+            Kept::Yes => None,
+            Kept::Broken => Some(Next::Broken),
+            Kept::No if stream.buffered().is_empty() => Some(Next::Close),
+            Kept::No => Some(Next::Linger),
+        },
     }
 }
 
@@ -65,19 +59,17 @@ async fn open<T: Transport, S: Service>(
     stream: &mut Stream<T>,
     shared: &Shared<S>,
     parsed: Parsed,
-    handshake: &Handshake,
-    headers: &Headers,
-    session: AppSession,
+    fields: &Headers,
+    far: Far,
     trail: Trail,
 ) -> Next {
-    let fields = handshake.fields(headers, &parsed.head, |chosen| subprotocol_dropped(chosen, &trail));
-    if let Err(bad) = encode_switching(&mut stream.output, &fields, &date::now()) {
+    if let Err(bad) = encode_switching(&mut stream.output, fields, &date::now()) {
         let mut response = shared.service.refuse(&shared.connection, 502, bad.0);
         response.trail = trail;
         respond(stream, shared, Some((&parsed, false)), response).await;
         return Next::Linger;
     }
-    let open = Open { session, head: parsed.head, trail, deflate: handshake.deflate };
+    let open = Open { far, head: parsed.head, trail };
     if stream.write(&[], shared.config.timeouts.write, &mut 0).await.is_err() {
         tell(shared, &open.head, &open.trail, 0, false);
         return Next::Broken;
@@ -92,9 +84,8 @@ impl Open {
         stream: &mut Stream<T>,
         shared: &Shared<S>,
     ) -> Next {
-        let Self { session, head, trail, deflate } = self;
-        let terms = Terms::new(&shared.config, deflate);
-        let outcome = converse(stream, session, terms, shared.drain.clone()).await;
+        let Self { far, head, trail } = self;
+        let outcome = far.talk(stream, &shared.config, shared.drain.clone()).await;
         tell(shared, &head, &trail, outcome.sent, outcome.end == End::Closed);
         match outcome.end {
             // RFC 6455, 7.1.1: the server closes first.

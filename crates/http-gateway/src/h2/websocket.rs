@@ -12,9 +12,8 @@ use tokio::time::timeout;
 use super::exchange::{Exchanges, Outcome, Told, WINDOW_BYTES};
 use super::response::{self, BadResponse};
 use crate::message::{RequestHead, Response, Service};
-use crate::websocket::driver::{End, Gone, Terms, Wire, converse};
+use crate::websocket::driver::{End, Gone, Wire};
 use crate::websocket::handshake::Handshake;
-use crate::websocket::{Answer, subprotocol_dropped};
 
 /// After the last frame the client has this long to end its side, too: resetting a stream may cost it what it has not read.
 const LINGER: Duration = Duration::from_secs(2);
@@ -39,18 +38,17 @@ impl<S: Service> Exchanges<'_, S> {
             answer = self.service.websocket(&self.connection, &head) => answer,
             _reason = poll_fn(|cx| respond.poll_reset(cx)) => return,
         };
-        let (headers, session, trail) = match answer {
-            Answer::Accepted { headers, session, trail } => (headers, session, trail),
+        let (fields, far, trail) = match answer.open(&handshake, &head) {
+            Ok(opened) => opened,
             // Over HTTP/1 the client waits for 101 alone. Here any 2xx opens a tunnel (RFC 9110, 9.3.6), so what an app without
             // WebSockets answers to a GET must not get there; RFC 9220, 3, names the status.
-            Answer::Refused(response) if response.status < 300 => {
+            Err(response) if response.status < 300 => {
                 let refusal = self.service.refuse(&self.connection, 501, "there is no WebSocket here");
                 let refusal = Response { trail: response.trail, ..refusal };
                 return self.answer(respond, Some(&head), false, refusal).await;
             }
-            Answer::Refused(response) => return self.answer(respond, Some(&head), false, response).await,
+            Err(response) => return self.answer(respond, Some(&head), false, *response).await,
         };
-        let fields = handshake.fields(&headers, &head, |chosen| subprotocol_dropped(chosen, &trail));
         let opening = match response::accepted(&fields, &crate::h1::date::now()) {
             Ok(opening) => opening,
             Err(BadResponse(why)) => {
@@ -63,8 +61,7 @@ impl<S: Service> Exchanges<'_, S> {
         // Fails when the client is gone or has reset the stream.
         let Ok(send) = respond.send_response(opening, false) else { return };
         let mut wire = StreamWire { incoming, chunk: Bytes::new(), send };
-        let terms = Terms::new(self.config, handshake.deflate);
-        let outcome = converse(&mut wire, session, terms, self.drain.clone()).await;
+        let outcome = far.talk(&mut wire, self.config, self.drain.clone()).await;
         told.response.sent = outcome.sent;
         told.response.complete = outcome.end == End::Closed;
         drop(told);

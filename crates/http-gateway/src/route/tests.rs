@@ -205,6 +205,9 @@ fn way(toml: &str, request: &str, tls: bool) -> String {
             (response.headers, format!("{} {body}", response.status))
         }
         Way::File(number, head) => (Headers::default(), format!("file {number} {}", text(&head.target))),
+        Way::Upstream { name, head, body_bytes_max } => {
+            (Headers::default(), format!("upstream {name} {} {body_bytes_max:?}", text(&head.target)))
+        }
         Way::On { head, headers_heard, terms, app_only } => {
             let fields: Vec<_> =
                 head.headers.iter().map(|(name, value)| format!("{}={}", text(name), text(value))).collect();
@@ -236,6 +239,9 @@ fn ways() {
         way("redirect = \"/{path}\"\nrewrite = \"^/a => /b\"\nstatus = 301", "GET /a | host: a", true),
         "301  Location: /b Content-Length: 0"
     );
+    let api = "upstream = \"api\"\nbody_max = 7\nrewrite = \"^/a b$ => /\"";
+    let api = format!("{api}\n[[upstream]]\nname = \"api\"\nservers = \"a:80\"");
+    assert_eq!(way(&api, get, true), "upstream api /?x=1 Some(7)");
     assert_eq!(way("respond = \"hi\"", get, true), "200 hi Content-Type: text/plain; charset=utf-8");
     assert_eq!(way("respond = \"\"\nstatus = 204", get, true), "204 ");
     assert!(way("respond = \"\"\nstatus = 404", get, true).starts_with("404 404 Not Found (request id)\n"));

@@ -3,7 +3,7 @@
 use ctl_telemetry::metrics::ROUTES_DOUBTFUL_TOTAL;
 
 use super::{
-    Answer, AnsweredBy, Asks, Gateway, Identity, RequestBody, RequestHead, Response, Routes, Trail,
+    Answer, AnsweredBy, Asks, Gateway, Identity, RequestBody, RequestHead, Response, Routes, Terms, Trail,
     error_for, error_saying, from_file,
 };
 use crate::error_page::wants_html;
@@ -61,6 +61,10 @@ impl Gateway {
         match way {
             Way::Answer(response) => response,
             Way::File(number, head) => self.file_of_route(number, &head, &asks.head.target, trail).await,
+            Way::Upstream { name, head, body_bytes_max } => {
+                let terms = Terms { body_bytes_max, ..asks.terms };
+                self.pass_on(name, Asks { head: &head, terms, ..asks }, body, trail).await
+            }
             Way::On { head, headers_heard, terms, app_only } => {
                 let identity = Identity { headers_heard, ..asks.identity.clone() };
                 let asks = Asks { head: &head, identity: &identity, terms, ..asks };
@@ -91,11 +95,20 @@ impl Gateway {
             route.finish(comes, &mut refusal.headers);
             return Some(Answer::Refused(refusal));
         }
-        let Way::On { head, headers_heard, terms, .. } = route.way(comes) else { return None };
-        let identity = Identity { headers_heard, ..asks.identity.clone() };
-        let mut answer = self.open(Asks { head: &head, identity: &identity, terms, ..asks }, trail).await?;
+        let mut answer = match route.way(comes) {
+            Way::On { head, headers_heard, terms, .. } => {
+                let identity = Identity { headers_heard, ..asks.identity.clone() };
+                self.open(Asks { head: &head, identity: &identity, terms, ..asks }, trail).await?
+            }
+            Way::Upstream { name, head, .. } => {
+                self.pass_through(name, Asks { head: &head, ..asks }, trail).await
+            }
+            Way::Answer(_) | Way::File(..) => return None,
+        };
         match &mut answer {
-            Answer::Accepted { headers, .. } => route.finish(comes, headers),
+            Answer::Accepted { headers, .. } | Answer::Tunnel { headers, .. } => {
+                route.finish(comes, headers);
+            }
             Answer::Refused(response) => route.finish(comes, &mut response.headers),
         }
         Some(answer)

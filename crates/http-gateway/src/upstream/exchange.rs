@@ -174,9 +174,7 @@ pub(super) async fn ask<B: RequestBody>(
                 Client::Said(Ok(piece)) => {
                     *pulled = true;
                     clock.restart();
-                    if !out.take_piece(piece) {
-                        return Err(Lost::Client(BodyError::Malformed));
-                    }
+                    out.take_piece(piece).map_err(Lost::Client)?;
                     continue;
                 }
             },

@@ -51,6 +51,9 @@ pub(super) fn answers(text: &str) -> Vec<Step> {
     vec![Step::Head, say(text), Step::Again]
 }
 
+/// Longest streamed body.
+pub(super) const BODY_BYTES_MAX: u64 = 1000;
+
 pub(super) const HELLO: &str = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello";
 
 /// See the head of this file. Ends when it is dropped.
@@ -216,13 +219,13 @@ pub(super) fn settings(servers: Vec<ServerAddress>) -> Settings {
         connect_timeout: Duration::from_secs(5),
         response_timeout: Duration::from_secs(5),
         idle_timeout: Duration::from_secs(5),
+        tunnel_timeout: Duration::from_secs(5),
         keep_alive: Duration::from_secs(5),
         connections_max: 8,
         buffer: true,
         resolve_interval: Duration::from_secs(5),
         eject_after: 3,
         eject_time: Duration::from_secs(60),
-        body_bytes_max: 1 << 30,
         spool: SpoolLimits { memory_bytes: 1 << 20, disk_bytes: 0, dir: std::env::temp_dir() },
         held: Duration::from_secs(60),
     }
@@ -310,7 +313,7 @@ pub(super) async fn ask<B: RequestBody>(
     body: &mut B,
 ) -> Result<Response, String> {
     let mut trail = own_trail(std::time::Instant::now(), "id1".into(), None);
-    let request = Forward { head, origin: origin() };
+    let request = Forward { head, origin: origin(), body_bytes_max: BODY_BYTES_MAX };
     upstream.forward(&request, payload, body, &mut trail).await.map_err(|failure| failure.to_string())
 }
 

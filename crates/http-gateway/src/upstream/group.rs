@@ -11,8 +11,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use ctl_telemetry::metrics::UpstreamMetrics;
+use ring::rand::{SecureRandom as _, SystemRandom};
 use tracing::warn;
 
 use super::body::BodyDecoder;
@@ -23,14 +26,18 @@ use super::pump::{self, Body as Coming, pump};
 use super::request::{BadRequest, Terms, encode};
 use super::resolve::Name;
 use super::server::{Bounds, Lease, NoConnection, Place, Server, Wanted};
-use super::settings::{HostRule, ServerAddress, Settings};
+use super::settings::{HostRule, ServerAddress, Settings, names};
 use super::standing::{Seen, Standing, choose};
 use super::tls::{ClientTls, TlsFiles, client_config};
 use crate::dispatch::Origin;
-use crate::message::{AnsweredBy, Body, BodyError, Method, RequestBody, RequestHead, Response, Trail};
+use crate::message::{
+    AnsweredBy, Body, BodyError, Headers, Method, RequestBody, RequestHead, Response, Trail,
+};
 use crate::request_body::Payload;
 use crate::spool::spool;
 use crate::upload::{Rest, Waits, upload};
+use crate::websocket::handshake::accept;
+use crate::websocket::tunnel::Tunnel;
 
 /// Servers that one request is sent to, when those before could not be reached or broke off. More would only make its client wait.
 const SERVERS_TRIED_MAX: usize = 3;
@@ -57,6 +64,8 @@ pub struct Forward<'a> {
     pub head: &'a RequestHead,
     /// Who asks.
     pub origin: Origin<'a>,
+    /// Longest streamed body; the others were bounded when they were read.
+    pub body_bytes_max: u64,
 }
 
 /// Why there is no answer.
@@ -83,9 +92,27 @@ pub enum Failure {
     /// 400: it cannot be said in HTTP/1.1.
     #[error("the request cannot be passed on: {0}")]
     Refused(&'static str),
-    /// 500: its spooled body cannot be read.
-    #[error("the request's body is lost")]
-    Disk,
+    /// 500: its spooled body cannot be read, or the system gives no random number.
+    #[error("something of ours failed")]
+    Ours,
+}
+
+/// What all attempts of a request share.
+#[derive(Clone, Copy)]
+struct Ask<'a> {
+    request: &'a Forward<'a>,
+    content: &'a Content,
+    asked: Asked,
+    /// Of a WebSocket's handshake.
+    key: Option<&'a str>,
+}
+
+/// What a server says to a WebSocket's handshake.
+pub enum Handshake {
+    /// It takes part: its fields, and the conversation.
+    Accepted(Headers, Tunnel),
+    /// It answers as to a request.
+    Answered(Box<Response>),
 }
 
 /// An attempt that came to nothing.
@@ -111,7 +138,7 @@ impl Upstream {
         let mut servers = Vec::new();
         for address in &settings.servers {
             let (names, place, tls) = match address {
-                ServerAddress::Unix(path) => (address.names(), Place::Unix(path.clone()), None),
+                ServerAddress::Unix(path) => (names(address), Place::Unix(path.clone()), None),
                 ServerAddress::Tcp { host, port, tls: encrypted } => {
                     let tls = match (&tls, encrypted) {
                         (Some(config), true) => {
@@ -121,7 +148,7 @@ impl Upstream {
                         _ => None,
                     };
                     let name = Arc::new(Name::new(host, *port, settings.resolve_interval));
-                    (address.names(), Place::Tcp(name), tls)
+                    (names(address), Place::Tcp(name), tls)
                 }
             };
             let server = Server::new(names, place, tls, bounds, &metrics);
@@ -163,19 +190,54 @@ impl Upstream {
         let content = Content::from(payload);
         self.metrics.requests.inc();
         let asked = Asked { head_only: request.head.method == Method::Head, upgrade: false };
-        let (lease, answer, out) = self.attempts(request, &content, asked, body, trail).await?;
+        let ask = Ask { request, content: &content, asked, key: None };
+        let (lease, answer, out) = self.attempts(ask, body, trail).await?;
         self.answer(lease, answer, out, trail).await.inspect_err(|_| self.metrics.failures.inc())
+    }
+
+    /// Opens a WebSocket. The client's handshake is a good one; ours has a key of its own, and the server must show that it has
+    /// understood it (RFC 6455, 4.1).
+    pub async fn websocket<B: RequestBody>(
+        &self,
+        request: &Forward<'_>,
+        body: &mut B,
+        trail: &mut Trail,
+    ) -> Result<Handshake, Failure> {
+        self.metrics.requests.inc();
+        let mut random = [0; 16];
+        SystemRandom::new().fill(&mut random).map_err(|_| Failure::Ours)?;
+        let key = STANDARD.encode(random);
+        let asked = Asked { head_only: false, upgrade: true };
+        let ask = Ask { request, content: &Content::Nothing, asked, key: Some(&key) };
+        let (lease, answer, out) = self.attempts(ask, body, trail).await?;
+        if answer.status != 101 {
+            let answered = self.answer(lease, answer, out, trail).await;
+            return answered
+                .map(|response| Handshake::Answered(Box::new(response)))
+                .inspect_err(|_| self.metrics.failures.inc());
+        }
+        let mut shown = answer.headers.all("sec-websocket-accept");
+        if shown.next() != Some(accept(key.as_bytes()).as_bytes()) || shown.next().is_some() {
+            self.metrics.failures.inc();
+            let why = BadAnswer("Sec-WebSocket-Accept is not the answer to our key");
+            self.tell(lease.server(), &why, false, trail);
+            return Err(Failure::Bad);
+        }
+        drop(shown);
+        trail.by = AnsweredBy::Upstream;
+        trail.lasts = true;
+        let tunnel = Tunnel::new(Box::new(lease), self.settings.tunnel_timeout);
+        Ok(Handshake::Accepted(answer.headers, tunnel))
     }
 
     /// Tries servers until one answers, or it must not be tried again.
     async fn attempts<B: RequestBody>(
         &self,
-        request: &Forward<'_>,
-        content: &Content,
-        asked: Asked,
+        ask: Ask<'_>,
         body: &mut B,
         trail: &Trail,
     ) -> Result<(Lease, Answer, Outgoing), Failure> {
+        let Ask { request, content, .. } = ask;
         let mut tried = Vec::new();
         let mut retry_same = None;
         loop {
@@ -206,7 +268,7 @@ impl Upstream {
                     continue;
                 }
             };
-            let missed = match self.attempt(&mut lease, request, content, asked, body).await {
+            let missed = match self.attempt(&mut lease, ask, body).await {
                 Ok((answer, out)) => {
                     standing.succeeded();
                     return Ok((lease, answer, out));
@@ -240,12 +302,9 @@ impl Upstream {
     async fn attempt<B: RequestBody>(
         &self,
         lease: &mut Lease,
-        request: &Forward<'_>,
-        content: &Content,
-        asked: Asked,
+        Ask { request: Forward { head, origin, body_bytes_max }, content, asked, key }: Ask<'_>,
         body: &mut B,
     ) -> Result<(Answer, Outgoing), Result<Missed, Failure>> {
-        let Forward { head, origin } = request;
         let host: &[u8] = match &self.settings.host {
             HostRule::Client if !origin.host.is_empty() => origin.host,
             HostRule::Client | HostRule::Server => lease.server().authority.as_bytes(),
@@ -254,9 +313,9 @@ impl Upstream {
         let expects_continue = content.is_streamed() && head.headers.contains("expect");
         let host = host.to_vec();
         let terms =
-            Terms { origin, host: &host, sends: content.sends(), expects_continue, websocket_key: None };
+            Terms { origin, host: &host, sends: content.sends(), expects_continue, websocket_key: key };
         let written = encode(head, &terms).map_err(|BadRequest(why)| Err(Failure::Refused(why)))?;
-        let mut out = Outgoing::new(&Bytes::from(written), content, expects_continue);
+        let mut out = Outgoing::new(&Bytes::from(written), content, expects_continue, *body_bytes_max);
         let patience =
             Patience { response: self.settings.response_timeout, idle: self.settings.idle_timeout };
         let mut pulled = false;
@@ -311,7 +370,7 @@ impl Upstream {
             Lost::TimedOut | Lost::Stalled => Failure::TimedOut,
             Lost::Client(error) => Failure::Body(*error),
             Lost::ClientGone => Failure::ClientGone,
-            Lost::Disk(_) => Failure::Disk,
+            Lost::Disk(_) => Failure::Ours,
         }
     }
 
@@ -376,13 +435,14 @@ impl Upstream {
         let (mut writer, mut stream) = spool(self.settings.spool.clone());
         writer.start(first);
         let rest = coming.out.is_clients().then(|| {
-            let rest = Rest { left: self.settings.body_bytes_max, waits: Waits::unbounded() };
+            // How long it may be is seen to where it is sent.
+            let rest = Rest { left: u64::MAX, waits: Waits::unbounded() };
             let (upload, rest) = upload(rest);
             stream.attach(upload);
             rest
         });
         // Silence is what most of them consist of.
-        let idle = if is_event_stream { EVENTS_SILENCE_MAX } else { self.settings.idle_timeout };
+        let idle = if is_event_stream { self.settings.tunnel_timeout } else { self.settings.idle_timeout };
         let bounds = pump::Bounds { idle, held: self.settings.held };
         let metrics = Arc::clone(&self.metrics);
         tokio::spawn(pump(coming, writer, rest, bounds, trail.request_id.clone(), metrics));
@@ -392,9 +452,6 @@ impl Upstream {
 
 /// The media type of server-sent events.
 const EVENTS: &[u8] = b"text/event-stream";
-
-/// The longest silence of an event stream.
-const EVENTS_SILENCE_MAX: Duration = Duration::from_secs(3600);
 
 /// What of a body is here, or comes `at_once`.
 async fn first(coming: &mut Coming, at_once: bool) -> Result<Bytes, BadAnswer> {

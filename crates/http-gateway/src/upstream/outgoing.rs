@@ -8,6 +8,7 @@ use bytes::{Buf as _, Bytes, BytesMut};
 
 use super::request::Sends;
 use crate::file_read::read_piece;
+use crate::message::BodyError;
 use crate::request_body::Payload;
 
 /// A body up to this goes with its head in one write.
@@ -41,6 +42,8 @@ pub(super) struct Outgoing {
     broken: bool,
     /// A byte of the request was handed to the kernel.
     pub(super) touched: bool,
+    /// How much the client may still send.
+    allowed: u64,
 }
 
 /// A body that can be sent as often as need be, or once from the client.
@@ -81,7 +84,8 @@ impl Content {
 
 impl Outgoing {
     /// A head, and the body that follows it.
-    pub(super) fn new(head: &Bytes, content: &Content, awaits_continue: bool) -> Self {
+    /// `client_bytes_max` is for what comes from the client.
+    pub(super) fn new(head: &Bytes, content: &Content, awaits_continue: bool, client_bytes_max: u64) -> Self {
         let (ready, source) = match content {
             Content::Nothing => (head.clone(), Source::Nothing),
             Content::Memory(body) if body.len() <= WITH_HEAD_BYTES_MAX => {
@@ -93,7 +97,15 @@ impl Outgoing {
             }
             Content::Client(len) => (head.clone(), Source::Client(*len)),
         };
-        Self { ready, sending: true, source, awaits_continue, broken: false, touched: false }
+        Self {
+            ready,
+            sending: true,
+            source,
+            awaits_continue,
+            broken: false,
+            touched: false,
+            allowed: client_bytes_max,
+        }
     }
 
     /// Can the server have seen nothing of it?
@@ -151,14 +163,15 @@ impl Outgoing {
         Ok(())
     }
 
-    /// A piece of the client's, or `None` at the end of its body. `false`: it is not as long as was announced. (The
-    /// protocols see to that; it must not depend on them.)
-    pub(super) fn take_piece(&mut self, piece: Option<Bytes>) -> bool {
-        let Source::Client(len) = &mut self.source else { return true };
+    /// A piece of the client's, or `None` at the end of its body. The error: it is longer than it may be, or not as long as was
+    /// announced. (The protocols see to the latter; it must not depend on them.)
+    pub(super) fn take_piece(&mut self, piece: Option<Bytes>) -> Result<(), BodyError> {
+        let Source::Client(len) = &mut self.source else { return Ok(()) };
+        let bytes = piece.as_ref().map_or(0, |piece| piece.len() as u64);
+        self.allowed = self.allowed.checked_sub(bytes).ok_or(BodyError::TooLarge)?;
         match (piece, len) {
             (Some(piece), Some(left)) => {
-                let Some(rest) = left.checked_sub(piece.len() as u64) else { return false };
-                *left = rest;
+                *left = left.checked_sub(bytes).ok_or(BodyError::Malformed)?;
                 self.send(piece);
             }
             (Some(piece), None) if !piece.is_empty() => {
@@ -170,13 +183,13 @@ impl Outgoing {
             }
             (Some(_), None) => {}
             (None, Some(0)) => self.source = Source::Nothing,
-            (None, Some(_)) => return false,
+            (None, Some(_)) => return Err(BodyError::Malformed),
             (None, None) => {
                 self.source = Source::Nothing;
                 self.send(Bytes::from_static(b"0\r\n\r\n"));
             }
         }
-        true
+        Ok(())
     }
 
     fn send(&mut self, bytes: Bytes) {
@@ -202,14 +215,15 @@ mod tests {
                 (out.sending, out.ready) = (false, Bytes::new());
             } else if out.is_done() {
                 return Some(String::from_utf8(wire).unwrap());
-            } else if !out.take_piece(pieces.next().map(|piece| Bytes::from_static(piece.as_bytes()))) {
-                return None;
+            } else {
+                let piece = pieces.next().map(|piece| Bytes::from_static(piece.as_bytes()));
+                out.take_piece(piece).ok()?;
             }
         }
     }
 
     async fn check(content: Content, pieces: &[&'static str], expected: Option<&str>) {
-        let out = Outgoing::new(&Bytes::from_static(b"HEAD "), &content, false);
+        let out = Outgoing::new(&Bytes::from_static(b"HEAD "), &content, false, 8);
         assert_eq!(all(out, pieces).await.as_deref(), expected, "{content:?}");
     }
 
@@ -232,5 +246,6 @@ mod tests {
     async fn a_body_is_as_long_as_was_announced() {
         check(Content::Client(Some(5)), &["ab"], None).await;
         check(Content::Client(Some(5)), &["ab", "cdef"], None).await;
+        check(Content::Client(None), &["abcd", "efghi"], None).await;
     }
 }

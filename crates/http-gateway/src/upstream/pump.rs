@@ -226,7 +226,7 @@ async fn wait(
         // The client broke its body off, or said another length than it announced: so do we, and hear what the server says.
         Err(Err(())) => body.out.give_up(),
         Err(Ok(piece)) => {
-            if !body.out.take_piece(piece) {
+            if body.out.take_piece(piece).is_err() {
                 body.out.give_up();
             }
         }

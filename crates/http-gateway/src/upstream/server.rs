@@ -9,9 +9,10 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Waker};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use bytes::BytesMut;
 use ctl_telemetry::metrics::UpstreamMetrics;
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -22,6 +23,7 @@ use super::socket::Socket;
 use super::tls::ClientTls;
 use crate::h1::Stream;
 use crate::reactor;
+use crate::websocket::driver::{Gone, Wire};
 
 /// Addresses of a name that are tried for one connection.
 const ATTEMPTS_MAX: usize = 3;
@@ -316,5 +318,28 @@ impl Lease {
             connection.stream.release();
             server.keep(connection);
         }
+    }
+}
+
+/// What comes behind a 101.
+impl Wire for Lease {
+    fn buffered(&self) -> &[u8] {
+        self.connection.stream.buffered()
+    }
+
+    fn consume(&mut self, bytes: usize) {
+        self.connection.stream.consume(bytes);
+    }
+
+    fn poll_fill(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Gone>> {
+        self.connection.stream.poll_fill(context).map_err(|_| Gone)
+    }
+
+    fn poll_send(&mut self, context: &mut Context<'_>, out: &mut BytesMut) -> Poll<Result<(), Gone>> {
+        self.connection.stream.poll_send(context, out).map_err(|_| Gone)
+    }
+
+    fn release(&mut self) {
+        self.connection.stream.release();
     }
 }

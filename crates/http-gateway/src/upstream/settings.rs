@@ -1,9 +1,18 @@
 //! How an upstream is used: what the configuration says, in the words of this room.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
+use ctl_config::Config;
+pub use ctl_config::upstream::ServerAddress;
+use ctl_config::upstream::{HOST_OF_CLIENT, HOST_OF_SERVER};
+
 use crate::spool::SpoolLimits;
+
+/// What of an answer that is not to be buffered waits here all the same: as much as is read at once.
+const UNBUFFERED_BYTES: u64 = 64 * 1024;
+
+/// How long a server waits for the client of such an answer: longer than `timeouts.write` can be.
+const UNBUFFERED_HELD: Duration = Duration::from_secs(24 * 3600);
 
 /// What is told to a server as Host.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,22 +23,6 @@ pub enum HostRule {
     Server,
     /// This.
     Name(String),
-}
-
-/// Where a server is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ServerAddress {
-    /// A name or an address (without brackets), a port.
-    Tcp {
-        /// The name.
-        host: String,
-        /// The port.
-        port: u16,
-        /// TLS.
-        tls: bool,
-    },
-    /// A unix socket.
-    Unix(PathBuf),
 }
 
 /// How an upstream is used.
@@ -49,6 +42,8 @@ pub struct Settings {
     pub response_timeout: Duration,
     /// Between two pieces of a body.
     pub idle_timeout: Duration,
+    /// The longest silence of a WebSocket or an event stream.
+    pub tunnel_timeout: Duration,
     /// How long a connection is kept for the next request.
     pub keep_alive: Duration,
     /// Connections to each server.
@@ -61,27 +56,60 @@ pub struct Settings {
     pub eject_after: u32,
     /// For how long.
     pub eject_time: Duration,
-    /// Longest body of a streamed request; the others were bounded when they were read.
-    pub body_bytes_max: u64,
     /// Of answers that are read faster than their clients take them.
     pub spool: SpoolLimits,
     /// The longest time that a client may take no byte while all of that is full.
     pub held: Duration,
 }
 
-impl ServerAddress {
-    /// In logs, and as the server itself is called.
-    pub(super) fn names(&self) -> (String, String) {
-        let (host, port, tls) = match self {
-            // RFC 9110, 7.2: something must stand there.
-            Self::Unix(path) => return (format!("unix:{}", path.display()), "localhost".to_owned()),
-            Self::Tcp { host, port, tls } => (host, *port, *tls),
+impl Settings {
+    /// From the configuration, which has been checked. The error is for the operator.
+    pub(super) fn new(own: &ctl_config::Upstream, config: &Config) -> Result<Self, String> {
+        let servers: Result<Vec<_>, _> = own.servers.iter().map(|text| ServerAddress::parse(text)).collect();
+        let dir = config.buffers.dir.clone().unwrap_or_else(std::env::temp_dir);
+        let (spool, held) = if own.buffer {
+            let (memory_bytes, disk_bytes) = (config.buffers.response_memory, config.buffers.response_disk);
+            (SpoolLimits { memory_bytes, disk_bytes, dir }, config.buffers.streaming_timeout)
+        } else {
+            // `timeouts.write` sees to clients that take nothing.
+            (SpoolLimits { memory_bytes: UNBUFFERED_BYTES, disk_bytes: 0, dir }, UNBUFFERED_HELD)
         };
-        let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
-        let scheme = if tls { "https" } else { "http" };
-        // RFC 9110, 4.2.3: the scheme's own port goes without saying.
-        let usual = if tls { 443 } else { 80 };
-        let authority = if port == usual { host.clone() } else { format!("{host}:{port}") };
-        (format!("{scheme}://{host}:{port}"), authority)
+        Ok(Self {
+            name: own.name.clone(),
+            servers: servers.map_err(|fault| format!("upstream {}: {}", own.name, fault.message))?,
+            host: match own.host.as_str() {
+                HOST_OF_CLIENT => HostRule::Client,
+                HOST_OF_SERVER => HostRule::Server,
+                name => HostRule::Name(name.to_owned()),
+            },
+            tls_server_name: own.tls_server_name.clone(),
+            connect_timeout: own.connect_timeout,
+            response_timeout: own.response_timeout,
+            idle_timeout: own.idle_timeout,
+            tunnel_timeout: own.tunnel_timeout,
+            keep_alive: own.keep_alive,
+            connections_max: own.connections_max,
+            buffer: own.buffer,
+            resolve_interval: own.resolve_interval,
+            eject_after: own.eject_after,
+            eject_time: own.eject_time,
+            spool,
+            held,
+        })
     }
+}
+
+/// A server's names: in logs, and as it is called.
+pub(super) fn names(server: &ServerAddress) -> (String, String) {
+    let (host, port, tls) = match server {
+        // RFC 9110, 7.2: something must stand there.
+        ServerAddress::Unix(path) => return (format!("unix:{}", path.display()), "localhost".to_owned()),
+        ServerAddress::Tcp { host, port, tls } => (host, *port, *tls),
+    };
+    let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
+    let scheme = if tls { "https" } else { "http" };
+    // RFC 9110, 4.2.3: the scheme's own port goes without saying.
+    let usual = if tls { 443 } else { 80 };
+    let authority = if port == usual { host.clone() } else { format!("{host}:{port}") };
+    (format!("{scheme}://{host}:{port}"), authority)
 }

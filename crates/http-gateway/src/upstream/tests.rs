@@ -3,3 +3,5 @@
 mod bodies;
 mod connections;
 mod lies;
+mod tls;
+mod tunnels;

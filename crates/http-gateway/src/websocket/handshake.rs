@@ -31,6 +31,9 @@ const OURS: [&str; 9] = [
     "upgrade",
 ];
 
+/// Those of them that an upstream's server decides.
+const AGREED: [&str; 2] = ["sec-websocket-extensions", "sec-websocket-protocol"];
+
 /// A good handshake.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Handshake {
@@ -108,6 +111,23 @@ impl Handshake {
         Ok(Self { accept: None, deflate: deflate(head, compress)? })
     }
 
+    /// The fields of the answer that opens a WebSocket of an upstream: the server's but for those of the connection. Subprotocol and
+    /// extensions are between it and the client, who speaks with it.
+    pub fn tunnel_fields(&self, server: &Headers) -> Headers {
+        let mut fields = Headers::default();
+        let is_agreed =
+            |name: &[u8]| AGREED.iter().any(|agreed| name.eq_ignore_ascii_case(agreed.as_bytes()));
+        for (name, value) in server.iter() {
+            if is_agreed(name) || !OURS.iter().any(|ours| name.eq_ignore_ascii_case(ours.as_bytes())) {
+                fields.push(name, value);
+            }
+        }
+        if let Some(accept) = &self.accept {
+            fields.push(b"Sec-WebSocket-Accept", accept.as_bytes());
+        }
+        fields
+    }
+
     /// The fields of the answer that opens the WebSocket: the app's and ours, but for those of the connection.
     ///
     /// The app may choose one of the subprotocols that the client offered; a client must fail the connection on another
@@ -161,7 +181,7 @@ fn deflate(head: &RequestHead, compress: bool) -> Result<Option<Agreed>, Refused
 }
 
 /// RFC 6455, 4.2.2, 5.4. SHA-1 guards nothing here: it shows that the server has understood.
-fn accept(key: &[u8]) -> String {
+pub(crate) fn accept(key: &[u8]) -> String {
     STANDARD.encode(digest(&SHA1_FOR_LEGACY_USE_ONLY, &[key, GUID].concat()))
 }
 
@@ -259,6 +279,21 @@ mod tests {
         Refused::Version.add_fields(&mut said);
         Refused::Malformed("x").add_fields(&mut said);
         assert_eq!(show(&said), "sec-websocket-version: 13 | upgrade: websocket");
+    }
+
+    #[test]
+    fn an_upstreams_server_agrees_with_the_client_by_itself() {
+        let handshake = Handshake::over_h1(&head("GET", GOOD), BodyLength::None, true).unwrap();
+        let server = head(
+            "GET",
+            "Sec-WebSocket-Protocol: chat|Sec-WebSocket-Extensions: permessage-deflate|Set-Cookie: a|Connection: x|\
+             Sec-WebSocket-Accept: theirs",
+        );
+        assert_eq!(
+            show(&handshake.tunnel_fields(&server.headers)),
+            "sec-websocket-protocol: chat | sec-websocket-extensions: permessage-deflate | set-cookie: a | \
+             Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
+        );
     }
 
     #[test]

@@ -1,0 +1,261 @@
+//! `[[upstream]]`: other servers that answer for some routes. The table of keys, and what holds between them.
+
+use std::net::Ipv6Addr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::define::record;
+use crate::load::Loaded;
+use crate::problem::{Place, Problem};
+use crate::raw::Fault;
+use crate::tables::{self, Record as _, Required, Rules, holds_for_all};
+
+/// Each has connections, a state for each server, and a series of each metric.
+const UPSTREAMS_MAX: usize = 256;
+
+/// A choice looks at each of them.
+const SERVERS_MAX: usize = 256;
+
+/// RFC 1035, 2.3.4.
+const HOST_BYTES_MAX: usize = 253;
+
+/// `sun_path` has 108 bytes on Linux, 104 on macOS, one of them for the closing zero.
+const UNIX_PATH_BYTES_MAX: usize = 103;
+
+/// `host`: what the client said.
+pub const HOST_OF_CLIENT: &str = "client";
+
+/// `host`: what the server is called.
+pub const HOST_OF_SERVER: &str = "server";
+
+const HOW: &str =
+    "\"10.0.0.1:8000\", \"[fd00::1]:8000\", \"https://api.example.org\" or \"unix:/run/app.sock\"";
+
+record! {
+    /// Other servers that answer for some routes: `upstream = "NAME"` in a `[[route]]` sends its requests there. The servers of one
+    /// upstream are alike; each request goes to the one that has the fewest to work on, and to another one when it cannot be
+    /// reached. They are spoken to in HTTP/1.1.
+    [[upstream]] Upstream {
+        /// Its name in routes, metrics and logs: letters, digits, `-` and `_`.
+        name: String = String::new(), otherwise("must be set"), example("\"api\""), checked(check_name);
+        /// Where its servers are: `HOST:PORT`, `http://HOST`, `https://HOST`, or `unix:/PATH`. Names are resolved again as
+        /// `resolve_interval` says.
+        servers: Vec<String> = Vec::new(),
+            otherwise("must be set"), example("[\"10.0.0.1:8000\", \"10.0.0.2:8000\"]"), checked(check_server);
+        /// What the servers are told as Host: `client` for what the client said, `server` for what the server is called in
+        /// `servers`, or any other name.
+        host: String = HOST_OF_CLIENT.to_owned(), example("\"server\""), checked(check_host);
+        /// File with the certificates of the authorities that https servers are to be believed by, and no others.
+        tls_ca: Option<PathBuf> = None, otherwise("those that the system believes"), example("\"/etc/quintet/ca.pem\"");
+        /// Our certificate with its chain, for servers that ask for one.
+        tls_certificate: Option<PathBuf> = None, otherwise("none is shown");
+        /// The key of `tls_certificate`.
+        tls_key: Option<PathBuf> = None, otherwise("must be set with `tls_certificate`");
+        /// The name that the certificates of https servers must be for.
+        tls_server_name: Option<String> = None,
+            otherwise("the host in `servers`"), example("\"api.example.org\""), checked(check_host_name);
+        /// Connections to each server at one time, WebSockets included. As many requests again may wait for one; more are
+        /// answered 503.
+        connections_max: u32 = 256,
+            between("1", "65535", "a host has no more ports towards one address");
+        /// How long a connection is kept for the next request. Shorter than the servers keep theirs.
+        keep_alive: Duration = Duration::from_secs(30),
+            between("0s", "1h", "an idle connection takes memory on both sides");
+        /// How long connecting may take, TLS and the wait for a free connection included; then the next server is tried.
+        connect_timeout: Duration = Duration::from_secs(5),
+            between("10ms", "5m", "clients give up earlier than that");
+        /// How long a server may take to begin its answer; 504 after it.
+        response_timeout: Duration = Duration::from_secs(60),
+            between("100ms", "1d", "a request that hangs must be noticed");
+        /// The longest silence of a server within a body, of its answer or of the request that it takes.
+        idle_timeout: Duration = Duration::from_secs(60),
+            between("100ms", "1d", "a body that hangs must be noticed");
+        /// The longest silence of a WebSocket, both sides, or of an event stream.
+        tunnel_timeout: Duration = Duration::from_secs(3600),
+            between("1s", "7d", "a connection whose other end is gone without a word must be noticed");
+        /// Request bodies are read whole before a server is asked, and answers that come faster than their client takes them
+        /// wait here: slow clients hold no connection. Off: bodies go through as they come, and a server waits for the
+        /// client; for large uploads and downloads.
+        buffer: bool = true;
+        /// How long what is known of the addresses of a name is good. What was known stays in use when nothing new is learned.
+        resolve_interval: Duration = Duration::from_secs(30),
+            between("1s", "1d", "each question takes a thread that may block");
+        /// Failures in a row (not reached, no answer, one that broke off or was not understood) after which a server gets a
+        /// rest while there are others.
+        eject_after: u32 = 5, between("1", "1000", "a server that always fails must be noticed");
+        /// How long that rest is. The first request after it decides whether there is another one.
+        eject_time: Duration = Duration::from_secs(10), between("100ms", "1h", "it may be long since it has recovered");
+    }
+}
+
+/// Where a server is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ServerAddress {
+    /// A name or an address (without brackets), a port.
+    Tcp {
+        /// The name.
+        host: String,
+        /// The port.
+        port: u16,
+        /// https.
+        tls: bool,
+    },
+    /// A unix socket.
+    Unix(PathBuf),
+}
+
+impl ServerAddress {
+    /// From an item of `servers`.
+    pub fn parse(text: &str) -> Result<Self, Fault> {
+        let bad = |why: &str| Fault::new(format!("\"{text}\" is not a server: {why}")).hint(HOW);
+        if let Some(path) = text.strip_prefix("unix:") {
+            let fits = path.starts_with('/') && path.len() <= UNIX_PATH_BYTES_MAX;
+            if !fits || path.contains(char::is_control) {
+                return Err(bad("after unix: comes an absolute path, of at most 103 bytes"));
+            }
+            return Ok(Self::Unix(path.into()));
+        }
+        let (usual, rest) = match text.split_once("://") {
+            Some(("http", rest)) => (Some(80), rest),
+            Some(("https", rest)) => (Some(443), rest),
+            Some(_) => return Err(bad("it is http:// or https://")),
+            None => (None, text),
+        };
+        let rest = if usual.is_some() { rest.strip_suffix('/').unwrap_or(rest) } else { rest };
+        if rest.contains(['/', '?', '#']) {
+            return Err(
+                bad("a server has no path").hint("strip_prefix and rewrite of the route change paths")
+            );
+        }
+        let (host, port) = match rest.strip_prefix('[') {
+            Some(rest) => {
+                let (host, port) = rest.split_once(']').ok_or_else(|| bad("the ] is missing"))?;
+                host.parse::<Ipv6Addr>().map_err(|_| bad("between [ and ] stands an IPv6 address"))?;
+                let port = match port.strip_prefix(':') {
+                    None if !port.is_empty() => return Err(bad("after ] comes : and the port")),
+                    port => port,
+                };
+                (host, port)
+            }
+            None => rest.split_once(':').map_or((rest, None), |(host, port)| (host, Some(port))),
+        };
+        if !is_host_name(host) && host.parse::<Ipv6Addr>().is_err() {
+            return Err(bad("there is no host"));
+        }
+        let port = match (port, usual) {
+            (Some(port), _) => port.parse().ok().filter(|&port| port > 0),
+            (None, usual) => usual,
+        };
+        let port = port.ok_or_else(|| bad("a port is a number from 1 to 65535"))?;
+        Ok(Self::Tcp { host: host.to_owned(), port, tls: usual == Some(443) })
+    }
+
+    fn is_tls(&self) -> bool {
+        matches!(self, Self::Tcp { tls: true, .. })
+    }
+}
+
+impl Rules for Upstream {
+    const COUNT_MAX: (usize, &'static str) =
+        (UPSTREAMS_MAX, "each has connections and metrics of its own; one may have several servers");
+    const REQUIRED: &'static [Required] = &[
+        Required { key: "name", question: "how do routes call it?", example: "\"api\"" },
+        Required { key: "servers", question: "where are they?", example: "\"https://api.example.org\"" },
+    ];
+
+    fn together(loaded: &Loaded, problems: &mut Vec<Problem>) {
+        let upstreams = &loaded.config.upstream;
+        for (index, upstream) in upstreams.iter().enumerate() {
+            let place = |key: &str| loaded.place_in(Self::TABLE, index, key);
+            alone(upstream, place, problems);
+            let earlier = &upstreams[..index];
+            if !upstream.name.is_empty() && earlier.iter().any(|other| other.name == upstream.name) {
+                let problem =
+                    Problem::new(format!("upstream.name: there are two upstreams \"{}\"", upstream.name))
+                        .hint("give one of them another name, or make them one with all servers");
+                problems.push(problem.at(place("name")));
+            }
+        }
+    }
+
+    fn wanted(name: &str) -> Option<String> {
+        let near = match name {
+            "server" | "url" | "urls" | "address" | "addresses" | "backend" | "backends" => "servers",
+            "ca" | "ca_file" => "tls_ca",
+            "sni" | "server_name" => "tls_server_name",
+            "timeout" | "read_timeout" => "response_timeout\" or \"idle_timeout",
+            "max_fails" => "eject_after",
+            "fail_timeout" => "eject_time",
+            _ => return holds_for_all(name, &["timeouts", "limits", "buffers"], "upstreams"),
+        };
+        Some(format!("did you mean \"{near}\"?"))
+    }
+}
+
+/// The rules between the keys of one upstream.
+fn alone(upstream: &Upstream, place: impl Fn(&str) -> Option<Place>, problems: &mut Vec<Problem>) {
+    let mut wrong = |key: &str, message: String, hint: String| {
+        problems.push(Problem::new(message).hint(hint).at(place(key)));
+    };
+    let servers = &upstream.servers;
+    if servers.is_empty() {
+        let message = "upstream.servers: the list is empty, so nobody would answer".to_owned();
+        wrong("servers", message, format!("for example {HOW}"));
+    }
+    if servers.len() > SERVERS_MAX {
+        let message = format!("upstream.servers: {} are too many", servers.len());
+        wrong("servers", message, format!("at most {SERVERS_MAX}"));
+    }
+    let parsed: Vec<_> = servers.iter().filter_map(|server| ServerAddress::parse(server).ok()).collect();
+    for (index, server) in parsed.iter().enumerate() {
+        if parsed[..index].contains(server) {
+            let message = format!("upstream.servers: \"{}\" is there twice", servers[index]);
+            wrong("servers", message, "each server once".to_owned());
+        }
+    }
+    let pair = [("tls_certificate", &upstream.tls_certificate), ("tls_key", &upstream.tls_key)];
+    if let [(there, Some(_)), (missing, None)] | [(missing, None), (there, Some(_))] = pair {
+        wrong(there, format!("upstream.{there}: {missing} is missing"), "they go together".to_owned());
+    }
+    if !parsed.is_empty() && !parsed.iter().any(ServerAddress::is_tls) {
+        let names = upstream.tls_server_name.as_ref().map(|_| "tls_server_name");
+        let files = [("tls_ca", &upstream.tls_ca), ("tls_certificate", &upstream.tls_certificate)];
+        for key in files.into_iter().filter_map(|(key, path)| path.as_ref().map(|_| key)).chain(names) {
+            let message = format!("upstream.{key}: none of the servers speaks TLS");
+            wrong(key, message, "write https:// before those that do".to_owned());
+        }
+    }
+}
+
+fn check_name(text: &str) -> Result<(), Fault> {
+    tables::check_name(text, "an upstream", "api")
+}
+
+fn check_server(text: &str) -> Result<(), Fault> {
+    ServerAddress::parse(text).map(drop)
+}
+
+/// Letters, digits and what names of hosts hold besides.
+fn is_host_name(text: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+    !text.is_empty() && text.len() <= HOST_BYTES_MAX && text.bytes().all(plain)
+}
+
+fn check_host_name(text: &str) -> Result<(), Fault> {
+    if is_host_name(text) || text.parse::<Ipv6Addr>().is_ok() {
+        return Ok(());
+    }
+    Err(Fault::new(format!("\"{text}\" is not the name of a host")).hint("for example api.example.org"))
+}
+
+fn check_host(text: &str) -> Result<(), Fault> {
+    let (host, port) = text.split_once(':').unwrap_or((text, "80"));
+    if is_host_name(host) && port.parse::<u16>().is_ok() {
+        return Ok(());
+    }
+    Err(Fault::new(format!("\"{text}\" cannot be told as Host"))
+        .hint("client, server, or a name such as api.example.org"))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,115 @@
+//! Servers, and what holds between the keys of an upstream.
+
+use super::*;
+use crate::raw::Fault;
+use crate::{Sources, TextFile, load};
+
+fn server(text: &str) -> String {
+    match ServerAddress::parse(text) {
+        Ok(ServerAddress::Tcp { host, port, tls }) => {
+            format!("{host} {port}{}", if tls { " tls" } else { "" })
+        }
+        Ok(ServerAddress::Unix(path)) => path.display().to_string(),
+        Err(Fault { .. }) => "refused".to_owned(),
+    }
+}
+
+#[test]
+fn servers_are_written_in_few_ways() {
+    for (text, expected) in [
+        ("10.0.0.1:8000", "10.0.0.1 8000"),
+        ("app-1.internal:80", "app-1.internal 80"),
+        ("[fd00::1]:8000", "fd00::1 8000"),
+        ("http://app", "app 80"),
+        ("http://app:8000/", "app 8000"),
+        ("https://app.test", "app.test 443"),
+        ("https://app.test:8443", "app.test 8443 tls"),
+        ("https://[::1]", "::1 443"),
+        ("unix:/run/app.sock", "/run/app.sock"),
+    ] {
+        let expected =
+            if expected.ends_with(" 443") { format!("{expected} tls") } else { expected.to_owned() };
+        assert_eq!(server(text), expected, "{text}");
+    }
+    for bad in [
+        "",
+        "app",
+        ":8000",
+        "app:",
+        "app:0",
+        "app:65536",
+        "app:x",
+        "a b:80",
+        "fd00::1:80",
+        "[fd00::1:80",
+        "[app]:80",
+        "[::1]80",
+        "ftp://app",
+        "https://",
+        "http://app/path",
+        "app:80/path",
+        "http://user@app",
+        "unix:",
+        "unix:run/app.sock",
+        "unix:/run/\0",
+    ] {
+        assert_eq!(server(bad), "refused", "{bad}");
+    }
+}
+
+fn sources(text: &str) -> Sources {
+    let file = TextFile { path: "/srv/shop/quintet.toml".into(), text: text.into() };
+    Sources { file: Some(file), working_dir: "/srv/shop".into(), ..Sources::default() }
+}
+
+fn wrong(text: &str) -> String {
+    load(&sources(text)).map_or_else(|problems| problems.to_string(), |_| panic!("it was accepted: {text}"))
+}
+
+#[test]
+fn upstreams_in_the_order_of_the_file() {
+    let text = "[[upstream]]\nname = \"api\"\nservers = \"10.0.0.1:80\"\nbuffer = false\nkeep_alive = \"5s\"\n\n\
+        [[upstream]]\nname = \"other\"\nservers = [\"https://a\", \"unix:/run/b\"]\ntls_ca = \"ca.pem\"\n";
+    let loaded = load(&sources(text)).unwrap_or_else(|problems| panic!("{problems}"));
+    let [api, other] = loaded.config.upstream.as_slice() else { panic!("{:?}", loaded.config) };
+    let expected = Upstream {
+        name: "api".into(),
+        servers: vec!["10.0.0.1:80".into()],
+        buffer: false,
+        keep_alive: Duration::from_secs(5),
+        ..Upstream::default()
+    };
+    assert_eq!(*api, expected);
+    assert_eq!(other.servers, ["https://a", "unix:/run/b"]);
+    assert_eq!(other.tls_ca.as_deref(), Some("/srv/shop/ca.pem".as_ref()));
+}
+
+#[test]
+fn keys_that_are_wrong() {
+    insta::assert_snapshot!(wrong(
+        "[[upstream]]\nservers = [\"10.0.0.1\", \"ftp://a\"]\nhost = \"a b\"\n\n\
+         [[upstream]]\nname = \"a b\"\nbackends = 1\nsni = \"a\"\nconnections_max = 0\n",
+    ));
+}
+
+#[test]
+fn routes_and_upstreams() {
+    let upstream = "[[upstream]]\nname = \"api\"\nservers = \"10.0.0.1:80\"\n";
+    let good =
+        format!("{upstream}[[route]]\nupstream = \"api\"\nbody_max = \"1KiB\"\nrequest_headers = \"A: b\"\n");
+    let loaded = load(&sources(&good)).unwrap_or_else(|problems| panic!("{problems}"));
+    assert_eq!(loaded.config.route[0].upstream.as_deref(), Some("api"));
+    insta::assert_snapshot!(wrong(&format!(
+        "{upstream}[[route]]\npath = \"/a\"\nupstream = \"apj\"\n\n\
+         [[route]]\npath = \"/b\"\nupstream = \"api\"\napp_timeout = \"1s\"\nmount = \"/b\"\nfiles = \"public\"\n"
+    )));
+}
+
+#[test]
+fn what_does_not_go_together() {
+    insta::assert_snapshot!(wrong(
+        "[[upstream]]\nname = \"api\"\nservers = [\"a:80\", \"http://a\"]\ntls_ca = \"x\"\ntls_key = \"y\"\n\n\
+         [[upstream]]\nname = \"api\"\nservers = [\"https://a\"]\ntls_certificate = \"x\"\n\n\
+         [[upstream]]\nname = \"none\"\nservers = []\n",
+    ));
+}

@@ -1,0 +1,54 @@
+//! All upstreams of the configuration.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ctl_config::Config;
+use ctl_telemetry::metrics::UpstreamMetrics;
+
+use super::{Settings, TlsFiles, Upstream};
+
+/// How often connections that nobody needs any more are closed.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+
+/// In the order of the file.
+#[derive(Default)]
+pub struct Upstreams(Box<[Upstream]>);
+
+impl Upstreams {
+    /// With no connection yet. The error is for the operator: a file of TLS that cannot be used, above all.
+    pub fn new(config: &Config) -> Result<Arc<Self>, String> {
+        let upstreams: Result<Box<[_]>, String> =
+            config.upstream.iter().map(|own| one(own, config)).collect();
+        upstreams.map(|upstreams| Arc::new(Self(upstreams)))
+    }
+
+    /// The one of this name.
+    pub fn named(&self, name: &str) -> Option<&Upstream> {
+        self.0.iter().find(|upstream| upstream.name() == name)
+    }
+
+    /// What is counted of each, with its name.
+    pub fn metrics(&self) -> Vec<(&str, &UpstreamMetrics)> {
+        self.0.iter().map(|upstream| (upstream.name(), upstream.metrics())).collect()
+    }
+
+    /// Closes connections that nobody needs any more, for ever; at once over where there is no upstream.
+    pub async fn keep_clean(self: Arc<Self>) {
+        while !self.0.is_empty() {
+            tokio::time::sleep(SWEEP_INTERVAL).await;
+            for upstream in &self.0 {
+                upstream.sweep();
+            }
+        }
+    }
+}
+
+fn one(own: &ctl_config::Upstream, config: &Config) -> Result<Upstream, String> {
+    let files = TlsFiles {
+        ca: own.tls_ca.as_deref(),
+        identity: own.tls_certificate.as_deref().zip(own.tls_key.as_deref()),
+    };
+    let upstream = Settings::new(own, config).and_then(|settings| Upstream::new(settings, files));
+    upstream.map_err(|error| format!("upstream \"{}\": {error}", own.name))
+}
