@@ -19,20 +19,28 @@ def watch(slots: int, tell: Callable[[int], None]) -> None:
     from django.db.backends.signals import connection_created
 
     process = os.getpid()
-    lock = threading.Lock()
+    # The garbage collector may run a finalizer of the app while the lock is held, and that may open a connection.
+    lock = threading.RLock()
+    counts = False
     # A thread's connections go with it, and are out of here then.
     known: weakref.WeakSet[Any] = weakref.WeakSet()
     most = slots
 
     def opened(connection: Any, **_: Any) -> None:
-        nonlocal most
+        nonlocal most, counts
         server = _server(connection)
         # The child of a fork: no worker, and somebody else may have held the lock.
         if server is None or os.getpid() != process:
             return
         with lock:
-            known.add(connection)
-            count = sum(one.connection is not None and _server(one) == server for one in known)
+            if counts:
+                return
+            counts = True
+            try:
+                known.add(connection)
+                count = sum(one.connection is not None and _server(one) == server for one in known)
+            finally:
+                counts = False
             if count <= most:
                 return
             most = count

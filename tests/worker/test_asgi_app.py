@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
+import subprocess
+import sys
 import textwrap
 import time
 from pathlib import Path
@@ -412,6 +415,37 @@ def test_connections_of_as_many_threads_as_slots_are_not(serve: Serve, tmp_path:
     worker.slot.retire()
     assert worker.wait() == 0
     assert worker.lines.read() == ""
+
+
+# What the garbage collector may run at any moment: a finalizer that opens a connection.
+FINALIZER = """
+    from django.conf import settings
+    settings.configure()
+    from django.db.backends.signals import connection_created
+    from quintet import _connections
+
+    class Connection:
+        vendor, settings_dict, connection = "counted", {}, True
+
+    class Looked(Connection):
+        @property
+        def connection(self):
+            connection_created.send(Connection, connection=other)
+            return True
+
+    other, told = Connection(), []
+    _connections.watch(0, told.append)
+    connection_created.send(Connection, connection=Looked())
+    print(told)
+"""
+
+
+def test_a_connection_that_a_finalizer_opens_meanwhile_is_not_waited_for(
+    package_dir: Path, django_5_2: Path
+) -> None:
+    environment = {**os.environ, "PYTHONPATH": f"{package_dir}:{django_5_2}"}
+    command = [sys.executable, "-c", textwrap.dedent(FINALIZER)]
+    assert subprocess.check_output(command, env=environment, text=True, timeout=20) == "[1]\n"
 
 
 @pytest.mark.every_python
