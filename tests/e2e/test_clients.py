@@ -45,6 +45,7 @@ def test_a_slow_download_holds_no_worker(plain: Start) -> None:
     assert len(body) == BIG
 
 
+@pytest.mark.short
 def test_a_client_that_leaves_lets_the_app_close_its_response(plain: Start) -> None:
     site = plain(workers=1, threads=2)
     with site.raw() as client:
@@ -303,6 +304,7 @@ def test_slow_clients_beyond_the_spool_are_counted_and_capped(plain: Start) -> N
             client.close()
 
 
+@pytest.mark.short
 def test_a_streamed_upload_reaches_the_app_while_it_is_sent(plain: Start) -> None:
     site = plain(workers=1, env={"QUINTET_BUFFERS_REQUEST_STREAM": "/echo"})
     with site.raw() as client:

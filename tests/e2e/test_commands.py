@@ -130,6 +130,7 @@ class TestConfiguration:
 class TestCheck:
     """`quintet check`: would it run here?"""
 
+    @pytest.mark.short
     def test_a_sound_shop(self, start: Start, shop_data: ShopData) -> None:
         shop = start("shop")
         shop.stop()

@@ -15,8 +15,6 @@ from harness.processes import marked, wait_until
 from harness.raw import Answer, Closed
 from harness.site import Site, Start
 
-pytestmark = pytest.mark.any_python
-
 WORKER_DIED = "worker.*(died|ended|killed|signal)"
 APPS = {"wsgi": "phases:application", "asgi": "phases:asgi"}
 
