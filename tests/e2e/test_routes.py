@@ -223,6 +223,12 @@ def test_django_makes_its_links_below_the_mount(start: Start, tmp_path: Path) ->
     below = site.get("/store/catalogue/")
     assert below.status_code == 200
     assert 'href="/store/basket/"' in below.text
+    # With a relative STATIC_URL its static files have their URLs there, too.
+    style = re.search(r'"(/static/[^"]+\.css)"', below.text).group(1)
+    for path in (style, f"/store{style}"):
+        served = site.get(path)
+        assert (served.status_code, served.headers["content-type"].partition(";")[0]) == (200, "text/css")
+    assert site.get("/store/static/none.css").status_code == 404
     # The app does not know that a prefix was taken away.
     hidden = site.get("/hidden/catalogue/")
     assert hidden.status_code == 200

@@ -310,6 +310,12 @@ impl Route {
     }
 }
 
+/// A request as it would be without its mount; `None`: it is not below it.
+pub(crate) fn below_mount(head: &RequestHead, mount: &str) -> Option<RequestHead> {
+    let target = change::strip(&head.target, mount.as_bytes())?;
+    Some(RequestHead { target, ..head.clone() })
+}
+
 /// How many there are so far.
 #[derive(Default)]
 struct Numbers {

@@ -126,7 +126,7 @@ impl RequestChange {
 
 /// Takes a prefix from the beginning of a target's path, whichever of its letters are escaped; what follows must be a slash or
 /// nothing. `None`: it does not begin so.
-fn strip(target: &[u8], prefix: &[u8]) -> Option<Vec<u8>> {
+pub(super) fn strip(target: &[u8], prefix: &[u8]) -> Option<Vec<u8>> {
     let (path, query) = split(target);
     let mut rest = path;
     for expected in prefix {

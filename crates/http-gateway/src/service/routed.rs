@@ -7,7 +7,7 @@ use super::{
     error_for, error_saying, from_file,
 };
 use crate::error_page::wants_html;
-use crate::route::{Asked, Choice, Comes, Route, Way};
+use crate::route::{Asked, Choice, Comes, Route, Way, below_mount};
 
 /// Why a request is refused whose path leads to different routes for those who read it differently.
 const DOUBTFUL: &str = "The address can be read as that of another page.";
@@ -69,12 +69,22 @@ impl Gateway {
                 let identity = Identity { headers_heard, ..asks.identity.clone() };
                 let asks = Asks { head: &head, identity: &identity, terms, ..asks };
                 if app_only {
-                    self.ask_app(asks, body, trail).await
-                } else {
-                    self.site(asks, body, trail).await
+                    return self.ask_app(asks, body, trail).await;
+                }
+                match self.file_below(asks, trail).await {
+                    Some(response) => response,
+                    None => self.site(asks, body, trail).await,
                 }
             }
         }
+    }
+
+    /// A file whose URL the app has put below its mount, as Django does with a relative `STATIC_URL`. What is not there may be the
+    /// app's.
+    async fn file_below(&self, asks: Asks<'_>, trail: &Trail) -> Option<Response> {
+        let below = below_mount(asks.head, asks.terms.mount?)?;
+        let file = self.files()?.answer(&below).await?;
+        (!matches!(file.status, 404 | 405)).then(|| from_file(file, trail.clone()))
     }
 
     /// Asks for a WebSocket. `None`: it is to be answered like any other request.
