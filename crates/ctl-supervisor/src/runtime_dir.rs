@@ -129,7 +129,7 @@ pub(crate) fn enterable(path: &Path, user: &Identity) -> Result<(), Problem> {
         } else {
             0o001
         };
-        if user.uid != 0 && file.mode() & bit == 0 {
+        if user.uid != 0 && file.mode() & bit == 0 && !has_list(dir) {
             let (dir, mode) = (dir.display(), file.mode() & 0o7777);
             return Err(Problem::new(format!("workers.user cannot enter the runtime directory {}", path.display()))
                 .detail(format!("{dir} is closed to that user (mode {mode:o})"))
@@ -138,6 +138,16 @@ pub(crate) fn enterable(path: &Path, user: &Identity) -> Result<(), Problem> {
     }
     Ok(())
 }
+
+/// An access control list (acl(5)) may let in whom the mode keeps out. What it says is the kernel's to know.
+fn has_list(dir: &Path) -> bool {
+    // Its length is not ours to know: too little room says that it is there.
+    let got = rustix::fs::getxattr(dir, ACCESS_LIST, &mut [0_u8; 64]);
+    matches!(got, Ok(1..) | Err(rustix::io::Errno::RANGE))
+}
+
+/// Where Linux keeps it.
+const ACCESS_LIST: &str = "system.posix_acl_access";
 
 /// Nobody but root and ourselves may be able to put another directory (and so another socket) in its place.
 fn check_trusted(path: &Path) -> Result<(), Problem> {
@@ -329,5 +339,23 @@ mod tests {
         let _dir = RuntimeDir::open(&path, false).unwrap();
         assert!(enterable(&path, &stranger).is_err(), "it was there and is private");
         assert!(enterable(&path, &Identity { uid: 0, gid: 1, groups: Vec::new() }).is_ok());
+        // setfacl -m u:STRANGER:x (acl(5); version 2, then tag, permissions and id of each entry).
+        let entry = |tag: u16, bits: u16, id: u32| {
+            [&tag.to_le_bytes()[..], &bits.to_le_bytes(), &id.to_le_bytes()].concat()
+        };
+        let anybody = u32::MAX;
+        let entries = [
+            entry(1, 7, anybody),
+            entry(2, 1, stranger.uid),
+            entry(4, 0, anybody),
+            entry(16, 1, anybody),
+            entry(32, 0, anybody),
+        ];
+        let list = [2_u32.to_le_bytes().to_vec(), entries.concat()].concat();
+        match rustix::fs::setxattr(&path, ACCESS_LIST, &list, rustix::fs::XattrFlags::empty()) {
+            Ok(()) => assert!(enterable(&path, &stranger).is_ok(), "a list may let him in"),
+            // Not every file system has them.
+            Err(error) => assert_eq!(error, rustix::io::Errno::OPNOTSUPP),
+        }
     }
 }
