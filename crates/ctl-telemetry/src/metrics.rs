@@ -88,6 +88,8 @@ metrics! {
     Counter PROXY_HEADER_FAILURES_TOTAL = "quintet_proxy_header_failures_total";
     /// TLS handshakes that failed or took too long.
     Counter TLS_FAILURES_TOTAL = "quintet_tls_failures_total";
+    /// HTTP/2 connections ended with ENHANCE_YOUR_CALM: floods of cancelled requests, or of frames that ask for nothing.
+    Counter H2_FLOODS_TOTAL = "quintet_http_floods_total";
     /// Requests answered by the app.
     Counter REQUESTS_APP_TOTAL = "quintet_requests_total" {"by" = "app"};
     /// Requests answered from a file.

@@ -11,13 +11,15 @@
 //! | `response.rs` | a response head as HTTP/2 has it |
 //! | `websocket.rs` | a stream that carries a WebSocket (RFC 8441) |
 //! | `cork.rs` | the socket, written to in large pieces |
+//! | `meter.rs` | which clients only keep us busy (floods of PING, SETTINGS and the like) |
 //!
 //! Bounds: streams (`limits.h2_streams_max`), header lists, streams reset by the client before we saw them (rapid
-//! reset) or by us for errors, buffered output; a deadline for the hand-shake, request bodies, output that does not move,
-//! and idle connections. Dropping the future of [`serve`] drops every exchange.
+//! reset) or later or by us for errors, frames that ask for nothing, buffered output; a deadline for the hand-shake, request bodies,
+//! output that does not move, closed windows, and idle connections. Dropping the future of [`serve`] drops every exchange.
 
 mod cork;
 mod exchange;
+mod meter;
 mod request;
 mod response;
 mod websocket;
@@ -30,7 +32,9 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use ctl_config::Config;
+use ctl_telemetry::metrics::H2_FLOODS_TOTAL;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
+use h2::Reason;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
@@ -94,7 +98,8 @@ pub fn serve<S: Service, T: AsyncRead + AsyncWrite + Unpin + Send>(
             connection,
             drain: drain.clone(),
         };
-        let mut driver = Driver { h2, cork, patience: Patience::new(&config), draining: false, over: false };
+        let patience = Patience::new(&config);
+        let mut driver = Driver { h2, cork, patience, draining: false, calmed: false, over: false };
         let mut streams = FuturesUnordered::new();
         let mut drain = pin!(drain.begun());
         let mut alarm = pin!(sleep_until(driver.patience.deadline));
@@ -110,11 +115,12 @@ pub fn serve<S: Service, T: AsyncRead + AsyncWrite + Unpin + Send>(
                         moved = true;
                     } else {
                         // Broken, or closed in order; what is left of the output tells the client which.
-                        driver.over = true;
+                        driver.end(accepted.and_then(Result::err));
                         streams.clear();
                         break;
                     }
                 }
+                moved |= driver.calm_down();
                 while let Poll::Ready(Some(())) = streams.poll_next_unpin(cx) {
                     moved = true;
                 }
@@ -157,6 +163,8 @@ struct Driver<T> {
     cork: cork::Handle<T>,
     patience: Patience,
     draining: bool,
+    /// The client was told that it floods us.
+    calmed: bool,
     /// The crate has said all it had to say.
     over: bool,
 }
@@ -170,6 +178,8 @@ struct Patience {
     /// What the connection does, since when.
     state: State,
     deadline: Instant,
+    /// All answers are ready, but the client's windows are closed: frames of answers sent until then, and how long that may last.
+    closed: Option<(u64, Instant)>,
 }
 
 /// What a connection waits for.
@@ -193,7 +203,19 @@ impl Patience {
             written: 0,
             state: State::Idle,
             deadline: now + keep_alive,
+            closed: None,
         }
+    }
+
+    /// Who keeps his windows closed is not waited for any longer than who does not read, whatever else he sends: PINGs would
+    /// make output move for ever. When is it over?
+    fn watch_windows(&mut self, closed: bool, answered: u64) -> Option<Instant> {
+        match self.closed {
+            _ if !closed => self.closed = None,
+            Some((before, _)) if before == answered => {}
+            _ => self.closed = Some((answered, Instant::now() + self.write)),
+        }
+        self.closed.map(|(_, deadline)| deadline)
     }
 
     /// From now on an idle connection is not kept.
@@ -229,6 +251,26 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send> Driver<T> {
         self.patience.hurry();
     }
 
+    /// The crate is done with the connection.
+    fn end(&mut self, error: Option<h2::Error>) {
+        self.over = true;
+        let flooded = error.is_some_and(|error| error.reason() == Some(Reason::ENHANCE_YOUR_CALM));
+        if flooded && !self.calmed {
+            H2_FLOODS_TOTAL.inc();
+        }
+    }
+
+    /// Ends the connection of a client that only keeps us busy. Says whether there is something new to do.
+    fn calm_down(&mut self) -> bool {
+        if self.over || self.calmed || !self.cork.is_flooded() {
+            return false;
+        }
+        self.calmed = true;
+        H2_FLOODS_TOTAL.inc();
+        self.h2.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
+        true
+    }
+
     fn watch_the_clock(
         &mut self,
         cx: &mut Context<'_>,
@@ -236,7 +278,9 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send> Driver<T> {
         exchanges: usize,
     ) -> Poll<()> {
         let (waiting, written) = self.cork.waiting();
-        let state = if waiting || (exchanges == 0 && self.h2.has_streams()) {
+        let left_over = exchanges == 0 && self.h2.has_streams();
+        let windows = self.patience.watch_windows(left_over, self.cork.answered());
+        let state = if waiting || left_over {
             State::Writing
         } else if exchanges > 0 {
             State::Working
@@ -251,14 +295,15 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send> Driver<T> {
         }
         loop {
             // It may ring too early, and is then set again: that is rarer than requests are.
-            if alarm.deadline() > self.patience.deadline {
-                alarm.as_mut().reset(self.patience.deadline);
+            let deadline = windows.map_or(self.patience.deadline, |at| at.min(self.patience.deadline));
+            if alarm.deadline() > deadline {
+                alarm.as_mut().reset(deadline);
             }
             if alarm.as_mut().poll(cx).is_pending() {
                 return Poll::Pending;
             }
-            if Instant::now() < self.patience.deadline {
-                alarm.as_mut().reset(self.patience.deadline);
+            if Instant::now() < deadline {
+                alarm.as_mut().reset(deadline);
             } else if state == State::Idle && !self.draining {
                 self.say_goodbye();
                 cx.waker().wake_by_ref();

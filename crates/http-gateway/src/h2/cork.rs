@@ -10,6 +10,10 @@ use std::task::{Context, Poll, ready};
 
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Instant;
+
+use super::PREFACE;
+use super::meter::Meter;
 
 /// Output is gathered up to this. Four TLS records of the largest size; larger pieces save nothing more.
 const GATHER_BYTES: usize = 64 << 10;
@@ -29,11 +33,14 @@ struct Inner<T> {
     sent: usize,
     /// Bytes that the stream took in all.
     written: u64,
+    meter: Meter,
 }
 
 impl<T> Cork<T> {
     pub(super) fn new(stream: T, first: BytesMut) -> (Self, Handle<T>) {
-        let inner = Arc::new(Mutex::new(Inner { stream, first, gathered: Vec::new(), sent: 0, written: 0 }));
+        let meter = Meter::new(PREFACE.len(), Instant::now());
+        let inner = Inner { stream, first, gathered: Vec::new(), sent: 0, written: 0, meter };
+        let inner = Arc::new(Mutex::new(inner));
         (Self(Arc::clone(&inner)), Handle(inner))
     }
 }
@@ -42,7 +49,27 @@ fn lock<T>(inner: &Arc<Mutex<Inner<T>>>) -> MutexGuard<'_, Inner<T>> {
     inner.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+impl<T: AsyncRead + Unpin> Inner<T> {
+    fn poll_read(&mut self, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.first.is_empty() {
+            return Pin::new(&mut self.stream).poll_read(cx, into);
+        }
+        let len = self.first.len().min(into.remaining());
+        into.put_slice(&self.first.split_to(len));
+        if self.first.is_empty() {
+            self.first = BytesMut::new();
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
 impl<T: AsyncWrite + Unpin> Inner<T> {
+    /// Takes one piece of what the crate writes.
+    fn gather(&mut self, bytes: &[u8]) {
+        self.meter.sent(bytes);
+        self.gathered.extend_from_slice(bytes);
+    }
+
     /// Sends until nothing is left.
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while let Some(rest) = self.gathered.get(self.sent..).filter(|rest| !rest.is_empty()) {
@@ -70,6 +97,16 @@ impl<T: AsyncWrite + Unpin> Handle<T> {
         (!inner.gathered.is_empty(), inner.written)
     }
 
+    /// The client keeps us busy with nothing, see [`Meter`].
+    pub(super) fn is_flooded(&self) -> bool {
+        lock(&self.0).meter.is_flooded()
+    }
+
+    /// Grows with each frame of an answer.
+    pub(super) fn answered(&self) -> u64 {
+        lock(&self.0).meter.answered()
+    }
+
     /// An idle connection holds no buffer.
     pub(super) fn release(&self) {
         lock(&self.0).gathered = Vec::new();
@@ -79,14 +116,13 @@ impl<T: AsyncWrite + Unpin> Handle<T> {
 impl<T: AsyncRead + Unpin> AsyncRead for Cork<T> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let mut inner = lock(&self.0);
-        if inner.first.is_empty() {
-            return Pin::new(&mut inner.stream).poll_read(cx, into);
+        if inner.meter.is_flooded() {
+            // Nothing more is read: the driver looks after each turn, and ends it.
+            return Poll::Pending;
         }
-        let len = inner.first.len().min(into.remaining());
-        into.put_slice(&inner.first.split_to(len));
-        if inner.first.is_empty() {
-            inner.first = BytesMut::new();
-        }
+        let before = into.filled().len();
+        ready!(inner.poll_read(cx, into))?;
+        inner.meter.received(into.filled().get(before..).unwrap_or_default(), Instant::now());
         Poll::Ready(Ok(()))
     }
 }
@@ -97,7 +133,7 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Cork<T> {
         if inner.gathered.len() >= GATHER_BYTES {
             ready!(inner.poll_send(cx))?;
         }
-        inner.gathered.extend_from_slice(bytes);
+        inner.gather(bytes);
         Poll::Ready(Ok(bytes.len()))
     }
 
@@ -111,7 +147,7 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Cork<T> {
             ready!(inner.poll_send(cx))?;
         }
         for piece in pieces {
-            inner.gathered.extend_from_slice(piece);
+            inner.gather(piece);
         }
         Poll::Ready(Ok(pieces.iter().map(|piece| piece.len()).sum()))
     }

@@ -12,6 +12,7 @@ use super::*;
 use crate::drain::Phase;
 use crate::testing::{Answers, FILE_BYTES, LARGE_BYTES};
 
+mod floods;
 mod websockets;
 
 /// Far more than anything here takes.
@@ -310,8 +311,12 @@ async fn raw(change: impl FnOnce(&mut Config)) -> (DuplexStream, Server) {
 async fn frames(mut theirs: DuplexStream) -> Vec<(u8, u32, Vec<u8>)> {
     let mut bytes = Vec::new();
     timeout(SOON, theirs.read_to_end(&mut bytes)).await.expect("the connection stays").unwrap();
+    parse(&bytes)
+}
+
+fn parse(bytes: &[u8]) -> Vec<(u8, u32, Vec<u8>)> {
     let mut frames = Vec::new();
-    let mut rest = &bytes[..];
+    let mut rest = bytes;
     while rest.len() >= 9 {
         let len = u32::from_be_bytes([0, rest[0], rest[1], rest[2]]) as usize;
         let stream = u32::from_be_bytes([rest[5], rest[6], rest[7], rest[8]]);
