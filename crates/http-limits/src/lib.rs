@@ -11,6 +11,8 @@
 //! | `network.rs` | addresses, ranges and lists of them |
 //! | `client.rs` | which part of an address is one client |
 //! | `seed.rs` | hashes that nobody outside can foresee |
+//! | `single_flight.rs` | what becomes of a request while another of its key is under way |
+//! | `idempotency.rs` | whether a request with an Idempotency-Key is done, repeated or refused |
 //! | `snapshot.rs` | what is kept over a restart, as bytes |
 //!
 //! Promises: memory is bounded whatever clients do, and nothing here is locked as a whole: tables are cut into shards,
@@ -19,15 +21,19 @@
 mod bans;
 mod client;
 mod gcra;
+mod idempotency;
 mod network;
 mod seed;
+mod single_flight;
 mod snapshot;
 mod table;
 
 pub use bans::{Ban, Bans, BansFull, KeptBan, Reason, Terms};
 pub use client::client;
 pub use gcra::{Quota, Verdict};
+pub use idempotency::{BadKey, Begin, Keys, KeysLimits, parse_key};
 pub use network::{BadLine, BadNetwork, Network, NetworkSet};
 pub use seed::{KeyHasher, Seed};
+pub use single_flight::{Arrival, Ended, Flights, Policy, Ticket};
 pub use snapshot::{BadSnapshot, KeptLimit, Snapshot, elapsed};
 pub use table::Table;
