@@ -100,6 +100,25 @@ def test_a_session_and_a_key_are_counted_wherever_they_come_from(limited: Start)
     assert ask(site, "/hello", "X-Api-Key: two").status == 200
 
 
+def test_a_route_names_its_limits(limited: Start) -> None:
+    site = limited(
+        """
+[[limit]]
+name = "api"
+rate = "2/h"
+
+[[route]]
+header = "X-Api"
+limit = ["api"]
+response_headers = ["X-Route: api"]
+"""
+    )
+    assert statuses(site, 3, "/hello", "X-Api: 1") == [200, 200, 429]
+    refused = ask(site, "/hello", "X-Api: 1")
+    assert (refused.status, refused.get("X-Route")) == (429, "api")
+    assert statuses(site, 5) == [200] * 5
+
+
 def test_a_burst_is_smoothed_where_that_is_wanted(limited: Start) -> None:
     site = limited('[[limit]]\nrate = "5/s"\nburst = 4\naction = "delay"\n')
     began = time.monotonic()

@@ -46,7 +46,7 @@ record! {
         /// counts as the client sent it after percent-decoding, without the query.
         path: Vec<String> = Vec::new(),
             otherwise("every path, files too"), example("[\"/login/\", \"/api/*\"]"), checked(check_pattern);
-        /// For which methods it holds.
+        /// For which methods it holds; `GET` stands for HEAD as well.
         method: Vec<String> = Vec::new(),
             otherwise("every method"), example("[\"POST\"]"), checked(check_method);
         /// For whom is counted: `address` (IPv4, or the /64 of IPv6), `user` (who sends the same session cookie or
@@ -223,6 +223,22 @@ mod tests {
         );
         assert_eq!((login.name.as_str(), login.burst()), ("accounts-login", 2));
         assert_eq!(login.action, LimitAction::Delay);
+    }
+
+    #[test]
+    fn a_route_names_limits_that_are_there() {
+        let text =
+            "[[limit]]\nname = \"api\"\nrate = \"1/s\"\n[[route]]\npath = \"/api/*\"\nlimit = [\"api\"]\n";
+        assert!(load(&sources(text)).is_ok());
+        let problems = load(&sources(&text.replace("[\"api\"]", "[\"apis\"]"))).map(|_| ()).unwrap_err();
+        insta::assert_snapshot!(problems.to_string(), @r#"
+        error: route.limit: there is no limit "apis"
+          --> quintet.toml:6:9
+           |
+         6 | limit = ["apis"]
+           |         ^^^^^^^^
+        hint: did you mean "api"?
+        "#);
     }
 
     #[test]

@@ -132,6 +132,9 @@ record! {
         queue_timeout: Option<Duration> = None,
             otherwise("as the pool's"), example("\"1s\""),
             between("0s", "10m", "visitors give up earlier than that");
+        /// The names of `[[limit]]`s that hold for these requests, besides those that hold for all. A limit that a route names holds
+        /// for the requests of such routes only.
+        limit: Vec<String> = Vec::new(), otherwise("only those that hold for all"), example("[\"api\"]");
         /// How important these requests are under overload.
         priority: Option<Importance> = None, otherwise("as `queue.priority` says"), example("\"high\"");
     }
@@ -151,6 +154,7 @@ impl Rules for Route {
             idle(route, place, problems);
             pool(route, loaded, place, problems);
             upstream(route, loaded, place, problems);
+            limits(route, loaded, place, problems);
             let earlier = &routes[..index];
             if route.name.is_some() && earlier.iter().any(|other| other.name == route.name) {
                 let name = route.label(index);
@@ -312,6 +316,23 @@ fn pool(route: &Route, loaded: &Loaded, place: impl Fn(&str) -> Option<Place>, p
         None => problem.hint(format!("pools are {}", names().collect::<Vec<_>>().join(", "))),
     };
     problems.push(problem.at(place("app")));
+}
+
+fn limits(
+    route: &Route,
+    loaded: &Loaded,
+    place: impl Fn(&str) -> Option<Place>,
+    problems: &mut Vec<Problem>,
+) {
+    let names = || loaded.config.limit.iter().map(|limit| limit.name.as_str());
+    for limit in route.limit.iter().filter(|name| !names().any(|other| other == name.as_str())) {
+        let problem = Problem::new(format!("route.limit: there is no limit \"{limit}\""));
+        let problem = match nearest(limit, names()) {
+            Some(near) => problem.hint(format!("did you mean \"{near}\"?")),
+            None => problem.hint(format!("write a table [[limit]] with name = \"{limit}\"")),
+        };
+        problems.push(problem.at(place("limit")));
+    }
 }
 
 fn check_name(text: &str) -> Result<(), Fault> {

@@ -314,6 +314,8 @@ fn every_row_is_sound() {
 /// The tables that may be there several times.
 #[test]
 fn every_key_of_a_table_is_sound() {
+    // What examples name.
+    let named = "[[limit]]\nname = \"api\"\nrate = \"1/s\"\n";
     let schema = schema::json_schema();
     for table in TABLES {
         for key in table.keys {
@@ -325,7 +327,7 @@ fn every_key_of_a_table_is_sound() {
                     default.is_none_or(|number| (bound(key, least)..=bound(key, most)).contains(&number))
                 );
             }
-            let mut text = format!("[[{}]]\n", table.name);
+            let mut text = format!("{named}[[{}]]\n", table.name);
             for required in table.required.iter().filter(|required| required.key != key.name) {
                 writeln!(text, "{} = {}", required.key, required.example).unwrap();
             }

@@ -41,7 +41,7 @@ use answer::Refused;
 pub use chores::chores;
 use keep::Keeper;
 pub use limits::Pass;
-use limits::{Checked, Limits};
+use limits::{Asks, Checked, Limits};
 use lists::Lists;
 pub(crate) use lists::Stamp;
 
@@ -114,7 +114,7 @@ impl Guard {
         let guard = Self {
             clock: Clock::new(),
             seed,
-            limits: Limits::new(&config.limit, seed),
+            limits: Limits::new(config, seed),
             bans: Bans::new(terms, seed),
             offences,
             count_4xx: bans.count_4xx,
@@ -164,21 +164,25 @@ impl Guard {
             };
             return Entry::Refused(Box::new(refused.response(head, trail)));
         }
-        if self.limits.is_empty() {
+        if self.limits.is_idle() {
             return Entry::Passes(Pass::default());
         }
         let cookie = self.session_cookie.load();
-        match self.limits.check(head, client, &cookie, self.clock.at(trail.started)) {
-            Checked::Passes { turn_in, pass } if turn_in.is_zero() => Entry::Passes(pass),
-            Checked::Passes { turn_in, pass } => {
-                m::LIMIT_DELAYED_TOTAL.inc();
-                Entry::Waits(turn_in, pass)
-            }
-            Checked::Refused(refused) => {
-                m::LIMIT_REFUSED_TOTAL.inc();
-                Entry::Refused(Box::new(refused.response(head, trail)))
-            }
-        }
+        let asks = Asks { head, client, session_cookie: &cookie };
+        entry(self.limits.check(&asks, self.clock.at(trail.started)), head, trail)
+    }
+
+    /// The limits that its route names, by their numbers.
+    pub fn enter_route(&self, limits: &[usize], head: &RequestHead, trail: &Trail) -> Entry {
+        let cookie = self.session_cookie.load();
+        let asks = Asks { head, client: trail.client, session_cookie: &cookie };
+        entry(self.limits.check_route(&asks, limits, self.clock.at(trail.started)), head, trail)
+    }
+
+    /// A request that was let in comes again in another way, and is counted then.
+    pub fn leave_route(&self, limits: &[usize], head: &RequestHead, trail: &Trail) {
+        let cookie = self.session_cookie.load();
+        self.limits.give_back(&Asks { head, client: trail.client, session_cookie: &cookie }, limits);
     }
 
     /// Waits for a request's turn; `false`: too many wait already. Dropping it gives the place back.
@@ -320,6 +324,21 @@ impl Guard {
         // Keys are hashes: under another seed they are noise.
         if kept.seed == self.seed {
             self.limits.restore(&kept.limits, elapsed, now);
+        }
+    }
+}
+
+/// What limits say, in words of the guard.
+fn entry(checked: Checked, head: &RequestHead, trail: &Trail) -> Entry {
+    match checked {
+        Checked::Passes { turn_in, pass } if turn_in.is_zero() => Entry::Passes(pass),
+        Checked::Passes { turn_in, pass } => {
+            m::LIMIT_DELAYED_TOTAL.inc();
+            Entry::Waits(turn_in, pass)
+        }
+        Checked::Refused(refused) => {
+            m::LIMIT_REFUSED_TOTAL.inc();
+            Entry::Refused(Box::new(refused.response(head, trail)))
         }
     }
 }

@@ -99,6 +99,8 @@ pub struct Route {
     users: Option<usize>,
     mount: Option<Box<str>>,
     terms: Terms<'static>,
+    /// The numbers of the limits that it names.
+    limits: Box<[usize]>,
 }
 
 /// What becomes of a request.
@@ -248,12 +250,22 @@ impl Route {
                 patience: own.queue_timeout,
                 class: own.priority.map(class),
             },
+            limits: own
+                .limit
+                .iter()
+                .filter_map(|name| config.limit.iter().position(|limit| limit.name == *name))
+                .collect(),
         })
     }
 
     /// Its name, or its number.
     pub fn label(&self) -> &Arc<str> {
         &self.label
+    }
+
+    /// The limits that hold for its requests besides those that hold for all, by their numbers.
+    pub fn limits(&self) -> &[usize] {
+        &self.limits
     }
 
     /// The answer to a request that comes over plain HTTP, where this route is for https only.

@@ -182,7 +182,11 @@ impl Gateway {
 
     /// Bans and limits; the answer is for whom may not go on. Waits where a limit smooths.
     async fn enter(&self, head: &RequestHead, trail: &Trail) -> Result<Pass, Response> {
-        match self.guard.enter(trail.client, head, trail) {
+        self.in_turn(self.guard.enter(trail.client, head, trail), head, trail).await
+    }
+
+    async fn in_turn(&self, entry: Entry, head: &RequestHead, trail: &Trail) -> Result<Pass, Response> {
+        match entry {
             Entry::Passes(pass) => Ok(pass),
             Entry::Refused(response) => Err(*response),
             Entry::Waits(turn_in, pass) => {

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use ctl_config::{Limit as Setting, LimitAction};
+use ctl_config::{Config, Limit as Setting, LimitAction};
 use http_limits::{KeptLimit, Quota, Seed, Table, Verdict};
 
 use super::answer::Refused;
@@ -50,7 +50,9 @@ struct Limit {
 
 /// All limits, in the order of the file.
 pub(super) struct Limits {
-    limits: Box<[Limit]>,
+    all: Box<[Limit]>,
+    /// The numbers of those that no route names: they hold for all.
+    general: Box<[usize]>,
     seed: Seed,
 }
 
@@ -98,26 +100,49 @@ impl Pass {
 }
 
 impl Limits {
-    pub(super) fn new(settings: &[Setting], seed: Seed) -> Self {
-        Self { limits: settings.iter().map(Limit::new).collect(), seed }
+    pub(super) fn new(config: &Config, seed: Seed) -> Self {
+        let of_routes = |limit: &Setting| config.route.iter().any(|route| route.limit.contains(&limit.name));
+        let all = config.limit.iter().enumerate();
+        let general = all.filter(|(_, limit)| !of_routes(limit)).map(|(number, _)| number).collect();
+        Self { all: config.limit.iter().map(Limit::new).collect(), general, seed }
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.limits.is_empty()
+    /// Nothing is counted before the route is known.
+    pub(super) fn is_idle(&self) -> bool {
+        self.general.is_empty()
     }
 
-    /// Counts a request under every limit that holds for it; under none, when one of them refuses it.
-    pub(super) fn check(
-        &self,
-        head: &RequestHead,
-        client: Option<IpAddr>,
-        session_cookie: &[u8],
-        now: Duration,
-    ) -> Checked {
-        let path = decode(head.path());
-        let asker = Asker { head, client, path: &path, session_cookie, seed: self.seed };
+    /// Counts a request under every limit that holds whatever its route is; under none, when one of them refuses it.
+    pub(super) fn check(&self, asks: &Asks<'_>, now: Duration) -> Checked {
+        self.count(asks, &self.general, now)
+    }
+
+    /// The same for the limits of a route, by their numbers. Who is refused now was counted under none of the others either.
+    pub(super) fn check_route(&self, asks: &Asks<'_>, numbers: &[usize], now: Duration) -> Checked {
+        let checked = self.count(asks, numbers, now);
+        if let Checked::Refused(_) = checked {
+            self.give_back(asks, &self.general);
+        }
+        checked
+    }
+
+    /// Requests that were counted are not made after all.
+    pub(super) fn give_back(&self, asks: &Asks<'_>, numbers: &[usize]) {
+        let path = decode(asks.head.path());
+        let asker = Asker { asks, path: &path, seed: self.seed };
+        for limit in numbers.iter().filter_map(|number| self.all.get(*number)) {
+            if let Some(key) = limit.key(&asker) {
+                limit.table.give_back(key);
+            }
+        }
+    }
+
+    fn count(&self, asks: &Asks<'_>, numbers: &[usize], now: Duration) -> Checked {
+        let path = decode(asks.head.path());
+        let asker = Asker { asks, path: &path, seed: self.seed };
         let (mut turn_in, mut pass) = (Duration::ZERO, Pass::default());
-        for (place, limit) in self.limits.iter().enumerate() {
+        for (place, number) in numbers.iter().enumerate() {
+            let Some(limit) = self.all.get(*number) else { continue };
             let Some(key) = limit.key(&asker) else { continue };
             match limit.table.take(key, now) {
                 Verdict::Passes { turn_in: turn, remaining, full_in } => {
@@ -129,11 +154,7 @@ impl Limits {
                     }
                 }
                 Verdict::Refused { retry_in } => {
-                    for earlier in &self.limits[..place] {
-                        if let Some(key) = earlier.key(&asker) {
-                            earlier.table.give_back(key);
-                        }
-                    }
+                    self.give_back(asks, &numbers[..place]);
                     let (name, policy) = (limit.name.clone(), limit.policy.clone());
                     return Checked::Refused(Refused::Limited { name, policy, retry_in });
                 }
@@ -144,18 +165,18 @@ impl Limits {
 
     /// Gives memory back that a flood took.
     pub(super) fn tidy(&self, now: Duration) {
-        self.limits.iter().for_each(|limit| limit.table.tidy(now));
+        self.all.iter().for_each(|limit| limit.table.tidy(now));
     }
 
     /// Memory, and debts that were forgotten for want of room.
     pub(super) fn size(&self) -> (usize, u64) {
-        let tables = || self.limits.iter().map(|limit| &limit.table);
+        let tables = || self.all.iter().map(|limit| &limit.table);
         (tables().map(Table::bytes).sum(), tables().map(Table::forgotten).sum())
     }
 
     /// What is to outlive the process.
     pub(super) fn keep(&self, now: Duration) -> Vec<KeptLimit> {
-        let kept = self.limits.iter().map(|limit| KeptLimit {
+        let kept = self.all.iter().map(|limit| KeptLimit {
             definition: limit.definition.clone(),
             debts: limit.table.debts(KEPT_DEBT_MIN, now),
         });
@@ -165,7 +186,7 @@ impl Limits {
     /// What another process counted, as long as it counted the same.
     pub(super) fn restore(&self, kept: &[KeptLimit], elapsed: Duration, now: Duration) {
         for kept in kept {
-            let same = self.limits.iter().find(|limit| limit.definition == kept.definition);
+            let same = self.all.iter().find(|limit| limit.definition == kept.definition);
             let Some(limit) = same else { continue };
             for (key, debt) in &kept.debts {
                 if let Some(left) = debt.checked_sub(elapsed).filter(|left| !left.is_zero()) {
@@ -177,11 +198,16 @@ impl Limits {
 }
 
 /// Who asks for what.
+pub(super) struct Asks<'a> {
+    pub(super) head: &'a RequestHead,
+    pub(super) client: Option<IpAddr>,
+    pub(super) session_cookie: &'a [u8],
+}
+
+/// The same, read.
 struct Asker<'a> {
-    head: &'a RequestHead,
-    client: Option<IpAddr>,
+    asks: &'a Asks<'a>,
     path: &'a Cow<'a, [u8]>,
-    session_cookie: &'a [u8],
     seed: Seed,
 }
 
@@ -208,7 +234,7 @@ impl Limit {
         Self {
             name: setting.name.as_str().into(),
             paths: setting.path.iter().map(|path| Pattern::new(path)).collect(),
-            methods: setting.method.iter().map(|method| Method::from_bytes(method.as_bytes())).collect(),
+            methods: methods(&setting.method),
             by: setting.by.iter().map(by).collect(),
             delays: setting.action == LimitAction::Delay,
             announces: setting.announce,
@@ -226,7 +252,8 @@ impl Limit {
 
     /// The key under which a request counts. `None`: the limit does not hold for it, or nothing tells who asks.
     fn key(&self, asker: &Asker<'_>) -> Option<u64> {
-        let holds = (self.methods.is_empty() || self.methods.contains(&asker.head.method))
+        let Asks { head, client, .. } = asker.asks;
+        let holds = (self.methods.is_empty() || self.methods.contains(&head.method))
             && (self.paths.is_empty() || self.paths.iter().any(|path| path.matches(asker.path)));
         if !holds {
             return None;
@@ -234,16 +261,16 @@ impl Limit {
         let mut key = asker.seed.hasher();
         for by in &self.by {
             match by {
-                By::Address => put_address(&mut key, asker.client?),
-                By::User => match user(asker) {
+                By::Address => put_address(&mut key, (*client)?),
+                By::User => match user(asker.asks) {
                     Some(user) => key.part(kind::USER, user),
-                    None => put_address(&mut key, asker.client?),
+                    None => put_address(&mut key, (*client)?),
                 },
                 By::Header(name) => {
-                    let mut values = asker.head.headers.all(name).peekable();
+                    let mut values = head.headers.all(name).peekable();
                     // Who leaves it away must not be free of the limit.
                     if values.peek().is_none() {
-                        put_address(&mut key, asker.client?);
+                        put_address(&mut key, (*client)?);
                     }
                     values.for_each(|value| key.part(kind::HEADER, value));
                 }
@@ -255,9 +282,18 @@ impl Limit {
 }
 
 /// What a signed-in user shows.
-fn user<'a>(asker: &Asker<'a>) -> Option<&'a [u8]> {
-    let headers = &asker.head.headers;
-    headers.get("authorization").or_else(|| cookie(headers.get("cookie")?, asker.session_cookie))
+fn user<'a>(asks: &Asks<'a>) -> Option<&'a [u8]> {
+    let headers = &asks.head.headers;
+    headers.get("authorization").or_else(|| cookie(headers.get("cookie")?, asks.session_cookie))
+}
+
+/// GET stands for HEAD as well, as it does in routes.
+fn methods(names: &[String]) -> Box<[Method]> {
+    let mut methods: Vec<Method> = names.iter().map(|name| Method::from_bytes(name.as_bytes())).collect();
+    if methods.contains(&Method::Get) {
+        methods.push(Method::Head);
+    }
+    methods.into()
 }
 
 fn put_address(key: &mut http_limits::KeyHasher, addr: IpAddr) {

@@ -189,6 +189,27 @@ fn who_is_refused_is_counted_under_no_limit() {
 }
 
 #[test]
+fn a_limit_that_a_route_names_holds_there_only() {
+    let mut config = config(vec![limit("all", "3/h", &["address"]), limit("api", "1/h", &["address"])]);
+    config.route = vec![ctl_config::Route { limit: vec!["api".to_owned()], ..Default::default() }];
+    let guard = guard(&config);
+    let (trail, asked) = (trail("192.0.2.1"), head("GET /", &[]));
+    let status = |entry: Entry| match entry {
+        Entry::Passes(_) | Entry::Waits(..) => 0,
+        Entry::Refused(response) => response.status,
+    };
+    let enter = || status(guard.enter(trail.client, &asked, &trail));
+    let enter_route = || status(guard.enter_route(&[1], &asked, &trail));
+    assert_eq!((enter(), enter_route()), (0, 0));
+    for _ in 0..4 {
+        assert_eq!((enter(), enter_route()), (0, 429), "refused by its route, counted for none");
+    }
+    assert_eq!([enter(), enter(), enter()], [0, 0, 429]);
+    guard.leave_route(&[1], &asked, &trail);
+    assert_eq!([enter_route(), enter_route()], [0, 429]);
+}
+
+#[test]
 fn without_an_address_nobody_is_confused_with_another() {
     let guard = guard(&config(vec![limit("all", "1/h", &["address"])]));
     let trail = Trail { client: None, ..trail("192.0.2.1") };

@@ -7,6 +7,7 @@ use super::{
     error_for, error_saying, from_file,
 };
 use crate::error_page::wants_html;
+use crate::guard::Pass;
 use crate::route::{Asked, Choice, Comes, Route, Way, below_mount};
 
 /// Why a request is refused whose path leads to different routes for those who read it differently.
@@ -28,9 +29,17 @@ impl Gateway {
         };
         let (client, came) = (client(trail), trail.clone());
         let comes = comes(asks, &client, &came);
-        let mut response = match self.keep_out(route, comes).await {
-            Some(refusal) => refusal,
-            None => self.follow(route.way(comes), asks, body, trail).await,
+        // Before passwords are looked at: that costs more than anything else here.
+        let mut response = match self.enter_route(route, asks.head, trail).await {
+            Err(refused) => refused,
+            Ok(pass) => {
+                let mut response = match self.keep_out(route, comes).await {
+                    Some(refusal) => refusal,
+                    None => self.follow(route.way(comes), asks, body, trail).await,
+                };
+                pass.tell(&mut response.headers);
+                response
+            }
         };
         route.finish(comes, &mut response.headers);
         response
@@ -87,6 +96,14 @@ impl Gateway {
         (!matches!(file.status, 404 | 405)).then(|| from_file(file, trail.clone()))
     }
 
+    /// The limits that a route names.
+    async fn enter_route(&self, route: &Route, head: &RequestHead, trail: &Trail) -> Result<Pass, Response> {
+        if route.limits().is_empty() {
+            return Ok(Pass::default());
+        }
+        self.in_turn(self.guard.enter_route(route.limits(), head, trail), head, trail).await
+    }
+
     /// Asks for a WebSocket. `None`: it is to be answered like any other request.
     pub(super) async fn routed_websocket(
         &self,
@@ -101,19 +118,28 @@ impl Gateway {
         };
         let (client, came) = (client(trail), trail.clone());
         let comes = comes(asks, &client, &came);
-        if let Some(mut refusal) = self.keep_out(route, comes).await {
+        let refusal = match self.enter_route(route, asks.head, trail).await {
+            Err(refused) => Some(refused),
+            Ok(_) => self.keep_out(route, comes).await,
+        };
+        if let Some(mut refusal) = refusal {
             route.finish(comes, &mut refusal.headers);
             return Some(Answer::Refused(refusal));
         }
-        let mut answer = match route.way(comes) {
+        let opened = match route.way(comes) {
             Way::On { head, headers_heard, terms, .. } => {
                 let identity = Identity { headers_heard, ..asks.identity.clone() };
-                self.open(Asks { head: &head, identity: &identity, terms, ..asks }, trail).await?
+                self.open(Asks { head: &head, identity: &identity, terms, ..asks }, trail).await
             }
             Way::Upstream { name, head, .. } => {
-                self.pass_through(name, Asks { head: &head, ..asks }, trail).await
+                Some(self.pass_through(name, Asks { head: &head, ..asks }, trail).await)
             }
-            Way::Answer(_) | Way::File(..) => return None,
+            Way::Answer(_) | Way::File(..) => None,
+        };
+        let Some(mut answer) = opened else {
+            // As a request like any other it comes again, and is counted then.
+            self.guard.leave_route(route.limits(), asks.head, &came);
+            return None;
         };
         match &mut answer {
             Answer::Accepted { headers, .. } | Answer::Tunnel { headers, .. } => {
