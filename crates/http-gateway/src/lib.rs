@@ -3,7 +3,7 @@
 //! In the order a request travels: [`listen`] accepts, [`tls`] and the protocols [`h1`] and [`h2`] turn bytes into a
 //! [`message::RequestHead`]; [`service`] asks [`client`] who is there, [`guard`] whether he may come in, [`files`] whether it is a file, [`request_body`] for all of the
 //! body, and [`dispatch`] for an answer: [`pools`] for its [`queue`], that for a slot, [`link`] for the exchange, [`spool`] for an answer that is larger
-//! than its client is fast. [`gateway`] is the process around it.
+//! than its client is fast; or [`upstream`] for another server's. [`gateway`] is the process around it.
 //!
 //! # Promises
 //! - Dropping any future of this crate gives back what it holds: a place in the queue, a slot (after its exchange has
