@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import ssl
+import subprocess
 from pathlib import Path
 
 import pytest
 import trustme
 
+from harness.data import Certificate
 from harness.site import Site, Start
 
 pytestmark = pytest.mark.any_python
@@ -132,3 +135,31 @@ def test_only_the_newest_version_if_so_wanted(secured: Start, authority: Authori
     old.maximum_version = ssl.TLSVersion.TLSv1_2
     with pytest.raises((ssl.SSLError, ConnectionError)):
         shake(site, old, "localhost")
+
+
+def test_testssl_finds_nothing_bad(plain: Start, certificate: Certificate, tmp_path: Path) -> None:
+    site = plain(workers=1, flags=certificate.flags, tls=certificate.trust)
+    authorities, found = tmp_path / "authority.pem", tmp_path / "found.json"
+    trusted = certificate.trust.get_ca_certs(binary_form=True)
+    authorities.write_text("".join(ssl.DER_cert_to_PEM_cert(der) for der in trusted))
+    # Protocols, kinds of ciphers, and what the server says of itself: the parts that take seconds, not minutes.
+    subprocess.run(
+        [
+            *("testssl", "--quiet", "--color", "0", "--warnings", "batch", "--fast", "--nodns", "none"),
+            *("--ip", "127.0.0.1", "--add-ca", str(authorities), "-p", "-s", "-S"),
+            *("--jsonfile", str(found), f"https://localhost:{site.port}"),
+        ],
+        capture_output=True,
+        timeout=240,
+        check=False,
+    )
+    findings = {finding["id"]: finding for finding in json.loads(found.read_text())}
+    # Of the certificate itself, which the test made.
+    own = {"cert_validityPeriod", "cert_revocation", "DNS_CAArecord"}
+    bad = [
+        finding
+        for name, finding in findings.items()
+        if finding["severity"] not in {"OK", "INFO", "WARN"} and name not in own
+    ]
+    assert bad == []
+    assert findings["TLS1_3"]["severity"] == findings["cert_chain_of_trust"]["severity"] == "OK", findings
