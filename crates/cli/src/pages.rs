@@ -44,6 +44,7 @@ Signals of `quintet run`
               server.drain_timeout, exit 0. A second one stops at once.
   HUP         Reload, like `quintet reload`: new workers import the code, then the old ones go.
   TTIN, TTOU  A worker more, a worker fewer, like `quintet scale +1` and `-1`: until the next reload.
+              (Not TTOU where the terminal is set to `stty tostop`: there it stops a background job that writes.)
 
   Send them to the supervisor, whose process id `quintet status` shows. Its children end with it. After `quintet upgrade`
   the process that was started first hands them on.

@@ -6,6 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::termios::{LocalModes, tcgetattr};
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM, SIGTTIN, SIGTTOU};
 
 /// What a signal asks for.
@@ -72,6 +73,8 @@ pub(crate) fn wait_for_signals(signals: &[SignalPipe], patience: Duration) {
     let _ = poll(&mut fds, Some(&patience));
 }
 
+/// The signals of an operator, and of children. On a terminal with `tostop` the kernel itself sends SIGTTOU to a background job that
+/// writes, and has the write tried again for ever when the signal is handled: there it keeps its meaning, and stops the job.
 pub(super) fn register() -> io::Result<Vec<SignalPipe>> {
     // Two pipes for stop, so that SIGTERM and SIGINT together still are two: the second says that it is urgent.
     let wanted = [
@@ -82,5 +85,15 @@ pub(super) fn register() -> io::Result<Vec<SignalPipe>> {
         (SIGTTOU, Asks::Fewer),
         (SIGCHLD, Asks::Reap),
     ];
-    wanted.into_iter().map(|(signal, asks)| SignalPipe::register(signal, asks)).collect()
+    let terminal_stops = stops_writers(&io::stdout()) || stops_writers(&io::stderr());
+    wanted
+        .into_iter()
+        .filter(|(signal, _)| *signal != SIGTTOU || !terminal_stops)
+        .map(|(signal, asks)| SignalPipe::register(signal, asks))
+        .collect()
+}
+
+/// Is this a terminal with `stty tostop`?
+fn stops_writers(stream: &impl AsFd) -> bool {
+    tcgetattr(stream).is_ok_and(|terminal| terminal.local_modes.contains(LocalModes::TOSTOP))
 }
