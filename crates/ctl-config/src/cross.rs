@@ -95,6 +95,24 @@ pub(crate) fn check_accel(text: &str) -> Result<(), Fault> {
     if Path::new(dir).is_absolute() { Ok(()) } else { Err(fault) }
 }
 
+/// `text/html` or `model/*` (RFC 9110, 8.3.1 and 5.6.2).
+pub(crate) fn check_media_type(text: &str) -> Result<(), Fault> {
+    let is_token = |part: &str| {
+        !part.is_empty()
+            && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
+            && !part.contains('*')
+    };
+    let known = text
+        .split_once('/')
+        .filter(|(kind, subtype)| is_token(kind) && (*subtype == "*" || is_token(subtype)));
+    if known.is_some() {
+        return Ok(());
+    }
+    Err(Fault::new(format!("\"{text}\" is not a media type")).hint(
+        "TYPE/SUBTYPE without parameters, for example application/x-protobuf, or TYPE/* for all of a kind",
+    ))
+}
+
 /// `/pattern/*=class`.
 pub(crate) fn check_priority(text: &str) -> Result<(), Fault> {
     const CLASSES: [&str; 5] = ["critical", "high", "normal", "low", "lowest"];

@@ -8,12 +8,13 @@ use crate::address::{BindAddress, DEFAULT_PORT, check_network};
 use crate::certificate::Certificate;
 use crate::choice::choice;
 use crate::cross::{
-    check_accel, check_callable, check_module, check_mount, check_optional_path, check_prefix, check_priority,
+    check_accel, check_callable, check_media_type, check_module, check_mount, check_optional_path,
+    check_prefix, check_priority,
 };
 use crate::define::settings;
 pub use crate::define::{all, find};
 use crate::limit::Limit;
-use crate::pool::WorkerPool;
+use crate::pool::{WorkerPool, check_pattern};
 use crate::route::Route;
 use crate::upstream::Upstream;
 use crate::value::Program;
@@ -482,6 +483,23 @@ settings! {
         accel: Vec<String> = Vec::new(),
             otherwise("only directories that are served anyway"), example("[\"/protected/=/srv/shop/files\"]"),
             checked(check_accel);
+    }
+
+    /// Compression of what the app answers: zstd, gzip or brotli, as the client accepts them. Files are compressed anyway
+    /// (`files.compress`). See docs/guides/compression.md.
+    [compression] Compression {
+        /// Compress answers. Event streams, and what the app has compressed itself or marked `Cache-Control: no-transform`, are left
+        /// alone.
+        enabled: bool = false;
+        /// Shorter bodies are sent as they are. Does not hold for streams, whose length is unknown.
+        body_min: u64 = KIB,
+            between("64B", "1GiB", "below it the coding's own bytes are more than it saves");
+        /// Media types to compress besides text, JSON, XML and their kin, as `TYPE/SUBTYPE` or `TYPE/*`.
+        types: Vec<String> = Vec::new(),
+            example("[\"application/x-protobuf\", \"model/*\"]"), checked(check_media_type);
+        /// Paths whose answers are never compressed, with `*` for any text: pages that show a secret beside what the asker chooses.
+        exclude: Vec<String> = Vec::new(),
+            example("[\"/account/*\"]"), checked(check_pattern);
     }
 
     /// What is written to standard error, and the access log on standard output.

@@ -154,6 +154,22 @@ metrics! {
     Gauge FILES_OPEN = "quintet_files_open";
     /// Files compressed on the fly.
     Counter FILES_COMPRESSED_TOTAL = "quintet_files_compressed_total";
+    /// Answers compressed with gzip.
+    Counter COMPRESSED_GZIP_TOTAL = "quintet_compressed_total" {"coding" = "gzip"};
+    /// Answers compressed with zstd.
+    Counter COMPRESSED_ZSTD_TOTAL = "quintet_compressed_total" {"coding" = "zstd"};
+    /// Answers compressed with brotli.
+    Counter COMPRESSED_BROTLI_TOTAL = "quintet_compressed_total" {"coding" = "br"};
+    /// Bytes of answers before they were compressed.
+    Counter COMPRESSION_IN_BYTES_TOTAL = "quintet_compression_in_bytes_total";
+    /// Bytes of answers after they were compressed.
+    Counter COMPRESSION_OUT_BYTES_TOTAL = "quintet_compression_out_bytes_total";
+    /// Time of each step of compression: a whole body, or a piece of a stream.
+    Histogram COMPRESSION_SECONDS = "quintet_compression_seconds";
+    /// Memory of the encoders of streamed answers.
+    Gauge COMPRESSION_MEMORY_BYTES = "quintet_compression_memory_bytes";
+    /// Streamed answers sent as they are because encoders took all the memory that they may.
+    Counter COMPRESSION_REFUSED_TOTAL = "quintet_compression_refused_total";
     /// Workers started.
     Counter WORKERS_STARTED_TOTAL = "quintet_workers_started_total";
     /// Workers replaced because of their requests, lifetime or memory.

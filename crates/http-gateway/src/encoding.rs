@@ -20,6 +20,9 @@ impl Coding {
     /// Every coding but identity, the densest first: of two that the client likes equally, the first is sent.
     pub const BY_PREFERENCE: [Self; 3] = [Self::Brotli, Self::Zstd, Self::Gzip];
 
+    /// The same, the cheapest first: for what is compressed once for each request (docs/decisions/0017).
+    pub const BY_COST: [Self; 3] = [Self::Zstd, Self::Gzip, Self::Brotli];
+
     /// The token in Accept-Encoding and Content-Encoding.
     pub const fn token(self) -> &'static str {
         match self {
@@ -104,10 +107,15 @@ impl Accepted {
     /// The coding to send. Identity when nothing else is welcome, also when the client would refuse identity: the
     /// section allows 406 there, but no client is known to be better served by it.
     pub fn choose(&self, available: CodingSet) -> Coding {
+        self.choose_by(Coding::BY_PREFERENCE, available)
+    }
+
+    /// The same with another order among those that the client likes equally.
+    pub fn choose_by(&self, preference: [Coding; 3], available: CodingSet) -> Coding {
         // Identity that is not spoken of is acceptable, and wanted less than anything that is.
         let identity = self.weight(Coding::Identity);
         let mut best = (Coding::Identity, identity);
-        for coding in Coding::BY_PREFERENCE {
+        for coding in preference {
             let weight = self.weight(coding);
             let wins = weight > best.1 || (weight == best.1 && best.0 == Coding::Identity);
             if available.contains(coding) && weight > 0 && wins {

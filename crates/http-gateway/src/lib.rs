@@ -17,6 +17,7 @@ mod access_log;
 pub mod admin_http;
 pub mod broken;
 pub mod client;
+mod compress;
 mod cookie;
 pub mod dispatch;
 pub mod drain;

@@ -19,6 +19,7 @@ use tracing::error;
 use crate::access_log::AccessLog;
 use crate::broken::{self, Broken, Why};
 use crate::client::{self, Identity, TrustedProxies};
+use crate::compress::Compression;
 use crate::dispatch::{Dispatcher, Failure, Handshake, Origin, Ready, Terms};
 use crate::error_page;
 use crate::files::{FileResponse, Files};
@@ -56,6 +57,7 @@ pub struct Gateway {
     access: Option<AccessLog>,
     broken: Broken,
     guard: Arc<Guard>,
+    compression: Option<Compression>,
 }
 
 /// A request on its way: what is asked, by whom, and how the app is to be asked.
@@ -100,6 +102,7 @@ impl Gateway {
                 },
             },
         };
+        let compression = Compression::new(&config);
         Ok(Self {
             dispatcher,
             trusted,
@@ -115,6 +118,7 @@ impl Gateway {
             access,
             broken: Broken::default(),
             guard,
+            compression,
         })
     }
 
@@ -205,6 +209,15 @@ impl Gateway {
         match &self.routes {
             None => self.site(asks, body, trail).await,
             Some(routes) => self.routed(routes, asks, body, trail).await,
+        }
+    }
+
+    /// What every response gets on its way out.
+    async fn leave(&self, head: &RequestHead, pass: Pass, mut response: Response) -> Response {
+        pass.tell(&mut response.headers);
+        match &self.compression {
+            Some(compression) => compression.apply(head, response).await,
+            None => response,
         }
     }
 
@@ -424,9 +437,8 @@ impl Service for Gateway {
             Err(refused) => return refused,
         };
         let asks = Asks { connection, identity: &identity, head, terms: Terms::default() };
-        let mut response = self.serve(asks, body, &mut trail).await;
-        pass.tell(&mut response.headers);
-        response
+        let response = self.serve(asks, body, &mut trail).await;
+        self.leave(head, pass, response).await
     }
 
     async fn websocket(&self, connection: &Connection, head: &RequestHead) -> Answer {
@@ -447,9 +459,8 @@ impl Service for Gateway {
             return answer;
         }
         // RFC 9110, 7.8: a server may ignore Upgrade. The app sees a GET.
-        let mut response = self.serve(asks, &mut NoBody, &mut trail).await;
-        pass.tell(&mut response.headers);
-        Answer::Refused(response)
+        let response = self.serve(asks, &mut NoBody, &mut trail).await;
+        Answer::Refused(self.leave(head, pass, response).await)
     }
 
     fn refuse(&self, connection: &Connection, status: u16, why: &'static str) -> Response {

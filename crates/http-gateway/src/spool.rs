@@ -24,6 +24,8 @@ use bytes::Bytes;
 use ctl_telemetry::metrics::RESPONSE_SPOOLED_TOTAL;
 use tokio::sync::Notify;
 
+use crate::compress::Packing;
+use crate::encoding::Coding;
 use crate::link::long::{End, Item, LongStream};
 use crate::message::{FileBody, Headers};
 use crate::upload::Upload;
@@ -67,10 +69,7 @@ pub struct Aborted;
 pub fn spool(limits: SpoolLimits) -> (Writer, BodyStream) {
     let shared =
         Arc::new(Shared { state: Mutex::default(), to_reader: Notify::new(), to_writer: Notify::new() });
-    (
-        Writer { shared: Arc::clone(&shared), limits },
-        BodyStream { source: Source::Spool(shared), trailers: None, upload: None },
-    )
+    (Writer { shared: Arc::clone(&shared), limits }, BodyStream::new(Origin::Spool(shared)))
 }
 
 struct Shared {
@@ -120,12 +119,19 @@ impl Shared {
 /// What a protocol driver pulls.
 pub struct BodyStream {
     source: Source,
-    trailers: Option<Headers>,
+    /// It is compressed on its way.
+    packing: Option<Box<Packing>>,
     upload: Option<Upload>,
 }
 
+/// The body as the app sends it.
+pub(crate) struct Source {
+    origin: Origin,
+    trailers: Option<Headers>,
+}
+
 /// Where it comes from.
-enum Source {
+enum Origin {
     Spool(Arc<Shared>),
     Long(LongStream),
 }
@@ -137,41 +143,41 @@ impl std::fmt::Debug for BodyStream {
 }
 
 impl BodyStream {
+    fn new(origin: Origin) -> Self {
+        Self { source: Source { origin, trailers: None }, packing: None, upload: None }
+    }
+
     /// The rest of an exchange on the long link, behind its head.
     pub(crate) fn long(stream: LongStream) -> Self {
-        Self { source: Source::Long(stream), trailers: None, upload: None }
+        Self::new(Origin::Long(stream))
+    }
+
+    /// Compresses what comes from now on. `announced`: the app's Content-Length. `false`: it cannot be done now.
+    pub(crate) fn pack(&mut self, coding: Coding, announced: Option<u64>) -> bool {
+        self.packing = Packing::new(coding, announced).map(Box::new);
+        self.packing.is_some()
     }
 
     /// The next piece as soon as there is one; `None` at the end. Cancel safe.
     pub async fn next(&mut self) -> Option<Result<Piece, Aborted>> {
+        if let Some(packing) = &mut self.packing {
+            // Boxed: it may read files, and every response would carry the room for that.
+            return Box::pin(packing.next(&mut self.source)).await;
+        }
         loop {
-            if let Some(next) = self.try_next() {
+            if let Some(next) = self.source.try_next() {
                 return next;
             }
-            match &self.source {
-                Source::Spool(shared) => shared.to_reader.notified().await,
-                Source::Long(stream) => stream.came().await,
-            }
+            self.source.came().await;
         }
     }
 
     /// The next piece if it is here: `None` when it has still to be made, `Some(None)` at the end.
     #[allow(clippy::option_option)] // "not yet", "never again" and a piece are three answers
     pub fn try_next(&mut self) -> Option<Option<Result<Piece, Aborted>>> {
-        match &self.source {
-            Source::Spool(shared) => shared.try_next(&mut self.trailers),
-            Source::Long(stream) => loop {
-                return match stream.try_next()? {
-                    Ok(Item::Piece(piece)) => Some(Some(Ok(piece))),
-                    // Nothing else comes behind the head of a response.
-                    Ok(Item::Head(_) | Item::Message(..)) => continue,
-                    Err(End::Complete(trailers)) => {
-                        self.trailers = trailers;
-                        Some(None)
-                    }
-                    Err(End::Aborted | End::Lost | End::Close(..)) => Some(Some(Err(Aborted))),
-                };
-            },
+        match &mut self.packing {
+            Some(packing) => packing.try_next(&mut self.source),
+            None => self.source.try_next(),
         }
     }
 
@@ -187,7 +193,37 @@ impl BodyStream {
 
     /// Fields behind the body, once, after its end.
     pub fn take_trailers(&mut self) -> Option<Headers> {
-        self.trailers.take()
+        self.source.trailers.take()
+    }
+}
+
+impl Source {
+    /// Waits until [`Self::try_next`] may know more.
+    pub(crate) async fn came(&self) {
+        match &self.origin {
+            Origin::Spool(shared) => shared.to_reader.notified().await,
+            Origin::Long(stream) => stream.came().await,
+        }
+    }
+
+    /// As [`BodyStream::try_next`].
+    #[allow(clippy::option_option)] // as there
+    pub(crate) fn try_next(&mut self) -> Option<Option<Result<Piece, Aborted>>> {
+        match &self.origin {
+            Origin::Spool(shared) => shared.try_next(&mut self.trailers),
+            Origin::Long(stream) => loop {
+                return match stream.try_next()? {
+                    Ok(Item::Piece(piece)) => Some(Some(Ok(piece))),
+                    // Nothing else comes behind the head of a response.
+                    Ok(Item::Head(_) | Item::Message(..)) => continue,
+                    Err(End::Complete(trailers)) => {
+                        self.trailers = trailers;
+                        Some(None)
+                    }
+                    Err(End::Aborted | End::Lost | End::Close(..)) => Some(Some(Err(Aborted))),
+                };
+            },
+        }
     }
 }
 
@@ -218,7 +254,7 @@ impl Shared {
 impl Drop for BodyStream {
     fn drop(&mut self) {
         // A stream of the long link sees to itself.
-        let Source::Spool(shared) = &self.source else { return };
+        let Origin::Spool(shared) = &self.source.origin else { return };
         let mut state = shared.state();
         state.reader_gone = true;
         let pieces = std::mem::take(&mut state.pieces);
