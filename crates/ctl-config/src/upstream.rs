@@ -4,6 +4,7 @@ use std::net::Ipv6Addr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::choice::choice;
 use crate::define::record;
 use crate::load::Loaded;
 use crate::problem::{Place, Problem};
@@ -31,17 +32,40 @@ pub const HOST_OF_SERVER: &str = "server";
 const HOW: &str =
     "\"10.0.0.1:8000\", \"[fd00::1]:8000\", \"https://api.example.org\" or \"unix:/run/app.sock\"";
 
+/// More is a different kind of machine, and hardly a server beside it.
+const WEIGHT_MAX: u32 = 1000;
+
+choice! {
+    /// Which server gets a request.
+    Policy {
+        /// The better of two drawn at random, by how long it took of late, what it has to do, and how often it failed.
+        PeakEwma = "peak_ewma",
+        /// The one with the fewest requests.
+        LeastLoaded = "least_loaded",
+        /// One after the other.
+        RoundRobin = "round_robin",
+        /// By `hash_by`, always the same one, unless it has a quarter more to do than its share.
+        Hash = "hash",
+    }
+}
+
 record! {
     /// Other servers that answer for some routes: `upstream = "NAME"` in a `[[route]]` sends its requests there. The servers of one
-    /// upstream are alike; each request goes to the one that has the fewest to work on, and to another one when it cannot be
+    /// upstream are alike; `policy` says which of them gets a request, and another one gets it when that one cannot be
     /// reached. They are spoken to in HTTP/1.1.
     [[upstream]] Upstream {
         /// Its name in routes, metrics and logs: letters, digits, `-` and `_`.
         name: String = String::new(), otherwise("must be set"), example("\"api\""), checked(check_name);
-        /// Where its servers are: `HOST:PORT`, `http://HOST`, `https://HOST`, or `unix:/PATH`. Names are resolved again as
-        /// `resolve_interval` says.
+        /// Where its servers are: `HOST:PORT`, `http://HOST`, `https://HOST`, or `unix:/PATH`; behind it `weight=2` for
+        /// one that does twice as much as the others. Names are resolved again as `resolve_interval` says.
         servers: Vec<String> = Vec::new(),
             otherwise("must be set"), example("[\"10.0.0.1:8000\", \"10.0.0.2:8000\"]"), checked(check_server);
+        /// Which server gets a request.
+        policy: Policy = Policy::PeakEwma;
+        /// With `policy = "hash"`, what requests are told apart by: `address` of the client, `path`, or `header:NAME`. Those
+        /// without that header go where `peak_ewma` would send them.
+        hash_by: Option<String> = None,
+            otherwise("`address`"), checked(check_hash_by);
         /// What the servers are told as Host: `client` for what the client said, `server` for what the server is called in
         /// `servers`, or any other name.
         host: String = HOST_OF_CLIENT.to_owned(), example("\"server\""), checked(check_host);
@@ -80,11 +104,18 @@ record! {
         /// How long what is known of the addresses of a name is good. What was known stays in use when nothing new is learned.
         resolve_interval: Duration = Duration::from_secs(30),
             between("1s", "1d", "each question takes a thread that may block");
-        /// Failures in a row (not reached, no answer, one that broke off or was not understood) after which a server gets a
-        /// rest while there are others.
+        /// Failures in a row (not reached, no answer, one that broke off or was not understood, 5xx) after which a server gets a
+        /// rest, while others have none. Of those that can be reached, half at most rest at a time.
         eject_after: u32 = 5, between("1", "1000", "a server that always fails must be noticed");
-        /// How long that rest is. The first request after it decides whether there is another one.
+        /// How long that rest is. The first request after it decides whether there is another one, twice as long, up to five
+        /// minutes (or this, where it is longer).
         eject_time: Duration = Duration::from_secs(10), between("100ms", "1h", "it may be long since it has recovered");
+        /// How long a server that comes back gets less than its share, so that caches fill.
+        slow_start: Duration = Duration::from_secs(10),
+            between("0s", "1h", "the others carry its share meanwhile");
+        /// How many requests may be sent again when a connection breaks, in percent of all, and ten a second besides. Those
+        /// that never reached a server do not count.
+        retry_budget: u32 = 20, between("0", "100", "more would multiply the load on servers that fail");
     }
 }
 
@@ -105,7 +136,18 @@ pub enum ServerAddress {
 }
 
 impl ServerAddress {
-    /// From an item of `servers`.
+    /// From an item of `servers`, with its weight.
+    pub fn weighted(text: &str) -> Result<(Self, u32), Fault> {
+        let Some((address, weight)) = text.split_once(' ') else { return Ok((Self::parse(text)?, 1)) };
+        let weight = weight.trim_start().strip_prefix("weight=").and_then(|weight| weight.parse().ok());
+        match weight {
+            Some(weight @ 1..=WEIGHT_MAX) => Ok((Self::parse(address)?, weight)),
+            _ => Err(Fault::new(format!("\"{text}\" is not a server: behind it stands its weight"))
+                .hint(format!("\"10.0.0.1:8000 weight=2\", from 1 to {WEIGHT_MAX}"))),
+        }
+    }
+
+    /// From an item of `servers`, without a weight.
     pub fn parse(text: &str) -> Result<Self, Fault> {
         let bad = |why: &str| Fault::new(format!("\"{text}\" is not a server: {why}")).hint(HOW);
         if let Some(path) = text.strip_prefix("unix:") {
@@ -184,6 +226,8 @@ impl Rules for Upstream {
             "ca" | "ca_file" => "tls_ca",
             "sni" | "server_name" => "tls_server_name",
             "timeout" | "read_timeout" => "response_timeout\" or \"idle_timeout",
+            "balance" | "lb_policy" | "algorithm" => "policy",
+            "retries" | "retry_percent" => "retry_budget",
             "max_fails" => "eject_after",
             "fail_timeout" => "eject_time",
             _ => return holds_for_all(name, &["timeouts", "limits", "buffers"], "upstreams"),
@@ -206,12 +250,17 @@ fn alone(upstream: &Upstream, place: impl Fn(&str) -> Option<Place>, problems: &
         let message = format!("upstream.servers: {} are too many", servers.len());
         wrong("servers", message, format!("at most {SERVERS_MAX}"));
     }
-    let parsed: Vec<_> = servers.iter().filter_map(|server| ServerAddress::parse(server).ok()).collect();
+    let address = |server: &String| ServerAddress::weighted(server).ok().map(|(address, _)| address);
+    let parsed: Vec<_> = servers.iter().filter_map(address).collect();
     for (index, server) in parsed.iter().enumerate() {
         if parsed[..index].contains(server) {
             let message = format!("upstream.servers: \"{}\" is there twice", servers[index]);
             wrong("servers", message, "each server once".to_owned());
         }
+    }
+    if upstream.policy != Policy::Hash && upstream.hash_by.is_some() {
+        let message = format!("upstream.hash_by: the policy is {}", upstream.policy.word());
+        wrong("hash_by", message, "it holds for policy = \"hash\"".to_owned());
     }
     let pair = [("tls_certificate", &upstream.tls_certificate), ("tls_key", &upstream.tls_key)];
     if let [(there, Some(_)), (missing, None)] | [(missing, None), (there, Some(_))] = pair {
@@ -232,7 +281,18 @@ fn check_name(text: &str) -> Result<(), Fault> {
 }
 
 fn check_server(text: &str) -> Result<(), Fault> {
-    ServerAddress::parse(text).map(drop)
+    ServerAddress::weighted(text).map(drop)
+}
+
+fn check_hash_by(text: &str) -> Result<(), Fault> {
+    let letter = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+    let is_name = |name: &str| !name.is_empty() && name.len() <= HOST_BYTES_MAX && name.bytes().all(letter);
+    match text {
+        "address" | "path" => Ok(()),
+        _ if text.strip_prefix("header:").is_some_and(is_name) => Ok(()),
+        _ => Err(Fault::new(format!("\"{text}\" is nothing to tell requests apart by"))
+            .hint("address, path, or header:NAME as header:X-Tenant")),
+    }
 }
 
 /// Letters, digits and what names of hosts hold besides.

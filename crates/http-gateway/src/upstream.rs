@@ -7,8 +7,7 @@
 //! | file | what happens there |
 //! |---|---|
 //! | `all.rs` | the upstreams of the configuration |
-//! | `group.rs`, `settings.rs` | an upstream: its servers, the attempts of one request |
-//! | `standing.rs` | who rests after failures, and whose turn it is (pure but for a clock) |
+//! | `group.rs`, `settings.rs` | an upstream: its servers, the attempts of one request; who gets it is `http-upstream`'s to say |
 //! | `server.rs`, `resolve.rs` | a server's connections, and the addresses of its name |
 //! | `socket.rs`, `tls.rs` | TCP, unix, TLS |
 //! | `request.rs`, `outgoing.rs` | a request's head as bytes (pure), and what follows it |
@@ -32,12 +31,11 @@ mod resolve;
 mod server;
 mod settings;
 mod socket;
-mod standing;
 mod tls;
 
 pub use all::Upstreams;
 pub use group::{Failure, Forward, Handshake, Upstream};
-pub use settings::{HostRule, ServerAddress, Settings};
+pub use settings::{HashBy, HostRule, ServerAddress, Settings};
 pub use tls::TlsFiles;
 
 #[cfg(test)]

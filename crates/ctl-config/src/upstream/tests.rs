@@ -57,6 +57,37 @@ fn servers_are_written_in_few_ways() {
     }
 }
 
+#[test]
+fn servers_have_weights() {
+    let weight = |text| ServerAddress::weighted(text).ok().map(|(_, weight)| weight);
+    for (text, expected) in [
+        ("10.0.0.1:8000", Some(1)),
+        ("10.0.0.1:8000 weight=2", Some(2)),
+        ("https://a   weight=1000", Some(1000)),
+        ("unix:/run/a.sock weight=3", Some(3)),
+        ("a:80 weight=0", None),
+        ("a:80 weight=1001", None),
+        ("a:80 weight=", None),
+        ("a:80 weight=2 backup", None),
+        ("a:80 2", None),
+        ("a:80 ", None),
+        (" a:80", None),
+        ("a weight=2", None),
+    ] {
+        assert_eq!(weight(text), expected, "{text}");
+    }
+}
+
+#[test]
+fn what_requests_are_told_apart_by() {
+    for good in ["address", "path", "header:X-Tenant", "header:x_1"] {
+        assert!(check_hash_by(good).is_ok(), "{good}");
+    }
+    for bad in ["", "cookie", "header", "header:", "header:a b", "header:a:b", "uri"] {
+        assert!(check_hash_by(bad).is_err(), "{bad}");
+    }
+}
+
 fn sources(text: &str) -> Sources {
     let file = TextFile { path: "/srv/shop/quintet.toml".into(), text: text.into() };
     Sources { file: Some(file), working_dir: "/srv/shop".into(), ..Sources::default() }
@@ -68,13 +99,15 @@ fn wrong(text: &str) -> String {
 
 #[test]
 fn upstreams_in_the_order_of_the_file() {
-    let text = "[[upstream]]\nname = \"api\"\nservers = \"10.0.0.1:80\"\nbuffer = false\nkeep_alive = \"5s\"\n\n\
+    let text = "[[upstream]]\nname = \"api\"\nservers = \"10.0.0.1:80\"\npolicy = \"hash\"\nhash_by = \"path\"\nbuffer = false\nkeep_alive = \"5s\"\n\n\
         [[upstream]]\nname = \"other\"\nservers = [\"https://a\", \"unix:/run/b\"]\ntls_ca = \"ca.pem\"\n";
     let loaded = load(&sources(text)).unwrap_or_else(|problems| panic!("{problems}"));
     let [api, other] = loaded.config.upstream.as_slice() else { panic!("{:?}", loaded.config) };
     let expected = Upstream {
         name: "api".into(),
         servers: vec!["10.0.0.1:80".into()],
+        policy: Policy::Hash,
+        hash_by: Some("path".into()),
         buffer: false,
         keep_alive: Duration::from_secs(5),
         ..Upstream::default()
@@ -88,7 +121,7 @@ fn upstreams_in_the_order_of_the_file() {
 fn keys_that_are_wrong() {
     insta::assert_snapshot!(wrong(
         "[[upstream]]\nservers = [\"10.0.0.1\", \"ftp://a\"]\nhost = \"a b\"\n\n\
-         [[upstream]]\nname = \"a b\"\nbackends = 1\nsni = \"a\"\nconnections_max = 0\n",
+         [[upstream]]\nname = \"a b\"\nbackends = 1\nsni = \"a\"\nconnections_max = 0\npolicy = \"best\"\nretry_budget = 101\nbalance = 1\n",
     ));
 }
 
@@ -108,8 +141,8 @@ fn routes_and_upstreams() {
 #[test]
 fn what_does_not_go_together() {
     insta::assert_snapshot!(wrong(
-        "[[upstream]]\nname = \"api\"\nservers = [\"a:80\", \"http://a\"]\ntls_ca = \"x\"\ntls_key = \"y\"\n\n\
+        "[[upstream]]\nname = \"api\"\nservers = [\"a:80\", \"http://a weight=2\"]\ntls_ca = \"x\"\ntls_key = \"y\"\n\n\
          [[upstream]]\nname = \"api\"\nservers = [\"https://a\"]\ntls_certificate = \"x\"\n\n\
-         [[upstream]]\nname = \"none\"\nservers = []\n",
+         [[upstream]]\nname = \"none\"\nservers = []\nhash_by = \"path\"\n",
     ));
 }

@@ -10,7 +10,7 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use super::{Forward, HostRule, ServerAddress, Settings, TlsFiles, Upstream};
+use super::{Forward, HashBy, HostRule, ServerAddress, Settings, TlsFiles, Upstream};
 use crate::dispatch::Origin;
 use crate::error_page::own_trail;
 use crate::message::{
@@ -213,7 +213,8 @@ pub(super) async fn follow<T: AsyncRead + AsyncWrite + Unpin>(
 pub(super) fn settings(servers: Vec<ServerAddress>) -> Settings {
     Settings {
         name: "test".to_owned(),
-        servers,
+        servers: servers.into_iter().map(|address| (address, 1)).collect(),
+        hash_by: HashBy::Address,
         host: HostRule::Client,
         tls_server_name: None,
         connect_timeout: Duration::from_secs(5),
@@ -224,8 +225,13 @@ pub(super) fn settings(servers: Vec<ServerAddress>) -> Settings {
         connections_max: 8,
         buffer: true,
         resolve_interval: Duration::from_secs(5),
-        eject_after: 3,
-        eject_time: Duration::from_secs(60),
+        balance: http_upstream::Terms {
+            policy: http_upstream::Policy::RoundRobin,
+            concurrency_max: 16,
+            eject_after: 3,
+            eject_time: Duration::from_secs(60),
+            ..http_upstream::Terms::default()
+        },
         spool: SpoolLimits { memory_bytes: 1 << 20, disk_bytes: 0, dir: std::env::temp_dir() },
         held: Duration::from_secs(60),
     }

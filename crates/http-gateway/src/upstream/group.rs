@@ -8,15 +8,16 @@
 //! ```
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use ctl_telemetry::metrics::UpstreamMetrics;
+use http_upstream::{Change, Group, NoServer, Outcome, Pick, Policy, ServerId};
 use ring::rand::{SecureRandom as _, SystemRandom};
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::body::BodyDecoder;
 use super::exchange::{Lost, Patience, ask};
@@ -26,8 +27,7 @@ use super::pump::{self, Body as Coming, pump};
 use super::request::{BadRequest, Terms, encode};
 use super::resolve::Name;
 use super::server::{Bounds, Lease, NoConnection, Place, Server, Wanted};
-use super::settings::{HostRule, ServerAddress, Settings, names};
-use super::standing::{Seen, Standing, choose};
+use super::settings::{HashBy, HostRule, ServerAddress, Settings, names};
 use super::tls::{ClientTls, TlsFiles, client_config};
 use crate::dispatch::Origin;
 use crate::message::{
@@ -52,9 +52,11 @@ const AT_ONCE_WAIT: Duration = Duration::from_millis(2);
 /// See the head of this file.
 pub struct Upstream {
     settings: Settings,
-    servers: Box<[(Arc<Server>, Standing)]>,
-    /// Who comes next among equals.
-    turn: AtomicUsize,
+    servers: Box<[Arc<Server>]>,
+    /// Who gets a request.
+    group: Arc<Group<Arc<Server>>>,
+    /// A number for each request, from a random one on: the group makes its choices of it.
+    random: AtomicU64,
     metrics: Arc<UpstreamMetrics>,
 }
 
@@ -128,7 +130,8 @@ impl Upstream {
     /// With no connection yet. The error is for the operator.
     pub fn new(settings: Settings, tls: TlsFiles<'_>) -> Result<Self, String> {
         let metrics: Arc<UpstreamMetrics> = Arc::default();
-        let encrypted = settings.servers.iter().any(|it| matches!(it, ServerAddress::Tcp { tls: true, .. }));
+        let encrypted =
+            settings.servers.iter().any(|(it, _)| matches!(it, ServerAddress::Tcp { tls: true, .. }));
         let tls = encrypted.then(|| client_config(tls)).transpose()?;
         let bounds = Bounds {
             connections_max: settings.connections_max as usize,
@@ -136,7 +139,7 @@ impl Upstream {
             keep_alive: settings.keep_alive,
         };
         let mut servers = Vec::new();
-        for address in &settings.servers {
+        for (address, weight) in &settings.servers {
             let (names, place, tls) = match address {
                 ServerAddress::Unix(path) => (names(address), Place::Unix(path.clone()), None),
                 ServerAddress::Tcp { host, port, tls: encrypted } => {
@@ -151,10 +154,15 @@ impl Upstream {
                     (names(address), Place::Tcp(name), tls)
                 }
             };
-            let server = Server::new(names, place, tls, bounds, &metrics);
-            servers.push((Arc::new(server), Standing::new()));
+            let server = Arc::new(Server::new(names, place, tls, bounds, &metrics));
+            servers.push(http_upstream::Server { name: server.name.clone(), weight: *weight, server });
         }
-        Ok(Self { settings, servers: servers.into(), turn: AtomicUsize::new(0), metrics })
+        let mut random = [0; 8];
+        SystemRandom::new().fill(&mut random).map_err(|_| "the system gives no random numbers")?;
+        let all = servers.iter().map(|server| Arc::clone(&server.server)).collect();
+        let group = Group::new(&settings.name, settings.balance, None, servers, now());
+        let random = AtomicU64::new(u64::from_le_bytes(random));
+        Ok(Self { settings, servers: all, group, random, metrics })
     }
 
     /// Its name.
@@ -174,7 +182,7 @@ impl Upstream {
 
     /// Closes connections that nobody needs any more. To be called every second or so.
     pub fn sweep(&self) {
-        for (server, _) in &self.servers {
+        for server in &self.servers {
             server.sweep();
         }
     }
@@ -241,61 +249,97 @@ impl Upstream {
         let mut tried = Vec::new();
         let mut retry_same = None;
         loop {
-            let (at, renewed) = match retry_same.take() {
-                Some(at) => (at, true),
-                None => (self.choose(&tried).ok_or(Failure::Lost)?, false),
+            let (mut pick, renewed) = match retry_same.take() {
+                Some(pick) => (pick, true),
+                None => (self.pick(request, &tried, trail)?, false),
             };
-            let Some((server, standing)) = self.servers.get(at) else { return Err(Failure::Lost) };
             let wanted = match (renewed, request.head.method.is_idempotent() && !content.is_streamed()) {
                 (true, _) => Wanted::New,
                 (false, true) => Wanted::Any,
                 (false, false) => Wanted::Sure,
             };
+            let asked_at = now();
             let leased = tokio::select! {
                 biased;
-                leased = server.lease(wanted) => leased,
+                leased = pick.server().lease(wanted) => leased,
                 () = body.closed(), if !content.is_streamed() => return Err(Failure::ClientGone),
             };
             let another = tried.len() + 1 < self.servers.len().min(SERVERS_TRIED_MAX);
             let mut lease = match leased {
                 Ok(lease) => lease,
                 Err(error) => {
-                    let failure = self.not_reached(server, standing, &error, another, trail);
+                    let failure = self.not_reached(&mut pick, &error, asked_at, another, trail);
                     if !another {
                         return Err(failure);
                     }
-                    tried.push(at);
+                    tried.push(pick.id());
                     continue;
                 }
             };
+            let asked_at = now();
             let missed = match self.attempt(&mut lease, ask, body).await {
                 Ok((answer, out)) => {
-                    standing.succeeded();
+                    self.record(&mut pick, Outcome::of_status(answer.status), asked_at);
+                    lease.pick = Some(pick);
                     return Ok((lease, answer, out));
                 }
                 Err(missed) => missed?,
             };
             if missed.stale && missed.again && !renewed {
                 self.metrics.retries.inc();
-                retry_same = Some(at);
+                retry_same = Some(pick);
                 continue;
             }
-            let again = missed.again && another;
-            let failure = self.missed(server, standing, &missed.lost, again, trail);
+            let again = missed.again && another && self.group.may_retry(now());
+            let failure = self.missed(&mut pick, &missed.lost, asked_at, again, trail);
             if !again {
                 return Err(failure);
             }
-            tried.push(at);
+            tried.push(pick.id());
         }
     }
 
-    fn choose(&self, tried: &[usize]) -> Option<usize> {
-        let seen = self.servers.iter().enumerate().map(|(at, (server, standing))| Seen {
-            busy: server.busy(),
-            rests: standing.rests(),
-            tried: tried.contains(&at),
-        });
-        choose(seen, self.turn.fetch_add(1, Relaxed))
+    /// A place with a server.
+    fn pick(
+        &self,
+        request: &Forward<'_>,
+        tried: &[ServerId],
+        trail: &Trail,
+    ) -> Result<Pick<Arc<Server>>, Failure> {
+        let key = match &self.settings.hash_by {
+            _ if self.settings.balance.policy != Policy::Hash => None,
+            HashBy::Address => Some(request.origin.remote_addr.as_bytes()),
+            HashBy::Path => Some(request.head.path()),
+            HashBy::Header(name) => request.head.headers.get(name),
+        };
+        let ask = http_upstream::Ask {
+            now: now(),
+            random: self.random.fetch_add(1, Relaxed),
+            key: key.map(http_upstream::key),
+            sticky: None,
+            tried,
+        };
+        self.group.pick(&ask).map_err(|why| {
+            self.metrics.failures.inc();
+            let (request_id, upstream) = (&*trail.request_id, &self.settings.name);
+            warn!(request_id, upstream, "{why}: the client was told so");
+            if why == NoServer::Full { Failure::Busy } else { Failure::Lost }
+        })
+    }
+
+    /// What became of a request that was sent at that time.
+    fn record(&self, pick: &mut Pick<Arc<Server>>, outcome: Outcome, asked_at: Instant) {
+        let now = now();
+        let change = pick.record(outcome, now.saturating_duration_since(asked_at), now);
+        let (upstream, server) = (&self.settings.name, &pick.server().name);
+        match change {
+            Some(Change::Ejected(time)) => {
+                let rests_s = time.as_secs_f64();
+                warn!(upstream, server, rests_s, "a server of an upstream has failed too often and rests");
+            }
+            Some(Change::Returned) => info!(upstream, server, "a server of an upstream answers again"),
+            Some(Change::Up | Change::Down) | None => {}
+        }
     }
 
     /// One request on one connection.
@@ -334,9 +378,9 @@ impl Upstream {
 
     fn not_reached(
         &self,
-        server: &Server,
-        standing: &Standing,
+        pick: &mut Pick<Arc<Server>>,
         error: &NoConnection,
+        asked_at: Instant,
         another: bool,
         trail: &Trail,
     ) -> Failure {
@@ -345,25 +389,27 @@ impl Upstream {
             // That it is busy says nothing against it.
             NoConnection::Full => Failure::Busy,
             NoConnection::Failed(_) | NoConnection::TimedOut => {
-                self.failed(server, standing);
+                self.record(pick, Outcome::NotReached, asked_at);
                 Failure::Lost
             }
         };
-        self.tell(server, error, another, trail);
+        self.tell(pick.server(), error, another, trail);
         failure
     }
 
     fn missed(
         &self,
-        server: &Server,
-        standing: &Standing,
+        pick: &mut Pick<Arc<Server>>,
         lost: &Lost,
+        asked_at: Instant,
         again: bool,
         trail: &Trail,
     ) -> Failure {
         self.metrics.failures.inc();
-        self.failed(server, standing);
-        self.tell(server, lost, again, trail);
+        if !matches!(lost, Lost::Client(_) | Lost::ClientGone | Lost::Disk(_)) {
+            self.record(pick, Outcome::Failed, asked_at);
+        }
+        self.tell(pick.server(), lost, again, trail);
         match lost {
             Lost::Closed | Lost::Cut => Failure::Lost,
             Lost::Bad(_) => Failure::Bad,
@@ -371,16 +417,6 @@ impl Upstream {
             Lost::Client(error) => Failure::Body(*error),
             Lost::ClientGone => Failure::ClientGone,
             Lost::Disk(_) => Failure::Ours,
-        }
-    }
-
-    fn failed(&self, server: &Server, standing: &Standing) {
-        if standing.failed(self.settings.eject_after, self.settings.eject_time) && self.servers.len() > 1 {
-            let (upstream, server) = (&self.settings.name, &server.name);
-            warn!(
-                upstream,
-                server, "a server of an upstream has failed too often and rests for `eject_time`"
-            );
         }
     }
 
@@ -448,6 +484,11 @@ impl Upstream {
         tokio::spawn(pump(coming, writer, rest, bounds, trail.request_id.clone(), metrics));
         Body::Stream(stream)
     }
+}
+
+/// The clock of the balance.
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
 }
 
 /// The media type of server-sent events.

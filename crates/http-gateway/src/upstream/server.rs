@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use ctl_telemetry::metrics::UpstreamMetrics;
+use http_upstream::Pick;
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout, timeout_at};
@@ -107,6 +108,8 @@ pub(super) struct Lease {
     server: Arc<Server>,
     /// It has served a request before.
     pub(super) reused: bool,
+    /// The request's place with the server, as long as it is worked on.
+    pub(super) pick: Option<Pick<Arc<Server>>>,
     _place: OwnedSemaphorePermit,
 }
 
@@ -144,11 +147,6 @@ impl Server {
         }
     }
 
-    /// Connections in use now.
-    pub(super) fn busy(&self) -> usize {
-        self.bounds.connections_max - self.places.available_permits().min(self.bounds.connections_max)
-    }
-
     /// A connection: one that lies idle, or a new one. Cancel safe.
     pub(super) async fn lease(self: &Arc<Self>, wanted: Wanted) -> Result<Lease, NoConnection> {
         let deadline = Instant::now() + self.bounds.connect_timeout;
@@ -166,7 +164,7 @@ impl Server {
             Some(connection) => connection,
             None => Box::new(self.dial(deadline).await?),
         };
-        Ok(Lease { connection, server: Arc::clone(self), reused, _place: place })
+        Ok(Lease { connection, server: Arc::clone(self), reused, pick: None, _place: place })
     }
 
     async fn wait_for_place(&self, deadline: Instant) -> Result<OwnedSemaphorePermit, NoConnection> {

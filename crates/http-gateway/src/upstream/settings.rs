@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use ctl_config::Config;
 pub use ctl_config::upstream::ServerAddress;
-use ctl_config::upstream::{HOST_OF_CLIENT, HOST_OF_SERVER};
+use ctl_config::upstream::{HOST_OF_CLIENT, HOST_OF_SERVER, Policy};
+use http_upstream::Terms;
 
 use crate::spool::SpoolLimits;
 
@@ -25,13 +26,26 @@ pub enum HostRule {
     Name(String),
 }
 
+/// What requests are hashed by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HashBy {
+    /// The client's address.
+    Address,
+    /// The path, without the query.
+    Path,
+    /// A header; its name in small letters.
+    Header(String),
+}
+
 /// How an upstream is used.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// In logs and metrics.
     pub name: String,
-    /// Where its servers are; at least one.
-    pub servers: Vec<ServerAddress>,
+    /// Where its servers are, with their weights; at least one.
+    pub servers: Vec<(ServerAddress, u32)>,
+    /// What requests are hashed by, where that is the policy.
+    pub hash_by: HashBy,
     /// Host.
     pub host: HostRule,
     /// What certificates must be for, where it is not the server's name.
@@ -52,10 +66,8 @@ pub struct Settings {
     pub buffer: bool,
     /// How long an answer about a name is good.
     pub resolve_interval: Duration,
-    /// Failures in a row after which a server rests.
-    pub eject_after: u32,
-    /// For how long.
-    pub eject_time: Duration,
+    /// Who gets a request, who rests after failures.
+    pub balance: http_upstream::Terms,
     /// Of answers that are read faster than their clients take them.
     pub spool: SpoolLimits,
     /// The longest time that a client may take no byte while all of that is full.
@@ -65,7 +77,8 @@ pub struct Settings {
 impl Settings {
     /// From the configuration, which has been checked. The error is for the operator.
     pub(super) fn new(own: &ctl_config::Upstream, config: &Config) -> Result<Self, String> {
-        let servers: Result<Vec<_>, _> = own.servers.iter().map(|text| ServerAddress::parse(text)).collect();
+        let servers: Result<Vec<_>, _> =
+            own.servers.iter().map(|text| ServerAddress::weighted(text)).collect();
         let dir = config.buffers.dir.clone().unwrap_or_else(std::env::temp_dir);
         let (spool, held) = if own.buffer {
             let (memory_bytes, disk_bytes) = (config.buffers.response_memory, config.buffers.response_disk);
@@ -77,6 +90,11 @@ impl Settings {
         Ok(Self {
             name: own.name.clone(),
             servers: servers.map_err(|fault| format!("upstream {}: {}", own.name, fault.message))?,
+            hash_by: match own.hash_by.as_deref().unwrap_or("address") {
+                "address" => HashBy::Address,
+                "path" => HashBy::Path,
+                header => HashBy::Header(header.trim_start_matches("header:").to_ascii_lowercase()),
+            },
             host: match own.host.as_str() {
                 HOST_OF_CLIENT => HostRule::Client,
                 HOST_OF_SERVER => HostRule::Server,
@@ -91,11 +109,30 @@ impl Settings {
             connections_max: own.connections_max,
             buffer: own.buffer,
             resolve_interval: own.resolve_interval,
-            eject_after: own.eject_after,
-            eject_time: own.eject_time,
+            balance: balance(own),
             spool,
             held,
         })
+    }
+}
+
+fn balance(own: &ctl_config::Upstream) -> Terms {
+    let usual = Terms::default();
+    Terms {
+        policy: match own.policy {
+            Policy::PeakEwma => http_upstream::Policy::PeakEwma,
+            Policy::LeastLoaded => http_upstream::Policy::LeastLoaded,
+            Policy::RoundRobin => http_upstream::Policy::RoundRobin,
+            Policy::Hash => http_upstream::Policy::Hash,
+        },
+        // Those that have a connection, and as many that wait for one.
+        concurrency_max: own.connections_max.saturating_mul(2),
+        slow_start: own.slow_start,
+        eject_after: own.eject_after,
+        eject_time: own.eject_time,
+        eject_time_max: usual.eject_time_max.max(own.eject_time),
+        retry_percent: own.retry_budget,
+        ..usual
     }
 }
 

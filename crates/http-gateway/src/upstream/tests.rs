@@ -1,5 +1,6 @@
 //! Against servers that do as they should, and against every lie.
 
+mod balance;
 mod bodies;
 mod connections;
 mod lies;
