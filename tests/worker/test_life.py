@@ -288,7 +288,9 @@ def test_children_of_forks_end_like_any_process(serve: Serve) -> None:
         fork = multiprocessing.get_context("fork")
         def wait(pipe):
             pipe.send("begun")
-            time.sleep(600)
+            try: time.sleep(600)
+            # At once: CPython 3.13.0 may hang in the end of a process that was forked in a thread, with any server.
+            except KeyboardInterrupt: os._exit(9)
         def app(environ, start_response):
             ours, theirs = fork.Pipe()
             child = fork.Process(target=wait, args=(theirs,), daemon=True)
@@ -307,8 +309,7 @@ def test_children_of_forks_end_like_any_process(serve: Serve) -> None:
     assert worker.slot.get("/terminate").body == b"-15"
     for _ in range(20):
         assert worker.slot.get("/at-once").body == b"-15"
-    assert worker.slot.get("/interrupt").body == b"1"
-    assert "KeyboardInterrupt" in worker.stderr()
+    assert worker.slot.get("/interrupt").body == b"9"
     # The worker itself is told in the same way as before.
     worker.process.send_signal(signal.SIGTERM)
     assert worker.slot.is_closed()
