@@ -287,29 +287,27 @@ def test_children_of_forks_end_like_any_process(serve: Serve) -> None:
         import multiprocessing, os, signal, time
         fork = multiprocessing.get_context("fork")
         def wait(pipe):
-            pipe.send("begun")
-            try: time.sleep(600)
-            # At once: CPython 3.13.0 may hang in the end of a process that was forked in a thread, with any server.
-            except KeyboardInterrupt: os._exit(9)
+            pipe.send(signal.getsignal(signal.SIGINT) is signal.default_int_handler)
+            time.sleep(600)
         def app(environ, start_response):
             ours, theirs = fork.Pipe()
             child = fork.Process(target=wait, args=(theirs,), daemon=True)
             child.start()
             # At once, or when it has settled.
-            if environ["PATH_INFO"] != "/at-once": ours.recv()
-            if environ["PATH_INFO"] == "/interrupt": os.kill(child.pid, signal.SIGINT)
-            else: child.terminate()
+            settled = environ["PATH_INFO"] == "/settled"
+            interruptible = ours.recv() if settled else None
+            child.terminate()
             child.join(5)
             ended = child.exitcode
             if ended is None: child.kill()
             start_response("200 OK", [])
-            return [str(ended).encode()]
+            return [f"{ended} {interruptible}".encode()]
         """
     )
-    assert worker.slot.get("/terminate").body == b"-15"
+    # Only asked for: a SIGINT may go unheard in what CPython 3.13.0 forks in a thread, without us as well.
+    assert worker.slot.get("/settled").body == b"-15 True"
     for _ in range(20):
-        assert worker.slot.get("/at-once").body == b"-15"
-    assert worker.slot.get("/interrupt").body == b"9"
+        assert worker.slot.get("/at-once").body == b"-15 None"
     # The worker itself is told in the same way as before.
     worker.process.send_signal(signal.SIGTERM)
     assert worker.slot.is_closed()
