@@ -40,7 +40,7 @@ SUITE = Suite(
 OURS = "wants exactly its own fields; quintet adds Date and X-Request-Id, to the request the latter"
 WORDS = "wants Daphne's wording of an error; quintet raises it in the app, too, in other words"
 PORT = "X-Forwarded-Port is passed on, not believed; the port of a client behind a proxy is not known"
-SERVER = "`server` is the name that the client asked for, as in WSGI; Daphne wants an address"
+HOPS = "RFC 9110, 7.6.1: Connection and Upgrade are between the client and us, over HTTP/2 there are none; Daphne passes them on"
 ROOT_PATH = "Daphne-Root-Path: Daphne's own header for app.mount"
 LEAST = "a limit below 125 bytes, a frame that must always be taken, is not to be had"
 CONTROLS = "RFC 9110, 5.5: 0x85 is obs-text, which may be kept; Daphne refuses it since its splitter takes it for a line end"
@@ -57,10 +57,8 @@ DEVIATIONS = {
     "*TestHTTPResponse::test_headers": OURS,
     "*TestHTTPResponse::test_headers_type": WORDS,
     "*TestHTTPResponse::test_status_code_required": WORDS,
-    "*TestWebsocket::test_accept": SERVER,
-    "*TestWebsocket::test_subprotocols": SERVER,
-    "*TestWebsocket::test_xff": SERVER,
-    "*TestWebsocket::test_http_bits": SERVER,
+    "*TestWebsocket::test_xff": PORT,
+    "*TestWebsocket::test_http_bits": HOPS,
     "*TestWebsocket::test_root_path": ROOT_PATH,
     "*TestWebsocket::test_application_checker_handles_asyncio_cancellederror": "looks into Daphne's process",
     "*TestWebsocket::test_websocket_max_frame_size": LEAST,
