@@ -106,18 +106,13 @@ impl Loaded {
 
 #[cfg(test)]
 mod tests {
-    use crate::{Sources, TextFile, load};
-
-    fn sources(text: &str) -> Sources {
-        let file = TextFile { path: "/srv/shop/quintet.toml".into(), text: text.into() };
-        Sources { file: Some(file), working_dir: "/srv/shop".into(), ..Sources::default() }
-    }
+    use crate::testing::{loaded, wrong};
 
     #[test]
     fn the_one_of_the_section_comes_first() {
         let text = "[[certificate]]\ncertificate = \"b.pem\"\nkey = \"b.key\"\n\
                     [tls]\ncertificate = \"a.pem\"\nkey = \"a.key\"\nmin_version = \"1.3\"\n";
-        let loaded = load(&sources(text)).unwrap_or_else(|problems| panic!("{problems}"));
+        let loaded = loaded(text);
         let files: Vec<_> = loaded.config.certificates();
         let names: Vec<_> =
             files.iter().map(|files| (files.certificate.to_str().unwrap(), files.index)).collect();
@@ -132,12 +127,12 @@ mod tests {
         let text = "[tls]\nstrict_sni = true\nmin_version = \"1.1\"\n\
                     [[certificate]]\ncertificate = \"a.pem\"\nkey = \"a.key\"\nnames = [\"a\"]\nmin_version = \"1.3\"\n\
                     [[certificate]]\ncertificate = \"a.pem\"\n";
-        let problems = load(&sources(text)).map(|_| ()).unwrap_err();
-        insta::assert_snapshot!(problems.to_string());
+        let problems = wrong(text);
+        insta::assert_snapshot!(problems);
         let twice = "[[certificate]]\ncertificate = \"a.pem\"\nkey = \"a.key\"\n".repeat(2);
-        let problems = load(&sources(&twice)).map(|_| ()).unwrap_err();
-        insta::assert_snapshot!(problems.to_string());
-        let problems = load(&sources("[tls]\nstrict_sni = true\n")).map(|_| ()).unwrap_err();
-        insta::assert_snapshot!(problems.to_string());
+        let problems = wrong(&twice);
+        insta::assert_snapshot!(problems);
+        let problems = wrong("[tls]\nstrict_sni = true\n");
+        insta::assert_snapshot!(problems);
     }
 }

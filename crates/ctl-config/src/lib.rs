@@ -32,6 +32,8 @@ pub mod upstream;
 mod value;
 
 #[cfg(test)]
+mod testing;
+#[cfg(test)]
 mod tests;
 
 pub use address::{BindAddress, DEFAULT_PORT};

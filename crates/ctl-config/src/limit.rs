@@ -185,12 +185,8 @@ fn check_rate(text: &str) -> Result<(), Fault> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Sources, TextFile, load};
-
-    fn sources(text: &str) -> Sources {
-        let file = TextFile { path: "/srv/shop/quintet.toml".into(), text: text.into() };
-        Sources { file: Some(file), working_dir: "/srv/shop".into(), ..Sources::default() }
-    }
+    use crate::load;
+    use crate::testing::{loaded, sources, wrong};
 
     #[test]
     fn rates() {
@@ -215,7 +211,7 @@ mod tests {
     fn limits_of_a_file() {
         let text = "[[limit]]\nrate = \"100/m\"\n[[limit]]\npath = [\"/accounts/login/\"]\nmethod = [\"POST\"]\n\
                     by = [\"user\", \"header:X-Api-Key\"]\nrate = \"5/m\"\nburst = 2\naction = \"delay\"\n";
-        let loaded = load(&sources(text)).unwrap_or_else(|problems| panic!("{problems}"));
+        let loaded = loaded(text);
         let [all, login] = loaded.config.limit.as_slice() else { panic!("{:?}", loaded.config.limit) };
         assert_eq!(
             (all.name.as_str(), all.burst(), all.by.as_slice()),
@@ -230,7 +226,7 @@ mod tests {
         let text =
             "[[limit]]\nname = \"api\"\nrate = \"1/s\"\n[[route]]\npath = \"/api/*\"\nlimit = [\"api\"]\n";
         assert!(load(&sources(text)).is_ok());
-        let problems = load(&sources(&text.replace("[\"api\"]", "[\"apis\"]"))).map(|_| ()).unwrap_err();
+        let problems = wrong(&text.replace("[\"api\"]", "[\"apis\"]"));
         insta::assert_snapshot!(problems.to_string(), @r#"
         error: route.limit: there is no limit "apis"
           --> quintet.toml:6:9
@@ -245,7 +241,7 @@ mod tests {
     fn what_is_wrong_is_explained() {
         let text = "[[limit]]\nrate = \"often\"\nby = [\"ip\"]\nmethod = [\"post\"]\npath = [\"login\"]\n\
                     [[limit]]\nzone = 3\n[[limit]]\nname = \"all\"\nrate = \"1/m\"\nburst = 100\naction = \"delay\"\n";
-        let problems = load(&sources(text)).map(|_| ()).unwrap_err();
-        insta::assert_snapshot!(problems.to_string());
+        let problems = wrong(text);
+        insta::assert_snapshot!(problems);
     }
 }

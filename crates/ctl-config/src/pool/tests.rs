@@ -3,20 +3,8 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::{FlagValues, Origin, Sources, Style, TextFile, load};
-
-fn sources(text: &str) -> Sources {
-    let file = TextFile { path: "/srv/shop/quintet.toml".into(), text: text.into() };
-    Sources { file: Some(file), working_dir: "/srv/shop".into(), ..Sources::default() }
-}
-
-fn loaded(text: &str) -> Loaded {
-    load(&sources(text)).unwrap_or_else(|problems| panic!("{problems}"))
-}
-
-fn wrong(text: &str) -> String {
-    load(&sources(text)).map_or_else(|problems| problems.to_string(), |_| panic!("it was accepted: {text}"))
-}
+use crate::testing::{loaded, sources, wrong};
+use crate::{FlagValues, Origin, Style, load};
 
 #[test]
 fn pools_in_the_order_of_the_file() {

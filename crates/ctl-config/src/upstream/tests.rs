@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::raw::Fault;
-use crate::{Sources, TextFile, load};
+use crate::testing::{loaded, wrong};
 
 fn server(text: &str) -> String {
     match ServerAddress::parse(text) {
@@ -88,20 +88,11 @@ fn what_requests_are_told_apart_by() {
     }
 }
 
-fn sources(text: &str) -> Sources {
-    let file = TextFile { path: "/srv/shop/quintet.toml".into(), text: text.into() };
-    Sources { file: Some(file), working_dir: "/srv/shop".into(), ..Sources::default() }
-}
-
-fn wrong(text: &str) -> String {
-    load(&sources(text)).map_or_else(|problems| problems.to_string(), |_| panic!("it was accepted: {text}"))
-}
-
 #[test]
 fn upstreams_in_the_order_of_the_file() {
     let text = "[[upstream]]\nname = \"api\"\nservers = \"10.0.0.1:80\"\npolicy = \"hash\"\nhash_by = \"path\"\nbuffer = false\nkeep_alive = \"5s\"\n\n\
         [[upstream]]\nname = \"other\"\nservers = [\"https://a\", \"unix:/run/b\"]\ntls_ca = \"ca.pem\"\n";
-    let loaded = load(&sources(text)).unwrap_or_else(|problems| panic!("{problems}"));
+    let loaded = loaded(text);
     let [api, other] = loaded.config.upstream.as_slice() else { panic!("{:?}", loaded.config) };
     let expected = Upstream {
         name: "api".into(),
@@ -130,7 +121,7 @@ fn routes_and_upstreams() {
     let upstream = "[[upstream]]\nname = \"api\"\nservers = \"10.0.0.1:80\"\n";
     let good =
         format!("{upstream}[[route]]\nupstream = \"api\"\nbody_max = \"1KiB\"\nrequest_headers = \"A: b\"\n");
-    let loaded = load(&sources(&good)).unwrap_or_else(|problems| panic!("{problems}"));
+    let loaded = loaded(&good);
     assert_eq!(loaded.config.route[0].upstream.as_deref(), Some("api"));
     insta::assert_snapshot!(wrong(&format!(
         "{upstream}[[route]]\npath = \"/a\"\nupstream = \"apj\"\n\n\

@@ -16,7 +16,7 @@ pub struct Asked {
     pub keep_alive: bool,
 }
 
-/// How the body goes over the wire.
+/// How the body goes over the wire (RFC 9112, 6.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Framing {
     /// There is none.
@@ -25,7 +25,7 @@ pub enum Framing {
     Length(u64),
     /// In chunks.
     Chunked,
-    /// Ends with the connection (HTTP/1.0).
+    /// Ends with the connection: to an HTTP/1.0 client, or from a server that told no length.
     UntilClose,
 }
 
@@ -192,7 +192,8 @@ fn fields(out: &mut Vec<u8>, headers: &Headers, status: u16) -> Result<Seen, Bad
     Ok(seen)
 }
 
-fn field(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
+/// Appends a header field.
+pub(crate) fn field(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
     out.reserve(name.len() + value.len() + 4);
     out.extend_from_slice(name);
     out.extend_from_slice(b": ");

@@ -5,6 +5,7 @@
 
 use memchr::memchr;
 
+pub use crate::h1::encode::Framing;
 use crate::h1::{Field, elements, is_value, parse_content_length, parse_field};
 use crate::message::Headers;
 
@@ -33,19 +34,6 @@ pub struct Asked {
     pub head_only: bool,
     /// An upgrade was asked for: 101 may come.
     pub upgrade: bool,
-}
-
-/// How the body is framed (RFC 9112, 6.3).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Framing {
-    /// There is none.
-    Nothing,
-    /// Exactly as many bytes.
-    Length(u64),
-    /// In chunks.
-    Chunked,
-    /// Ends with the connection.
-    UntilClose,
 }
 
 /// A response before its body.

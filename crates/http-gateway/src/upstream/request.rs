@@ -10,6 +10,7 @@ use py_link::Scheme;
 
 use crate::dispatch::Origin;
 use crate::extra_fields::wants_trailers;
+use crate::h1::encode::field;
 use crate::h1::{elements, is_token, is_value};
 use crate::message::{Method, RequestHead};
 
@@ -146,14 +147,6 @@ fn forwarded(out: &mut Vec<u8>, origin: &Origin<'_>) {
 
 fn quoted_v6(address: Ipv6Addr) -> Vec<u8> {
     format!("\"[{address}]\"").into_bytes()
-}
-
-fn field(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
-    out.reserve(name.len() + value.len() + 4);
-    out.extend_from_slice(name);
-    out.extend_from_slice(b": ");
-    out.extend_from_slice(value);
-    out.extend_from_slice(b"\r\n");
 }
 
 #[cfg(test)]
