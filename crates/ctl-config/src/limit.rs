@@ -227,7 +227,7 @@ mod tests {
             "[[limit]]\nname = \"api\"\nrate = \"1/s\"\n[[route]]\npath = \"/api/*\"\nlimit = [\"api\"]\n";
         assert!(load(&sources(text)).is_ok());
         let problems = wrong(&text.replace("[\"api\"]", "[\"apis\"]"));
-        insta::assert_snapshot!(problems.to_string(), @r#"
+        insta::assert_snapshot!(problems, @r#"
         error: route.limit: there is no limit "apis"
           --> quintet.toml:6:9
            |
