@@ -100,12 +100,13 @@ def certificate(tmp_path: Path) -> Certificate:
     """For localhost."""
     authority = trustme.CA()
     issued = authority.issue_cert("localhost", "127.0.0.1")
-    chain, key = tmp_path / "chain.pem", tmp_path / "key.pem"
+    chain, key, ca = (tmp_path / name for name in ("chain.pem", "key.pem", "ca.pem"))
+    authority.cert_pem.write_to_path(str(ca))
     chain.write_bytes(b"".join(blob.bytes() for blob in issued.cert_chain_pems))
     issued.private_key_pem.write_to_path(str(key))
     trust = ssl.create_default_context()
     authority.configure_trust(trust)
-    return Certificate(chain, key, trust)
+    return Certificate(chain, key, ca, trust)
 
 
 @pytest.fixture

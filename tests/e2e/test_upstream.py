@@ -187,6 +187,38 @@ def test_what_could_be_read_in_two_ways_goes_no_further(start: Start, tmp_path: 
         assert len(heard) == 1
 
 
+@pytest.mark.parametrize("protocol", ["http/1.1", "h2"])
+def test_tls_in_either_protocol(
+    start: Start, plain: Start, tmp_path: Path, certificate: Certificate, protocol: str
+) -> None:
+    back = plain(flags=certificate.flags, tls=certificate.trust)
+    more = f'protocol = "{protocol}"\ntls_ca = "{certificate.ca}"'
+    site = front(start, tmp_path, [f"https://localhost:{back.port}"], more)
+    environ = site.get("/api/environ").json()
+    assert environ["SERVER_PROTOCOL"] == {"h2": "HTTP/2.0", "http/1.1": "HTTP/1.1"}[protocol]
+    body = os.urandom(3 * MIB)
+    for way in ("api", "streamed"):
+        assert site.post(f"/{way}/echo", content=body).content == body
+        pieces = (body[at : at + 100_000] for at in range(0, len(body), 100_000))
+        assert site.post(f"/{way}/echo", content=pieces).content == body
+        assert site.get(f"/{way}/stream?lines=3").text == "line 0\nline 1\nline 2\n"
+        assert len(site.get(f"/{way}/big?size=5000000").content) == 5_000_000
+    assert site.fetch("HEAD", "/api/hello").headers["content-length"] == "5"
+    back.stop()
+    site.allow_log("could not connect|closed the connection without an answer")
+    assert site.get("/api/hello").status_code == 502
+
+
+def test_a_server_that_is_not_believed(
+    start: Start, plain: Start, tmp_path: Path, certificate: Certificate
+) -> None:
+    back = plain(flags=certificate.flags, tls=certificate.trust)
+    site = front(start, tmp_path, [f"https://localhost:{back.port}"])
+    site.allow_log("could not connect: invalid peer certificate")
+    back.allow_log("handshake")
+    assert site.get("/api/hello").status_code == 502
+
+
 def test_a_server_that_is_silent_is_given_up(start: Start, tmp_path: Path) -> None:
     with scripted(b"", hold=1.5) as (place, _heard):
         site = front(start, tmp_path, [place], more='response_timeout = "500ms"')

@@ -36,6 +36,16 @@ const HOW: &str =
 const WEIGHT_MAX: u32 = 1000;
 
 choice! {
+    /// What servers are spoken to in.
+    Protocol {
+        /// HTTP/1.1.
+        Http1 = "http/1.1",
+        /// HTTP/2: by agreement over TLS, and else without being asked.
+        Http2 = "h2",
+    }
+}
+
+choice! {
     /// Which server gets a request.
     Policy {
         /// The better of two drawn at random, by how long it took of late, what it has to do, and how often it failed.
@@ -52,7 +62,7 @@ choice! {
 record! {
     /// Other servers that answer for some routes: `upstream = "NAME"` in a `[[route]]` sends its requests there. The servers of one
     /// upstream are alike; `policy` says which of them gets a request, and another one gets it when that one cannot be
-    /// reached. They are spoken to in HTTP/1.1.
+    /// reached.
     [[upstream]] Upstream {
         /// Its name in routes, metrics and logs: letters, digits, `-` and `_`.
         name: String = String::new(), otherwise("must be set"), example("\"api\""), checked(check_name);
@@ -69,6 +79,9 @@ record! {
         /// What the servers are told as Host: `client` for what the client said, `server` for what the server is called in
         /// `servers`, or any other name.
         host: String = HOST_OF_CLIENT.to_owned(), example("\"server\""), checked(check_host);
+        /// What the servers are spoken to in. Over `h2` all requests of a reactor share one connection; `connections_max` counts
+        /// requests then. WebSockets are asked for in HTTP/1.1 either way.
+        protocol: Protocol = Protocol::Http1;
         /// File with the certificates of the authorities that https servers are to be believed by, and no others.
         tls_ca: Option<PathBuf> = None, otherwise("those that the system believes"), example("\"/etc/quintet/ca.pem\"");
         /// Our certificate with its chain, for servers that ask for one.

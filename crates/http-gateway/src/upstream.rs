@@ -1,4 +1,4 @@
-//! Upstreams: other servers that answer for some routes, over HTTP/1.1 with a strict codec of our own.
+//! Upstreams: other servers that answer for some routes, over HTTP/1.1 with a strict codec of our own, or over HTTP/2.
 //!
 //! In the order of a request: [`Upstream::forward`] chooses a server, leases a connection, sends the request, reads the head of
 //! the answer, and hands the body to a spool or to the client. What of a request or an answer could be read differently by two
@@ -10,25 +10,30 @@
 //! | `group.rs`, `settings.rs` | an upstream: its servers, the attempts of one request; who gets it is `http-upstream`'s to say |
 //! | `server.rs`, `resolve.rs` | a server's connections, and the addresses of its name |
 //! | `socket.rs`, `tls.rs` | TCP, unix, TLS |
+//! | `session.rs`, `h2.rs` | HTTP/2: connections that requests share; one request in a stream |
 //! | `request.rs`, `outgoing.rs` | a request's head as bytes (pure), and what follows it |
-//! | `exchange.rs` | one request on one connection, up to the answer's head |
+//! | `attempt.rs`, `exchange.rs` | one request on one connection, up to the answer's head |
 //! | `parse.rs`, `body.rs` | bytes to heads and bodies (pure) |
-//! | `pump.rs` | an answer's body into its spool |
+//! | `answer.rs`, `pump.rs` | from there to a response: its body at once, or into a spool |
 //!
 //! Invariants: a request is sent twice only when that is safe (nothing of it was sent, or its method is idempotent and its body
 //! still here); no byte of one answer is ever taken for another's: a connection on which anything was doubtful is closed;
 //! every wait has a deadline; dropping a request's future closes its connection.
 
 mod all;
+mod answer;
+mod attempt;
 pub mod body;
 mod exchange;
 mod group;
+mod h2;
 mod outgoing;
 pub mod parse;
 mod pump;
 pub mod request;
 mod resolve;
 mod server;
+mod session;
 mod settings;
 mod socket;
 mod tls;

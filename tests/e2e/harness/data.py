@@ -71,6 +71,7 @@ class Certificate:
 
     chain: Path
     key: Path
+    ca: Path
     trust: ssl.SSLContext
 
     @property

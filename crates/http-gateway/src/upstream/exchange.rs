@@ -19,11 +19,11 @@ use crate::h1::{Stream, StreamError};
 use crate::message::{BodyError, RequestBody};
 
 /// Heads before the last one, hints and the like. No server has reason for more, and each costs us and the client.
-const INFORMATIONAL_MAX: u32 = 16;
+pub(super) const INFORMATIONAL_MAX: u32 = 16;
 
 /// A server that was told that a body waits for its word gets this long (RFC 9110, 10.1.1: not for ever; many know nothing of
 /// it).
-const CONTINUE_WAIT: Duration = Duration::from_secs(1);
+pub(super) const CONTINUE_WAIT: Duration = Duration::from_secs(1);
 
 /// Bounds of an exchange.
 #[derive(Debug, Clone, Copy)]

@@ -9,55 +9,41 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use bytes::Bytes;
 use ctl_telemetry::metrics::UpstreamMetrics;
 use http_upstream::{Change, Group, NoServer, Outcome, Pick, Policy, ServerId};
 use ring::rand::{SecureRandom as _, SystemRandom};
 use tracing::{info, warn};
 
-use super::body::BodyDecoder;
-use super::exchange::{Lost, Patience, ask};
-use super::outgoing::{Content, Outgoing};
-use super::parse::{Answer, Asked, BadAnswer, Framing};
-use super::pump::{self, Body as Coming, pump};
-use super::request::{BadRequest, Terms, encode};
+use super::attempt::{Ask, Heard, Way};
+use super::exchange::Lost;
+use super::outgoing::Content;
+use super::parse::{Asked, BadAnswer};
 use super::resolve::Name;
-use super::server::{Bounds, Lease, NoConnection, Place, Server, Wanted};
-use super::settings::{HashBy, HostRule, ServerAddress, Settings, names};
+use super::server::{Bounds, NoConnection, Place, Server, Wanted};
+use super::settings::{HashBy, ServerAddress, Settings, names};
 use super::tls::{ClientTls, TlsFiles, client_config};
 use crate::dispatch::Origin;
-use crate::message::{
-    AnsweredBy, Body, BodyError, Headers, Method, RequestBody, RequestHead, Response, Trail,
-};
+use crate::message::{AnsweredBy, BodyError, Headers, Method, RequestBody, RequestHead, Response, Trail};
 use crate::request_body::Payload;
-use crate::spool::spool;
-use crate::upload::{Rest, Waits, upload};
 use crate::websocket::handshake::accept;
 use crate::websocket::tunnel::Tunnel;
 
 /// Servers that one request is sent to, when those before could not be reached or broke off. More would only make its client wait.
 const SERVERS_TRIED_MAX: usize = 3;
 
-/// A body of a known length up to this is waited for with its head, for a moment: most servers write both one right after the
-/// other, and an answer that is complete needs no task and no spool.
-const AT_ONCE_BYTES_MAX: u64 = 64 * 1024;
-
-/// That moment. Nobody notices it.
-const AT_ONCE_WAIT: Duration = Duration::from_millis(2);
-
 /// See the head of this file.
 pub struct Upstream {
-    settings: Settings,
+    pub(super) settings: Settings,
     servers: Box<[Arc<Server>]>,
     /// Who gets a request.
     group: Arc<Group<Arc<Server>>>,
     /// A number for each request, from a random one on: the group makes its choices of it.
     random: AtomicU64,
-    metrics: Arc<UpstreamMetrics>,
+    pub(super) metrics: Arc<UpstreamMetrics>,
 }
 
 /// A request on its way.
@@ -99,31 +85,12 @@ pub enum Failure {
     Ours,
 }
 
-/// What all attempts of a request share.
-#[derive(Clone, Copy)]
-struct Ask<'a> {
-    request: &'a Forward<'a>,
-    content: &'a Content,
-    asked: Asked,
-    /// Of a WebSocket's handshake.
-    key: Option<&'a str>,
-}
-
 /// What a server says to a WebSocket's handshake.
 pub enum Handshake {
     /// It takes part: its fields, and the conversation.
     Accepted(Headers, Tunnel),
     /// It answers as to a request.
     Answered(Box<Response>),
-}
-
-/// An attempt that came to nothing.
-struct Missed {
-    lost: Lost,
-    /// The connection had served before, so this may say nothing of the server.
-    stale: bool,
-    /// No harm is done when it is sent again.
-    again: bool,
 }
 
 impl Upstream {
@@ -199,8 +166,8 @@ impl Upstream {
         self.metrics.requests.inc();
         let asked = Asked { head_only: request.head.method == Method::Head, upgrade: false };
         let ask = Ask { request, content: &content, asked, key: None };
-        let (lease, answer, out) = self.attempts(ask, body, trail).await?;
-        self.answer(lease, answer, out, trail).await.inspect_err(|_| self.metrics.failures.inc())
+        let heard = self.attempts(ask, body, trail).await?;
+        self.answer(heard, trail).await.inspect_err(|_| self.metrics.failures.inc())
     }
 
     /// Opens a WebSocket. The client's handshake is a good one; ours has a key of its own, and the server must show that it has
@@ -217,13 +184,11 @@ impl Upstream {
         let key = STANDARD.encode(random);
         let asked = Asked { head_only: false, upgrade: true };
         let ask = Ask { request, content: &Content::Nothing, asked, key: Some(&key) };
-        let (lease, answer, out) = self.attempts(ask, body, trail).await?;
-        if answer.status != 101 {
-            let answered = self.answer(lease, answer, out, trail).await;
-            return answered
-                .map(|response| Handshake::Answered(Box::new(response)))
-                .inspect_err(|_| self.metrics.failures.inc());
-        }
+        let heard = self.attempts(ask, body, trail).await?;
+        let (lease, answer) = match heard {
+            Heard { answer, way: Way::One(lease, _) } if answer.status == 101 => (lease, answer),
+            heard => return self.answer_to_handshake(heard, trail).await,
+        };
         let mut shown = answer.headers.all("sec-websocket-accept");
         if shown.next() != Some(accept(key.as_bytes()).as_bytes()) || shown.next().is_some() {
             self.metrics.failures.inc();
@@ -238,14 +203,22 @@ impl Upstream {
         Ok(Handshake::Accepted(answer.headers, tunnel))
     }
 
+    /// The server would rather answer as to a request.
+    async fn answer_to_handshake(&self, heard: Heard, trail: &mut Trail) -> Result<Handshake, Failure> {
+        let answered = self.answer(heard, trail).await;
+        answered
+            .map(|response| Handshake::Answered(Box::new(response)))
+            .inspect_err(|_| self.metrics.failures.inc())
+    }
+
     /// Tries servers until one answers, or it must not be tried again.
     async fn attempts<B: RequestBody>(
         &self,
         ask: Ask<'_>,
         body: &mut B,
         trail: &Trail,
-    ) -> Result<(Lease, Answer, Outgoing), Failure> {
-        let Ask { request, content, .. } = ask;
+    ) -> Result<Heard, Failure> {
+        let Ask { request, content, key, .. } = ask;
         let mut tried = Vec::new();
         let mut retry_same = None;
         loop {
@@ -261,12 +234,12 @@ impl Upstream {
             let asked_at = now();
             let leased = tokio::select! {
                 biased;
-                leased = pick.server().lease(wanted) => leased,
+                leased = self.line(pick.server(), wanted, key.is_some()) => leased,
                 () = body.closed(), if !content.is_streamed() => return Err(Failure::ClientGone),
             };
             let another = tried.len() + 1 < self.servers.len().min(SERVERS_TRIED_MAX);
-            let mut lease = match leased {
-                Ok(lease) => lease,
+            let line = match leased {
+                Ok(line) => line,
                 Err(error) => {
                     let failure = self.not_reached(&mut pick, &error, asked_at, another, trail);
                     if !another {
@@ -277,11 +250,11 @@ impl Upstream {
                 }
             };
             let asked_at = now();
-            let missed = match self.attempt(&mut lease, ask, body).await {
-                Ok((answer, out)) => {
-                    self.record(&mut pick, Outcome::of_status(answer.status), asked_at);
-                    lease.pick = Some(pick);
-                    return Ok((lease, answer, out));
+            let missed = match self.attempt(line, ask, body).await {
+                Ok(mut heard) => {
+                    self.record(&mut pick, Outcome::of_status(heard.answer.status), asked_at);
+                    heard.way.hold(pick);
+                    return Ok(heard);
                 }
                 Err(missed) => missed?,
             };
@@ -342,40 +315,6 @@ impl Upstream {
         }
     }
 
-    /// One request on one connection.
-    async fn attempt<B: RequestBody>(
-        &self,
-        lease: &mut Lease,
-        Ask { request: Forward { head, origin, body_bytes_max }, content, asked, key }: Ask<'_>,
-        body: &mut B,
-    ) -> Result<(Answer, Outgoing), Result<Missed, Failure>> {
-        let host: &[u8] = match &self.settings.host {
-            HostRule::Client if !origin.host.is_empty() => origin.host,
-            HostRule::Client | HostRule::Server => lease.server().authority.as_bytes(),
-            HostRule::Name(name) => name.as_bytes(),
-        };
-        let expects_continue = content.is_streamed() && head.headers.contains("expect");
-        let host = host.to_vec();
-        let terms =
-            Terms { origin, host: &host, sends: content.sends(), expects_continue, websocket_key: key };
-        let written = encode(head, &terms).map_err(|BadRequest(why)| Err(Failure::Refused(why)))?;
-        let mut out = Outgoing::new(&Bytes::from(written), content, expects_continue, *body_bytes_max);
-        let patience =
-            Patience { response: self.settings.response_timeout, idle: self.settings.idle_timeout };
-        let mut pulled = false;
-        match ask(lease.stream(), &mut out, asked, body, patience, &mut pulled).await {
-            Ok(answer) => Ok((answer, out)),
-            Err(Lost::Client(error)) => Err(Err(Failure::Body(error))),
-            Err(Lost::ClientGone) => Err(Err(Failure::ClientGone)),
-            Err(lost) => {
-                let broke = matches!(lost, Lost::Closed | Lost::Cut);
-                let harmless = head.method.is_idempotent() || out.is_untouched();
-                let stale = lease.reused && matches!(lost, Lost::Closed);
-                Err(Ok(Missed { lost, stale, again: broke && harmless && !pulled }))
-            }
-        }
-    }
-
     fn not_reached(
         &self,
         pick: &mut Pick<Arc<Server>>,
@@ -428,83 +367,9 @@ impl Upstream {
         let (request_id, upstream, server) = (&*trail.request_id, &self.settings.name, &server.name);
         warn!(request_id, upstream, server, "{why}: {what}");
     }
-
-    /// From the head of an answer to a response.
-    async fn answer(
-        &self,
-        lease: Lease,
-        answer: Answer,
-        out: Outgoing,
-        trail: &mut Trail,
-    ) -> Result<Response, Failure> {
-        let bad = |why: BadAnswer, server: &str| {
-            let (request_id, upstream) = (&*trail.request_id, &self.settings.name);
-            warn!(request_id, upstream, server, "{why}: the client was told so");
-            Failure::Bad
-        };
-        let server = Arc::clone(lease.server());
-        let Answer { status, reason, headers, framing, keep_alive, .. } = answer;
-        let is_event_stream = headers.get("content-type").is_some_and(|kind| {
-            kind.len() >= EVENTS.len() && kind.iter().zip(EVENTS).all(|(a, b)| a.eq_ignore_ascii_case(b))
-        });
-        let mut coming =
-            Coming { lease, decoder: BodyDecoder::new(framing), out, keep_alive, trailers: None };
-        let at_once = match framing {
-            Framing::Length(length) => length <= AT_ONCE_BYTES_MAX,
-            Framing::Chunked => !is_event_stream,
-            Framing::Nothing | Framing::UntilClose => false,
-        };
-        let first = first(&mut coming, at_once).await.map_err(|why| bad(why, &server.name))?;
-        let whole = coming.decoder.is_done() && coming.trailers.is_none();
-        let body = if whole {
-            coming.finish();
-            if first.is_empty() { Body::Empty } else { Body::Bytes(first) }
-        } else {
-            self.stream(coming, first, is_event_stream, trail)
-        };
-        trail.by = AnsweredBy::Upstream;
-        trail.lasts = is_event_stream;
-        Ok(Response { status, reason, headers, body, close: false, trail: trail.clone() })
-    }
-
-    fn stream(&self, coming: Coming, first: Bytes, is_event_stream: bool, trail: &Trail) -> Body {
-        let (mut writer, mut stream) = spool(self.settings.spool.clone());
-        writer.start(first);
-        let rest = coming.out.is_clients().then(|| {
-            // How long it may be is seen to where it is sent.
-            let rest = Rest { left: u64::MAX, waits: Waits::unbounded() };
-            let (upload, rest) = upload(rest);
-            stream.attach(upload);
-            rest
-        });
-        // Silence is what most of them consist of.
-        let idle = if is_event_stream { self.settings.tunnel_timeout } else { self.settings.idle_timeout };
-        let bounds = pump::Bounds { idle, held: self.settings.held };
-        let metrics = Arc::clone(&self.metrics);
-        tokio::spawn(pump(coming, writer, rest, bounds, trail.request_id.clone(), metrics));
-        Body::Stream(stream)
-    }
 }
 
 /// The clock of the balance.
 fn now() -> Instant {
     tokio::time::Instant::now().into_std()
-}
-
-/// The media type of server-sent events.
-const EVENTS: &[u8] = b"text/event-stream";
-
-/// What of a body is here, or comes `at_once`.
-async fn first(coming: &mut Coming, at_once: bool) -> Result<Bytes, BadAnswer> {
-    let mut first = coming.take_buffered()?;
-    let deadline = tokio::time::Instant::now() + AT_ONCE_WAIT;
-    while at_once && !coming.decoder.is_done() && (first.len() as u64) < AT_ONCE_BYTES_MAX {
-        let left = deadline.saturating_duration_since(tokio::time::Instant::now());
-        if !coming.out.is_done() || left.is_zero() || !coming.fill(left).await? {
-            break;
-        }
-        let more = coming.take_buffered()?;
-        first = if first.is_empty() { more } else { [first, more].concat().into() };
-    }
-    Ok(first)
 }

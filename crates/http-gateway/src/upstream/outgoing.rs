@@ -44,6 +44,8 @@ pub(super) struct Outgoing {
     pub(super) touched: bool,
     /// How much the client may still send.
     allowed: u64,
+    /// The protocol has frames of its own: pieces go as they are.
+    unframed: bool,
 }
 
 /// A body that can be sent as often as need be, or once from the client.
@@ -105,7 +107,15 @@ impl Outgoing {
             broken: false,
             touched: false,
             allowed: client_bytes_max,
+            unframed: false,
         }
+    }
+
+    /// A body without its head, for a protocol that frames it itself.
+    pub(super) fn unframed(content: &Content, awaits_continue: bool, client_bytes_max: u64) -> Self {
+        let mut out = Self::new(&Bytes::new(), content, awaits_continue, client_bytes_max);
+        (out.sending, out.unframed) = (out.ready.has_remaining(), true);
+        out
     }
 
     /// Can the server have seen nothing of it?
@@ -174,6 +184,7 @@ impl Outgoing {
                 *left = left.checked_sub(bytes).ok_or(BodyError::Malformed)?;
                 self.send(piece);
             }
+            (Some(piece), None) if self.unframed => self.send(piece),
             (Some(piece), None) if !piece.is_empty() => {
                 let mut chunk = BytesMut::with_capacity(piece.len() + 12);
                 chunk.extend_from_slice(format!("{:x}\r\n", piece.len()).as_bytes());
@@ -186,7 +197,9 @@ impl Outgoing {
             (None, Some(_)) => return Err(BodyError::Malformed),
             (None, None) => {
                 self.source = Source::Nothing;
-                self.send(Bytes::from_static(b"0\r\n\r\n"));
+                if !self.unframed {
+                    self.send(Bytes::from_static(b"0\r\n\r\n"));
+                }
             }
         }
         Ok(())

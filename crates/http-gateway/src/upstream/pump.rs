@@ -104,16 +104,41 @@ impl Body {
     }
 }
 
-const SILENT: BadAnswer = BadAnswer("the server was silent for `idle_timeout`");
+pub(super) const SILENT: BadAnswer = BadAnswer("the server was silent for `idle_timeout`");
 
 /// Why a body ended early.
-enum Short {
+pub(super) enum Short {
     Server(BadAnswer),
     /// The client was too slow.
     Slow,
     /// The client is gone.
     Gone,
     Disk(std::io::Error),
+}
+
+impl Short {
+    /// For the log; `None`: nobody is left who would ask.
+    pub(super) fn why(self, metrics: &UpstreamMetrics) -> Option<String> {
+        match self {
+            Self::Server(why) => {
+                metrics.failures.inc();
+                Some(why.0.to_owned())
+            }
+            Self::Slow => Some("its client took nothing of it for `buffers.streaming_timeout`".to_owned()),
+            Self::Disk(error) => Some(format!("it could not be spooled: {error}")),
+            Self::Gone => None,
+        }
+    }
+}
+
+/// Adds a piece to the spool, and waits for the client where there is no room.
+pub(super) async fn push(writer: &mut Writer, piece: Bytes, bounds: &Bounds) -> Result<(), Short> {
+    match timeout(bounds.held, writer.push(piece, || {})).await {
+        Ok(Ok(true)) => Ok(()),
+        Ok(Ok(false)) => Err(Short::Gone),
+        Ok(Err(error)) => Err(Short::Disk(error)),
+        Err(_) => Err(Short::Slow),
+    }
 }
 
 /// Runs until the server has said everything, or the client is gone.
@@ -135,15 +160,7 @@ pub(super) async fn pump(
             writer.end(Ok(()));
         }
         Err(short) => {
-            let why = match short {
-                Short::Server(why) => {
-                    metrics.failures.inc();
-                    why.0.to_owned()
-                }
-                Short::Slow => "its client took nothing of it for `buffers.streaming_timeout`".to_owned(),
-                Short::Disk(error) => format!("it could not be spooled: {error}"),
-                Short::Gone => return,
-            };
+            let Some(why) = short.why(&metrics) else { return };
             warn!(
                 request_id = &*request_id,
                 server = server.name,
@@ -174,12 +191,7 @@ async fn forward(
         }
         if !piece.is_empty() {
             clock.restart();
-            match timeout(bounds.held, writer.push(piece, || {})).await {
-                Ok(Ok(true)) => {}
-                Ok(Ok(false)) => return Err(Short::Gone),
-                Ok(Err(error)) => return Err(Short::Disk(error)),
-                Err(_) => return Err(Short::Slow),
-            }
+            push(writer, piece, bounds).await?;
         }
     }
 }

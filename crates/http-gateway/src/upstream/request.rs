@@ -1,4 +1,4 @@
-//! A request's head as an upstream shall see it: bytes of HTTP/1.1. No I/O, no clock.
+//! A request's head as an upstream shall see it: bytes of HTTP/1.1, or what the `h2` crate sends. No I/O, no clock.
 //!
 //! The framing is ours and one of the two, never both. What belongs to the client's connection stays there, with all that its
 //! Connection names (RFC 9110, 7.6.1). Who asks is said in X-Forwarded-* and Forwarded, in their true form: one hop, as
@@ -6,6 +6,7 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
+use http::{HeaderName, HeaderValue};
 use py_link::Scheme;
 
 use crate::dispatch::Origin;
@@ -54,34 +55,9 @@ pub fn encode(head: &RequestHead, terms: &Terms<'_>) -> Result<Vec<u8>, BadReque
         out.extend_from_slice(part);
     }
     field(&mut out, b"Host", terms.host);
-    let named: Vec<&[u8]> = head.headers.all("connection").flat_map(elements).collect();
-    for (name, value) in head.headers.iter() {
-        if is_ours(name) || (terms.websocket_key.is_none() && name.starts_with(b"sec-websocket-")) {
-            continue;
-        }
-        if named.iter().any(|option| option.eq_ignore_ascii_case(name)) {
-            continue;
-        }
-        if !is_token(name) || !is_value(value) {
-            return Err(BadRequest("a header holds a character it may not"));
-        }
-        field(&mut out, name, value);
-    }
-    forwarded(&mut out, terms.origin);
-    field(&mut out, b"X-Request-ID", terms.origin.request_id.as_bytes());
-    match terms.sends {
-        // RFC 9110, 8.6: where a body is usual its absence is said.
-        Sends::Nothing if matches!(head.method, Method::Post | Method::Put | Method::Patch) => {
-            field(&mut out, b"Content-Length", b"0");
-        }
-        Sends::Nothing => {}
-        Sends::Length(length) => {
-            field(&mut out, b"Content-Length", itoa::Buffer::new().format(length).as_bytes());
-        }
-        Sends::Chunked => field(&mut out, b"Transfer-Encoding", b"chunked"),
-    }
-    if terms.expects_continue {
-        field(&mut out, b"Expect", b"100-continue");
+    fields(head, terms, &mut |name, value| field(&mut out, name, value))?;
+    if terms.sends == Sends::Chunked {
+        field(&mut out, b"Transfer-Encoding", b"chunked");
     }
     if let Some(key) = terms.websocket_key {
         field(&mut out, b"Sec-WebSocket-Key", key.as_bytes());
@@ -94,6 +70,65 @@ pub fn encode(head: &RequestHead, terms: &Terms<'_>) -> Result<Vec<u8>, BadReque
     }
     out.extend_from_slice(b"\r\n");
     Ok(out)
+}
+
+/// The head for HTTP/2 (RFC 9113, 8.3.1); `scheme` is that of the connection.
+pub fn convert(head: &RequestHead, terms: &Terms<'_>, scheme: &str) -> Result<http::Request<()>, BadRequest> {
+    const BAD: BadRequest = BadRequest("the request cannot be said in HTTP/2");
+    let uri = http::Uri::builder().scheme(scheme).authority(terms.host).path_and_query(&head.target[..]);
+    let mut request = http::Request::new(());
+    *request.uri_mut() = uri.build().map_err(|_| BAD)?;
+    *request.version_mut() = http::Version::HTTP_2;
+    *request.method_mut() = http::Method::from_bytes(head.method.as_bytes()).map_err(|_| BAD)?;
+    let mut said = Ok(());
+    let into = request.headers_mut();
+    fields(head, terms, &mut |name, value| {
+        let parsed = (HeaderName::from_bytes(name), HeaderValue::from_bytes(value));
+        match parsed {
+            (Ok(name), Ok(value)) => drop(into.append(name, value)),
+            _ => said = Err(BAD),
+        }
+    })?;
+    if wants_trailers(&head.headers) {
+        // RFC 9113, 8.2.2: the one word that TE may have.
+        into.insert(http::header::TE, HeaderValue::from_static("trailers"));
+    }
+    said.map(|()| request)
+}
+
+/// What is said in either protocol, in order.
+fn fields(
+    head: &RequestHead,
+    terms: &Terms<'_>,
+    put: &mut impl FnMut(&[u8], &[u8]),
+) -> Result<(), BadRequest> {
+    let named: Vec<&[u8]> = head.headers.all("connection").flat_map(elements).collect();
+    for (name, value) in head.headers.iter() {
+        if is_ours(name) || (terms.websocket_key.is_none() && name.starts_with(b"sec-websocket-")) {
+            continue;
+        }
+        if named.iter().any(|option| option.eq_ignore_ascii_case(name)) {
+            continue;
+        }
+        if !is_token(name) || !is_value(value) {
+            return Err(BadRequest("a header holds a character it may not"));
+        }
+        put(name, value);
+    }
+    forwarded(put, terms.origin);
+    put(b"X-Request-ID", terms.origin.request_id.as_bytes());
+    match terms.sends {
+        // RFC 9110, 8.6: where a body is usual its absence is said.
+        Sends::Nothing if matches!(head.method, Method::Post | Method::Put | Method::Patch) => {
+            put(b"Content-Length", b"0");
+        }
+        Sends::Nothing | Sends::Chunked => {}
+        Sends::Length(length) => put(b"Content-Length", itoa::Buffer::new().format(length).as_bytes()),
+    }
+    if terms.expects_continue {
+        put(b"Expect", b"100-continue");
+    }
+    Ok(())
 }
 
 /// No space and no control character: nothing that could end the request line early. (The protocols check more.)
@@ -120,29 +155,29 @@ fn is_ours(name: &[u8]) -> bool {
 }
 
 /// Who asks, both ways of saying it: X-Forwarded-* for those who know no better, Forwarded as RFC 7239 has it.
-fn forwarded(out: &mut Vec<u8>, origin: &Origin<'_>) {
+fn forwarded(put: &mut impl FnMut(&[u8], &[u8]), origin: &Origin<'_>) {
     let scheme: &[u8] = match origin.scheme {
         Scheme::Http => b"http",
         Scheme::Https => b"https",
     };
     let mut node = b"unknown".to_vec();
     if !origin.remote_addr.is_empty() {
-        field(out, b"X-Forwarded-For", origin.remote_addr.as_bytes());
+        put(b"X-Forwarded-For", origin.remote_addr.as_bytes());
         // RFC 7239, 6: brackets and quotes around an address of IPv6.
         node = match origin.remote_addr.parse::<IpAddr>() {
             Ok(IpAddr::V6(address)) => quoted_v6(address),
             _ => origin.remote_addr.as_bytes().to_vec(),
         };
     }
-    field(out, b"X-Forwarded-Proto", scheme);
+    put(b"X-Forwarded-Proto", scheme);
     let mut value = [b"for=", &node[..], b";proto=", scheme].concat();
     if !origin.host.is_empty() && is_value(origin.host) {
-        field(out, b"X-Forwarded-Host", origin.host);
+        put(b"X-Forwarded-Host", origin.host);
         value.extend_from_slice(b";host=\"");
         value.extend(origin.host.iter().filter(|&&byte| byte != b'"' && byte != b'\\'));
         value.push(b'"');
     }
-    field(out, b"Forwarded", &value);
+    put(b"Forwarded", &value);
 }
 
 fn quoted_v6(address: Ipv6Addr) -> Vec<u8> {
@@ -243,11 +278,48 @@ mod tests {
         );
     }
 
+    fn show_h2(head: &RequestHead, sends: Sends) -> String {
+        let origin = origin("192.0.2.9", "a.test:8443");
+        let terms = Terms {
+            origin: &origin,
+            host: b"a.test:8443",
+            sends,
+            expects_continue: false,
+            websocket_key: None,
+        };
+        let request = convert(head, &terms, "https").unwrap();
+        let fields: Vec<_> = request
+            .headers()
+            .iter()
+            .map(|(name, value)| format!("{name}: {}", String::from_utf8_lossy(value.as_bytes())))
+            .collect();
+        format!("{} {} | {}", request.method(), request.uri(), fields.join(" | "))
+    }
+
+    #[test]
+    fn http2_says_the_same_in_its_own_way() {
+        let who = "x-forwarded-for: 192.0.2.9 | x-forwarded-proto: https | x-forwarded-host: a.test:8443 | \
+            forwarded: for=192.0.2.9;proto=https;host=\"a.test:8443\" | x-request-id: id1";
+        let post =
+            head("POST", "/a%20b?c", "Host: x|Connection: x-hop|X-Hop: 1|TE: trailers|Cookie: a=b|Expect: y");
+        assert_eq!(
+            show_h2(&post, Sends::Length(5)),
+            format!(
+                "POST https://a.test:8443/a%20b?c | cookie: a=b | {who} | content-length: 5 | te: trailers"
+            )
+        );
+        let chunked = show_h2(&post, Sends::Chunked);
+        assert!(!chunked.contains("content-length") && !chunked.contains("transfer-encoding"), "{chunked}");
+        assert!(
+            show_h2(&head("OPTIONS", "*", ""), Sends::Nothing).starts_with("OPTIONS https://a.test:8443*")
+        );
+    }
+
     #[test]
     fn addresses_are_written_as_the_standard_says() {
         let say = |addr: &str, host: &str| {
             let mut out = Vec::new();
-            forwarded(&mut out, &origin(addr, host));
+            forwarded(&mut |name, value| field(&mut out, name, value), &origin(addr, host));
             String::from_utf8(out).unwrap().replace("\r\n", "|")
         };
         assert_eq!(

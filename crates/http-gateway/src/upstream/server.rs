@@ -20,6 +20,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::resolve::Name;
+use super::session::Sessions;
 use super::socket::Socket;
 use super::tls::ClientTls;
 use crate::h1::Stream;
@@ -66,7 +67,7 @@ pub(super) struct Server {
     pub(super) name: String,
     /// What the server itself is called: Host, when it is to be told that.
     pub(super) authority: String,
-    place: Place,
+    at: Place,
     tls: Option<Arc<ClientTls>>,
     bounds: Bounds,
     places: Arc<Semaphore>,
@@ -76,6 +77,8 @@ pub(super) struct Server {
     idle: Box<[Mutex<Vec<Idle>>]>,
     /// Which address of several comes next.
     turn: AtomicUsize,
+    /// Those of HTTP/2.
+    sessions: Sessions,
     metrics: Arc<UpstreamMetrics>,
 }
 
@@ -94,7 +97,7 @@ pub(super) struct Connection {
 
 /// Counts a connection while it lives.
 #[derive(Debug)]
-struct Open(Arc<UpstreamMetrics>);
+pub(super) struct Open(Arc<UpstreamMetrics>);
 
 impl Drop for Open {
     fn drop(&mut self) {
@@ -136,13 +139,14 @@ impl Server {
         Self {
             name,
             authority,
-            place,
+            at: place,
             tls,
             bounds,
             places: Arc::new(Semaphore::new(bounds.connections_max)),
             waiting: AtomicUsize::new(0),
             idle: (0..shards).map(|_| Mutex::default()).collect(),
             turn: AtomicUsize::new(0),
+            sessions: Sessions::new(shards),
             metrics: Arc::clone(metrics),
         }
     }
@@ -150,10 +154,7 @@ impl Server {
     /// A connection: one that lies idle, or a new one. Cancel safe.
     pub(super) async fn lease(self: &Arc<Self>, wanted: Wanted) -> Result<Lease, NoConnection> {
         let deadline = Instant::now() + self.bounds.connect_timeout;
-        let place = match Arc::clone(&self.places).try_acquire_owned() {
-            Ok(place) => place,
-            Err(_) => self.wait_for_place(deadline).await?,
-        };
+        let place = self.place(deadline).await?;
         let kept = match wanted {
             Wanted::Any => self.take(self.bounds.keep_alive),
             Wanted::Sure => self.take(self.bounds.keep_alive.min(SURELY_OPEN)),
@@ -165,6 +166,27 @@ impl Server {
             None => Box::new(self.dial(deadline).await?),
         };
         Ok(Lease { connection, server: Arc::clone(self), reused, pick: None, _place: place })
+    }
+
+    /// One of `connections_max` places.
+    pub(super) async fn place(&self, deadline: Instant) -> Result<OwnedSemaphorePermit, NoConnection> {
+        match Arc::clone(&self.places).try_acquire_owned() {
+            Ok(place) => Ok(place),
+            Err(_) => self.wait_for_place(deadline).await,
+        }
+    }
+
+    pub(super) fn sessions(&self) -> &Sessions {
+        &self.sessions
+    }
+
+    pub(super) fn connect_timeout(&self) -> Duration {
+        self.bounds.connect_timeout
+    }
+
+    /// How the server is spoken to.
+    pub(super) fn scheme(&self) -> &'static str {
+        if self.tls.is_some() { "https" } else { "http" }
     }
 
     async fn wait_for_place(&self, deadline: Instant) -> Result<OwnedSemaphorePermit, NoConnection> {
@@ -212,6 +234,7 @@ impl Server {
 
     /// Closes idle connections whose time is over, and those that the server has closed.
     pub(super) fn sweep(&self) {
+        self.sessions.sweep(self.bounds.keep_alive);
         for shard in &self.idle {
             // They are closed when the lock is free again.
             let mut over = Vec::new();
@@ -231,15 +254,35 @@ impl Server {
 
     /// Is the address it goes to still one of the server's?
     fn is_current(&self, connection: &Connection) -> bool {
-        match (&self.place, connection.address) {
+        match (&self.at, connection.address) {
             (Place::Tcp(name), Some(address)) => name.has(address),
             _ => true,
         }
     }
 
     async fn dial(&self, deadline: Instant) -> Result<Connection, NoConnection> {
+        let (socket, address, open) = self.connect(deadline, false).await?;
+        Ok(Connection { stream: Stream::new(socket, Vec::new()), address, _open: open })
+    }
+
+    /// A socket whose other end has agreed to HTTP/2. In the clear that is said in the configuration (RFC 9113, 3.3).
+    pub(super) async fn dial_for_h2(&self, deadline: Instant) -> Result<(Socket, Open), NoConnection> {
+        let (socket, _, open) = self.connect(deadline, true).await?;
+        match &socket {
+            Socket::Tls(stream) if stream.get_ref().1.alpn_protocol() != Some(b"h2") => {
+                Err(NoConnection::Failed(io::Error::other("the server does not speak HTTP/2")))
+            }
+            _ => Ok((socket, open)),
+        }
+    }
+
+    async fn connect(
+        &self,
+        deadline: Instant,
+        http2: bool,
+    ) -> Result<(Socket, Option<SocketAddr>, Open), NoConnection> {
         let dialing = async {
-            let (socket, address) = match &self.place {
+            let (socket, address) = match &self.at {
                 Place::Unix(path) => (Socket::Unix(UnixStream::connect(path).await?), None),
                 Place::Tcp(name) => {
                     let (stream, address) = self.dial_one_of(&name.addresses().await?).await?;
@@ -247,7 +290,7 @@ impl Server {
                 }
             };
             let socket = match (socket, &self.tls) {
-                (Socket::Tcp(stream), Some(tls)) => Socket::Tls(Box::new(tls.connect(stream).await?)),
+                (Socket::Tcp(stream), Some(tls)) => Socket::Tls(Box::new(tls.connect(stream, http2).await?)),
                 (socket, _) => socket,
             };
             Ok((socket, address))
@@ -258,8 +301,7 @@ impl Server {
         };
         self.metrics.connections_open.add(1);
         self.metrics.connections.inc();
-        let stream = Stream::new(socket, Vec::new());
-        Ok(Connection { stream, address, _open: Open(Arc::clone(&self.metrics)) })
+        Ok((socket, address, Open(Arc::clone(&self.metrics))))
     }
 
     /// The first of a name's addresses that answers, beginning with another one each time.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use ctl_config::Config;
 pub use ctl_config::upstream::ServerAddress;
-use ctl_config::upstream::{HOST_OF_CLIENT, HOST_OF_SERVER, Policy};
+use ctl_config::upstream::{HOST_OF_CLIENT, HOST_OF_SERVER, Policy, Protocol};
 use http_upstream::Terms;
 
 use crate::spool::SpoolLimits;
@@ -46,6 +46,8 @@ pub struct Settings {
     pub servers: Vec<(ServerAddress, u32)>,
     /// What requests are hashed by, where that is the policy.
     pub hash_by: HashBy,
+    /// Requests go over HTTP/2.
+    pub http2: bool,
     /// Host.
     pub host: HostRule,
     /// What certificates must be for, where it is not the server's name.
@@ -95,6 +97,7 @@ impl Settings {
                 "path" => HashBy::Path,
                 header => HashBy::Header(header.trim_start_matches("header:").to_ascii_lowercase()),
             },
+            http2: own.protocol == Protocol::Http2,
             host: match own.host.as_str() {
                 HOST_OF_CLIENT => HostRule::Client,
                 HOST_OF_SERVER => HostRule::Server,

@@ -3,6 +3,7 @@
 mod balance;
 mod bodies;
 mod connections;
+mod http2;
 mod lies;
 mod tls;
 mod tunnels;

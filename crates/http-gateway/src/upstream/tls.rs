@@ -18,6 +18,8 @@ use tokio_rustls::client::TlsStream;
 /// A server's side of the handshake, as we expect it.
 pub(super) struct ClientTls {
     connector: TlsConnector,
+    /// The same for HTTP/2.
+    http2: TlsConnector,
     server_name: ServerName<'static>,
 }
 
@@ -82,11 +84,15 @@ impl ClientTls {
     pub(super) fn new(config: Arc<ClientConfig>, server_name: &str) -> Result<Self, String> {
         let server_name = ServerName::try_from(server_name.to_owned())
             .map_err(|_| format!("\"{server_name}\" cannot be the name in a certificate"))?;
-        Ok(Self { connector: TlsConnector::from(config), server_name })
+        let mut http2 = ClientConfig::clone(&config);
+        http2.alpn_protocols = vec![b"h2".to_vec()];
+        let http2 = TlsConnector::from(Arc::new(http2));
+        Ok(Self { connector: TlsConnector::from(config), http2, server_name })
     }
 
     /// Shakes hands. The caller bounds the time.
-    pub(super) async fn connect(&self, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
-        self.connector.connect(self.server_name.clone(), stream).await
+    pub(super) async fn connect(&self, stream: TcpStream, http2: bool) -> io::Result<TlsStream<TcpStream>> {
+        let connector = if http2 { &self.http2 } else { &self.connector };
+        connector.connect(self.server_name.clone(), stream).await
     }
 }
