@@ -21,6 +21,19 @@ text{font:13px system-ui,sans-serif;fill:#1f2328}.title{font-size:16px;font-weig
 @media (prefers-color-scheme:dark){text{fill:#e6edf3}.note{fill:#9198a1}.rival{fill:#6e7681}.ours{fill:#fb923c}
 .whisker{stroke:#e6edf3}.limit{stroke:#58a6ff}.limit-name{fill:#58a6ff}}
 """
+# Cases of a scenario in words, in the order in which they are drawn.
+_SPOKEN = {
+    "1kB": "1 kB",
+    "100kB": "100 kB",
+    "10MB": "10 MB",
+    "handshake": "a full handshake and 1 kB",
+    "plain": "a plain app",
+    "django": "Django",
+    "one_1kB": "one server, 1 kB",
+    "one_100kB": "one server, 100 kB",
+    "one_post": "one server, a POST of 10 kB",
+    "three_1kB": "three servers, 1 kB",
+}
 
 
 @dataclass(frozen=True)
@@ -117,10 +130,10 @@ def of(result: dict[str, Any]) -> Chart | None:
             "ms",
             [(f"{share} % of the slots' capacity", bars(result, f"p99_ms_at_{share}")) for share in shares],
         )
-    if scenario in {"static", "tls", "h2", "asgi-hello"}:
+    if scenario in {"static", "tls", "h2", "proxy", "asgi-hello"}:
         cases = [
             case
-            for case in ("1kB", "100kB", "10MB", "handshake", "plain", "django")
+            for case in _SPOKEN
             if _has(result, f"cpu_us_per_request_{case}")
         ]
         groups = [(spoken(case), bars(result, f"cpu_us_per_request_{case}")) for case in cases]
@@ -178,14 +191,7 @@ def _has(result: dict[str, Any], figure: str) -> bool:
 
 def spoken(case: str) -> str:
     """A case in words."""
-    return {
-        "1kB": "1 kB",
-        "100kB": "100 kB",
-        "10MB": "10 MB",
-        "handshake": "a full handshake and 1 kB",
-        "plain": "a plain app",
-        "django": "Django",
-    }[case]
+    return _SPOKEN[case]
 
 
 def _number(value: float) -> str:

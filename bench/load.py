@@ -7,6 +7,7 @@ are read); throughput is: it is what a machine of this size can do while it also
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 from dataclasses import dataclass, field
@@ -38,8 +39,10 @@ class Found:
         return self.answered / self.seconds if self.seconds else 0.0
 
 
-def wrk(url: str, seconds: float, connections: int = CONNECTIONS, *headers: str) -> Found:
-    """A closed loop of keep-alive connections (HTTP/1.1, with TLS when the URL says so)."""
+def wrk(
+    url: str, seconds: float, connections: int = CONNECTIONS, *headers: str, post_bytes: int = 0
+) -> Found:
+    """A closed loop of keep-alive connections (HTTP/1.1, with TLS when the URL says so); POSTs of so many bytes, or GETs."""
     arguments = [
         "wrk",
         "-t",
@@ -55,7 +58,8 @@ def wrk(url: str, seconds: float, connections: int = CONNECTIONS, *headers: str)
     ]
     for header in headers:
         arguments += ["-H", header]
-    found = _json(_run([*arguments, url], seconds), "wrk")
+    env = {**os.environ, "BENCH_POST_BYTES": str(post_bytes)} if post_bytes else None
+    found = _json(_run([*arguments, url], seconds, env), "wrk")
     return Found(
         found["seconds"], found["answered"], found["errors"], found["p50_ms"], found["p99_ms"], found
     )
@@ -154,8 +158,10 @@ def _own(arguments: list[str], seconds: float) -> Found:
     return Found(found["seconds"], found["answered"], found["errors"], fast["p50_ms"], fast["p99_ms"], found)
 
 
-def _run(arguments: list[str], seconds: float) -> str:
-    done = subprocess.run(arguments, capture_output=True, text=True, timeout=seconds + 30, check=False)
+def _run(arguments: list[str], seconds: float, env: dict[str, str] | None = None) -> str:
+    done = subprocess.run(
+        arguments, capture_output=True, text=True, timeout=seconds + 30, check=False, env=env
+    )
     if done.returncode != 0:
         raise BenchError(f"{arguments[0]} failed", (done.stderr or done.stdout).strip()[-1500:])
     return done.stdout

@@ -10,7 +10,7 @@ from bench.places import STATIC
 from bench.processes import Tree
 
 # Keep-alive connections are not closed for their age or number during a run: reconnecting is not what is measured.
-_KEEPALIVE = "keepalive_timeout 3600s; keepalive_requests 1000000000;"
+KEEPALIVE = "keepalive_timeout 3600s; keepalive_requests 1000000000;"
 
 # One worker alone could hold all the connections of the `idle` scenario within its 20,000 descriptors.
 CONNECTIONS = 19_000
@@ -56,7 +56,7 @@ _TLS = """\
 """
 
 # What gunicorn's and Django's deployment pages set.
-_FORWARDED = """\
+FORWARDED = """\
       proxy_set_header Host $http_host;
       proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
       proxy_set_header X-Forwarded-Proto $scheme;
@@ -82,14 +82,11 @@ def start(
     if tls_port and certificate:
         tls = _TLS.format(port=tls_port, certificate=certificate[0], key=certificate[1])
     config = work / "nginx.conf"
-    # As root, nginx would change to another user, who may not enter the checkout.
-    # The same user for all stacks is also fair.
-    user = "root" if os.geteuid() == 0 else "nobody"
     config.write_text(
         _MAIN.format(
-            user=user,
+            user=user(),
             connections=connections,
-            keepalive=_KEEPALIVE,
+            keepalive=KEEPALIVE,
             upstream=upstream,
             port=port,
             tls=tls,
@@ -103,13 +100,18 @@ def start(
     )
 
 
+def user() -> str:
+    """As root, nginx would change to another user, who may not enter the checkout. The same user for all stacks is also fair."""
+    return "root" if os.geteuid() == 0 else "nobody"
+
+
 def proxy(server: str, *, keepalive: bool) -> dict[str, str]:
     """The lines for an app that speaks HTTP; `keepalive` is off for servers that close after each answer."""
     keep = "keepalive 64; keepalive_requests 1000000000; keepalive_timeout 3600s;" if keepalive else ""
     reuse = '      proxy_http_version 1.1;\n      proxy_set_header Connection "";\n' if keepalive else ""
     return {
         "upstream": f"  upstream app {{ server {server} fail_timeout=0; {keep} }}\n",
-        "location": f"    location / {{\n      proxy_pass http://app;\n{reuse}{_FORWARDED}    }}\n",
+        "location": f"    location / {{\n      proxy_pass http://app;\n{reuse}{FORWARDED}    }}\n",
     }
 
 

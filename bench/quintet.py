@@ -10,8 +10,10 @@ from bench.rivals import Certificate
 from bench.stacks import Site, Stack, free_port
 
 
-def start(site: Site, work: Path, certificate: Certificate | None = None) -> Stack:
-    """Plain on one port; with a certificate the port speaks TLS."""
+def start(
+    site: Site, work: Path, certificate: Certificate | None = None, config: Path | None = None
+) -> Stack:
+    """Plain on one port; with a certificate the port speaks TLS. `config`: another file than the site's own."""
     port = free_port()
     env = {
         "QUINTET_SERVER_RUNTIME_DIR": str(work / "run"),
@@ -35,6 +37,8 @@ def start(site: Site, work: Path, certificate: Certificate | None = None) -> Sta
         "--workers",
         str(site.workers),
     ]
+    if config:
+        command += ["--config", str(config)]
     if site.asgi:
         # As many as wrk has connections: the rivals know no limit.
         command += ["--app", site.wsgi, "--interface", "asgi", "--concurrency", str(CONNECTIONS)]

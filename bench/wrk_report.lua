@@ -1,3 +1,11 @@
+-- Sends a POST with so many bytes where the environment says so.
+local posted = os.getenv("BENCH_POST_BYTES")
+if posted then
+  wrk.method = "POST"
+  wrk.body = string.rep("x", tonumber(posted))
+  wrk.headers["Content-Type"] = "application/octet-stream"
+end
+
 -- Prints wrk's findings as one line of JSON; `request` is left alone, so wrk sends the same bytes each time without Lua.
 done = function(summary, latency, requests)
   local e = summary.errors
