@@ -50,8 +50,9 @@ record! {
         method: Vec<String> = Vec::new(),
             otherwise("every method"), example("[\"POST\"]"), checked(check_method);
         /// For whom is counted: `address` (IPv4, or the /64 of IPv6), `user` (who sends the same session cookie or
-        /// Authorization), `header:NAME` (the same value of a header), `path`; of several, each combination. Who sends no
-        /// cookie, or not the header, is counted by address. An empty list counts all requests together.
+        /// Authorization), `header:NAME` (the same value of a header, as an API key), `path`, `route` (all who come to the same
+        /// `[[route]]` together); of several, each combination. Who sends no cookie, or not the header, is counted by address.
+        /// An empty list counts all requests together.
         by: Vec<String> = vec!["address".to_owned()],
             example("[\"header:X-Api-Key\", \"path\"]"), checked(check_by);
         /// How many requests in which time: a number, `/`, and s, m, h, d or a time as 10s.
@@ -134,6 +135,13 @@ impl Rules for Limit {
                 ));
                 problems.push(problem.at(place("burst")));
             }
+            let is_named = || loaded.config.route.iter().any(|route| route.limit.contains(&limit.name));
+            if limit.by.iter().any(|by| by == "route") && !is_named() {
+                let problem = Problem::new(format!("limit.by: no route names the limit \"{}\"", limit.name))
+                    .detail("what counts by route holds for the routes that name it, and for nothing else")
+                    .hint(format!("limit = [\"{}\"] in a [[route]]", limit.name));
+                problems.push(problem.at(place("by")));
+            }
         }
     }
 
@@ -167,10 +175,10 @@ fn check_by(text: &str) -> Result<(), Fault> {
         !name.is_empty() && name.len() <= 256 && name.bytes().all(letter)
     };
     match text {
-        "address" | "user" | "path" => Ok(()),
+        "address" | "user" | "path" | "route" => Ok(()),
         _ if text.strip_prefix("header:").is_some_and(is_token) => Ok(()),
         _ => Err(Fault::new(format!("\"{text}\" is nothing to count by"))
-            .hint("address, user, path, or header:NAME as header:X-Api-Key")),
+            .hint("address, user, path, route, or header:NAME as header:X-Api-Key")),
     }
 }
 
@@ -234,6 +242,23 @@ mod tests {
          6 | limit = ["apis"]
            |         ^^^^^^^^
         hint: did you mean "api"?
+        "#);
+    }
+
+    #[test]
+    fn who_counts_by_route_is_named_by_one() {
+        let text = "[[limit]]\nname = \"api\"\nrate = \"1/s\"\nby = [\"address\", \"route\"]\n";
+        let route = "[[route]]\npath = \"/api/*\"\nlimit = [\"api\"]\n";
+        assert!(load(&sources(&format!("{text}{route}"))).is_ok());
+        let problems = wrong(text);
+        insta::assert_snapshot!(problems, @r#"
+        error: limit.by: no route names the limit "api"
+          --> quintet.toml:4:6
+           |
+         4 | by = ["address", "route"]
+           |      ^^^^^^^^^^^^^^^^^^^^
+        detail: what counts by route holds for the routes that name it, and for nothing else
+        hint: limit = ["api"] in a [[route]]
         "#);
     }
 

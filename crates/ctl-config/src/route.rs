@@ -109,6 +109,9 @@ record! {
         /// The same for what the client is sent, whoever answers.
         response_headers: Vec<String> = Vec::new(),
             example("[\"X-Frame-Options: DENY\", \"-X-Powered-By\"]"), checked(edit::check_response_edit);
+        /// Answers are compressed (`[compression]` says which and how), or are not: `false` for pages that show a lasting secret beside
+        /// what the request says, where their length tells of it (BREACH). What `compression.exclude` names is never compressed.
+        compress: Option<bool> = None, otherwise("as `compression.enabled`"), example("false");
         /// Users of this file pass, others are answered 401 (Basic, RFC 7617). A line a user, as `htpasswd -B` writes it: only
         /// bcrypt, since older hashes are guessed quickly. Read again when it changes. Ask for it over https only.
         basic_auth: Option<PathBuf> = None,
@@ -274,9 +277,13 @@ fn idle(route: &Route, place: impl Fn(&str) -> Option<Place>, problems: &mut Vec
     let path = [("strip_prefix", route.strip_prefix.is_some()), ("rewrite", route.rewrite.is_some())];
     let Some(action) = route.actions().into_iter().find(|action| *action != "app") else { return };
     let path = path.into_iter().filter(|_| action == "respond");
+    // Files are compressed once, and kept so; what the gateway says itself is short.
+    let bodies = [("compress", route.compress.is_some())].into_iter().filter(|_| action != "upstream");
     // An upstream is asked as an app is, but it is no pool.
     let goes_along = |key: &str| action == "upstream" && matches!(key, "body_max" | "request_headers");
-    for (key, _) in asks_app.into_iter().chain(path).filter(|(key, there)| *there && !goes_along(key)) {
+    for (key, _) in
+        asks_app.into_iter().chain(path).chain(bodies).filter(|(key, there)| *there && !goes_along(key))
+    {
         let problem = Problem::new(format!("route.{key}: it does nothing where {action} answers"))
             .hint("leave it away");
         problems.push(problem.at(place(key)));

@@ -33,12 +33,12 @@ pub(crate) struct Compression {
 }
 
 impl Compression {
-    /// `None`: it is turned off.
+    /// `None`: it is turned off, everywhere.
     pub(crate) fn new(config: &Config) -> Option<Self> {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        config
-            .compression
-            .enabled
+        let wanted =
+            config.compression.enabled || config.route.iter().any(|route| route.compress == Some(true));
+        wanted
             .then(|| Self { rules: Rules::new(&config.compression), turns: Arc::new(Semaphore::new(cores)) })
     }
 
@@ -46,7 +46,9 @@ impl Compression {
     pub(crate) async fn apply(&self, request: &RequestHead, mut response: Response) -> Response {
         let coding = match self.rules.judge(request, &response) {
             Verdict::Leave => {
-                head::not_modified(request, &mut response);
+                if self.rules.is_wanted(&response) {
+                    head::not_modified(request, &mut response);
+                }
                 return response;
             }
             Verdict::AsItIs => {

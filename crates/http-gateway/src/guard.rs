@@ -168,21 +168,21 @@ impl Guard {
             return Entry::Passes(Pass::default());
         }
         let cookie = self.session_cookie.load();
-        let asks = Asks { head, client, session_cookie: &cookie };
+        let asks = Asks { head, client, session_cookie: &cookie, route: None };
         entry(self.limits.check(&asks, self.clock.at(trail.started)), head, trail)
     }
 
     /// The limits that its route names, by their numbers.
     pub fn enter_route(&self, limits: &[usize], head: &RequestHead, trail: &Trail) -> Entry {
         let cookie = self.session_cookie.load();
-        let asks = Asks { head, client: trail.client, session_cookie: &cookie };
+        let asks = of_route(head, trail, &cookie);
         entry(self.limits.check_route(&asks, limits, self.clock.at(trail.started)), head, trail)
     }
 
     /// A request that was let in comes again in another way, and is counted then.
     pub fn leave_route(&self, limits: &[usize], head: &RequestHead, trail: &Trail) {
         let cookie = self.session_cookie.load();
-        self.limits.give_back(&Asks { head, client: trail.client, session_cookie: &cookie }, limits);
+        self.limits.give_back(&of_route(head, trail, &cookie), limits);
     }
 
     /// Waits for a request's turn; `false`: too many wait already. Dropping it gives the place back.
@@ -326,6 +326,11 @@ impl Guard {
             self.limits.restore(&kept.limits, elapsed, now);
         }
     }
+}
+
+/// A request whose route is known.
+fn of_route<'a>(head: &'a RequestHead, trail: &'a Trail, session_cookie: &'a [u8]) -> Asks<'a> {
+    Asks { head, client: trail.client, session_cookie, route: trail.route.as_ref().map(|route| &*route.name) }
 }
 
 /// What limits say, in words of the guard.

@@ -340,7 +340,16 @@ pub struct Trail {
     /// A WebSocket or an event stream: how long it took says nothing of how fast the app is.
     pub lasts: bool,
     /// The route that took it.
-    pub route: Option<Arc<str>>,
+    pub route: Option<Arc<Taken>>,
+}
+
+/// The route that took a request: its name, and what it says of how answers are sent.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Taken {
+    /// Its name, or its number.
+    pub name: Box<str>,
+    /// Whether answers are compressed, where that is not as elsewhere.
+    pub compress: Option<bool>,
 }
 
 /// A request's database queries.

@@ -23,7 +23,7 @@ use ctl_config::{Config, Fault};
 
 use crate::client::{Identity, Scheme};
 use crate::dispatch::Terms;
-use crate::message::{Headers, RequestHead, Response, Trail};
+use crate::message::{Headers, RequestHead, Response, Taken, Trail};
 pub use crate::pools::pattern::decode;
 use crate::queue::priority::Class;
 pub(crate) use answer::one_slash;
@@ -88,7 +88,7 @@ enum Action {
 /// A route.
 #[derive(Debug)]
 pub struct Route {
-    label: Arc<str>,
+    taken: Arc<Taken>,
     conditions: Conditions,
     action: Action,
     request: RequestChange,
@@ -229,7 +229,7 @@ impl Route {
             if name == DEFAULT_POOL { Some(0) } else { u16::try_from(named()? + 1).ok() }
         });
         Ok(Self {
-            label: label.into(),
+            taken: Arc::new(Taken { name: label.into(), compress: own.compress }),
             conditions: Conditions::new(own)?,
             action,
             request: RequestChange {
@@ -258,9 +258,9 @@ impl Route {
         })
     }
 
-    /// Its name, or its number.
-    pub fn label(&self) -> &Arc<str> {
-        &self.label
+    /// What of it goes along with the answer.
+    pub fn taken(&self) -> &Arc<Taken> {
+        &self.taken
     }
 
     /// The limits that hold for its requests besides those that hold for all, by their numbers.

@@ -115,7 +115,7 @@ pub(super) fn json(line: &mut Vec<u8>, exchange: &Exchange<'_>, took: Duration, 
         number(line, u64::from(worker));
     }
     if let Some(route) = &exchange.trail.route {
-        string(line, "route", route.as_bytes());
+        string(line, "route", route.name.as_bytes());
     }
     string(line, "request_id", exchange.trail.request_id.as_bytes());
     string(line, "referer", header("referer").unwrap_or_default());

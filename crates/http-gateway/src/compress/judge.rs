@@ -21,6 +21,8 @@ pub(super) enum Verdict {
 
 /// What the configuration says.
 pub(super) struct Rules {
+    /// What holds where a route does not say it.
+    enabled: bool,
     types: Box<[Box<str>]>,
     exclude: Box<[Pattern]>,
     body_min: u64,
@@ -29,6 +31,7 @@ pub(super) struct Rules {
 impl Rules {
     pub(super) fn new(config: &Compression) -> Self {
         Self {
+            enabled: config.enabled,
             types: config.types.iter().map(|name| name.as_str().into()).collect(),
             exclude: config.exclude.iter().map(|pattern| Pattern::new(pattern)).collect(),
             body_min: config.body_min,
@@ -58,8 +61,14 @@ impl Rules {
             // 204, 205 and 304 have no content, 206 has ranges of what the app knows (RFC 9110, 15.3.7).
             && !matches!(response.status, 0..=199 | 204 | 205 | 206 | 304)
             && self.is_long_enough(request, response)
+            && self.is_wanted(response)
             && self.may_be_changed(&response.headers)
             && !self.excludes(request)
+    }
+
+    /// What its route says, if it says something.
+    pub(super) fn is_wanted(&self, response: &Response) -> bool {
+        response.trail.route.as_ref().and_then(|route| route.compress).unwrap_or(self.enabled)
     }
 
     fn is_long_enough(&self, request: &RequestHead, response: &Response) -> bool {

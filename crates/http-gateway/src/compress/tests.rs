@@ -9,7 +9,7 @@ use tokio::time::timeout;
 
 use super::*;
 use crate::encoding::Coding;
-use crate::message::{AnsweredBy, FileBody, Headers, Method, Version};
+use crate::message::{AnsweredBy, FileBody, Headers, Method, Taken, Version};
 use crate::spool::{Aborted, BodyStream, Piece, SpoolLimits, spool};
 use crate::testing;
 
@@ -88,6 +88,31 @@ fn shown(headers: &Headers) -> String {
 #[test]
 fn it_is_off_unless_it_is_turned_on() {
     assert!(Compression::new(&Config::default()).is_none());
+}
+
+#[tokio::test]
+async fn a_route_says_otherwise() {
+    async fn coding(everywhere: bool, route: Option<bool>, exclude: &[&str]) -> (Option<String>, bool) {
+        let mut config = Config::default();
+        config.compression.enabled = everywhere;
+        config.compression.exclude = exclude.iter().map(|&path| path.to_owned()).collect();
+        config.route = vec![ctl_config::Route { compress: Some(true), ..Default::default() }];
+        let mut given = answer(200, &[("Content-Type", "text/html")], Body::Bytes(page()));
+        given.trail.route = Some(Arc::new(Taken { name: "r".into(), compress: route }));
+        let compression = Compression::new(&config).unwrap();
+        let sent = compression.apply(&asking(&[("accept-encoding", "gzip")]), given).await;
+        let coding =
+            sent.headers.get("content-encoding").map(|coding| String::from_utf8_lossy(coding).into());
+        (coding, sent.headers.contains("vary"))
+    }
+    let gzip = (Some("gzip".to_owned()), true);
+    // No cache is told to keep variants apart where there is one only.
+    let plain = (None, false);
+    assert_eq!(coding(true, None, &[]).await, gzip);
+    assert_eq!(coding(true, Some(false), &[]).await, plain);
+    assert_eq!(coding(false, None, &[]).await, plain);
+    assert_eq!(coding(false, Some(true), &[]).await, gzip);
+    assert_eq!(coding(true, Some(true), &["/page"]).await, plain, "what is excluded stays so");
 }
 
 #[tokio::test]

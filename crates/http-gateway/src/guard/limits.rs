@@ -22,6 +22,7 @@ mod kind {
     pub(super) const USER: u8 = 2;
     pub(super) const HEADER: u8 = 3;
     pub(super) const PATH: u8 = 4;
+    pub(super) const ROUTE: u8 = 5;
 }
 
 /// For whom is counted.
@@ -31,6 +32,7 @@ enum By {
     User,
     Header(String),
     Path,
+    Route,
 }
 
 /// One limit, compiled.
@@ -202,6 +204,8 @@ pub(super) struct Asks<'a> {
     pub(super) head: &'a RequestHead,
     pub(super) client: Option<IpAddr>,
     pub(super) session_cookie: &'a [u8],
+    /// The label of its route, once that is known.
+    pub(super) route: Option<&'a str>,
 }
 
 /// The same, read.
@@ -218,6 +222,7 @@ impl Limit {
         let by = |by: &String| match by.as_str() {
             "user" => By::User,
             "path" => By::Path,
+            "route" => By::Route,
             other => match other.strip_prefix("header:") {
                 Some(name) => By::Header(name.to_ascii_lowercase()),
                 // The setting was checked: it is the one that is left.
@@ -275,6 +280,7 @@ impl Limit {
                     values.for_each(|value| key.part(kind::HEADER, value));
                 }
                 By::Path => key.part(kind::PATH, asker.path),
+                By::Route => key.part(kind::ROUTE, asker.asks.route?.as_bytes()),
             }
         }
         Some(key.key())

@@ -8,7 +8,7 @@ use ctl_config::{Limit, LimitAction};
 
 use super::*;
 use crate::error_page::own_trail;
-use crate::message::{Connection, Headers, Method, Version};
+use crate::message::{Connection, Headers, Method, Taken, Version};
 
 fn limit(name: &str, rate: &str, by: &[&str]) -> Limit {
     Limit {
@@ -207,6 +207,27 @@ fn a_limit_that_a_route_names_holds_there_only() {
     assert_eq!([enter(), enter(), enter()], [0, 0, 429]);
     guard.leave_route(&[1], &asked, &trail);
     assert_eq!([enter_route(), enter_route()], [0, 429]);
+}
+
+#[test]
+fn by_route_all_who_come_to_it_are_counted_together() {
+    let mut config =
+        config(vec![limit("api", "1/h", &["route"]), limit("each", "1/h", &["address", "route"])]);
+    config.route =
+        vec![ctl_config::Route { limit: vec!["api".to_owned(), "each".to_owned()], ..Default::default() }];
+    let guard = guard(&config);
+    let asks = |number: usize, client: &str, route: &str| {
+        let mut trail = trail(client);
+        trail.route = Some(Arc::new(Taken { name: route.into(), ..Taken::default() }));
+        matches!(guard.enter_route(&[number], &head("GET /", &[]), &trail), Entry::Refused(_))
+    };
+    assert!(!asks(0, "192.0.2.1", "one"));
+    assert!(asks(0, "192.0.2.2", "one"), "whoever comes");
+    assert!(!asks(0, "192.0.2.2", "two"), "another route");
+    assert!(!asks(1, "192.0.2.1", "one"));
+    assert!(!asks(1, "192.0.2.2", "one"), "each by himself");
+    assert!(asks(1, "192.0.2.2", "one"));
+    assert!(!asks(1, "192.0.2.2", "two"));
 }
 
 #[test]

@@ -39,7 +39,7 @@ fn chosen(routes: &Routes, request: &str) -> String {
     match routes.choose(&Asked::new(&head, &host, false)) {
         Choice::Nobody => "-".into(),
         Choice::Doubtful => "?".into(),
-        Choice::Route(route) => route.label().to_string(),
+        Choice::Route(route) => route.taken().name.to_string(),
     }
 }
 

@@ -1,5 +1,7 @@
 //! Requests that meet routes: what [`crate::route`] decides is done here.
 
+use std::sync::Arc;
+
 use ctl_telemetry::metrics::ROUTES_DOUBTFUL_TOTAL;
 
 use super::{
@@ -175,7 +177,7 @@ fn choose<'a>(
     match routes.choose(&asked) {
         Choice::Nobody => Ok(None),
         Choice::Route(route) => {
-            trail.route = Some(route.label().clone());
+            trail.route = Some(Arc::clone(route.taken()));
             Ok(Some(route))
         }
         Choice::Doubtful => {
