@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import zlib
+from pathlib import Path
 
 import pytest
 
@@ -177,6 +178,25 @@ def test_event_streams_are_left_alone_and_asgi_is_as_wsgi(start: Start) -> None:
     assert events.body == b"data: one\n\ndata: two\n\n"
     assert unpacked(ask(site, "/page/", GZIP)) == ask(site, "/page/").body
     assert unpacked(ask(site, "/table/", GZIP)) == ask(site, "/table/").body
+
+
+def test_a_route_says_otherwise(start: Start, tmp_path: Path) -> None:
+    config = tmp_path / "quintet.toml"
+    secret, wanted = (
+        '[[route]]\npath = "/page/"\ncompress = false\n',
+        '[[route]]\npath = "/table/"\ncompress = true\n',
+    )
+
+    def codings(text: str) -> list[str | None]:
+        config.write_text(text)
+        flags = ("--app", "pages:application", "--config", str(config))
+        site = start("pages", flags=flags)
+        answers = [ask(site, path, GZIP).get("Content-Encoding") for path in ("/page/", "/data/", "/table/")]
+        site.stop()
+        return answers
+
+    assert codings("[compression]\nenabled = true\n" + secret) == [None, "gzip", "gzip"]
+    assert codings(wanted) == [None, None, "gzip"]
 
 
 def test_over_http_2(start: Start, certificate: Certificate) -> None:

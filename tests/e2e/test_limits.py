@@ -127,6 +127,17 @@ def test_a_burst_is_smoothed_where_that_is_wanted(limited: Start) -> None:
     assert time.monotonic() - began >= 0.55
 
 
+def test_by_route_all_who_come_are_counted_together(limited: Start) -> None:
+    route = '[[route]]\nheader = "X-Api={0}"\nlimit = ["api"]\n'
+    site = limited(
+        '[[limit]]\nname = "api"\nby = ["route"]\nrate = "2/h"\n' + route.format(1) + route.format(2)
+    )
+    one = [ask(site, "/hello", "X-Api: 1", client=f"127.0.0.{last}").status for last in (2, 3, 4)]
+    assert one == [200, 200, 429]
+    assert statuses(site, 3, "/hello", "X-Api: 2") == [200, 200, 429]
+    assert statuses(site, 1) == [200]
+
+
 def test_the_true_client_counts_behind_a_trusted_proxy(limited: Start) -> None:
     site = limited(RATE + "[bans]\nafter = 2\n", "--trusted-proxies", "127.0.0.9")
     site.allow_log(BANNED)
