@@ -2,7 +2,8 @@
 //!
 //! | file | what happens there |
 //! |---|---|
-//! | `limits.rs` | `[[limit]]`: which limits hold for a request, whom it is counted for |
+//! | `limits.rs` | `[[limit]]`: which limits hold for a request |
+//! | `whose.rs` | for whom it is counted |
 //! | `lists.rs` | the files of addresses that are always or never let in, read again when they change |
 //! | `keep.rs` | the file in which bans and counts outlive the process |
 //! | `chores.rs` | what is done now and then: the files, memory given back |
@@ -21,6 +22,7 @@ mod limits;
 mod lists;
 #[cfg(test)]
 mod tests;
+mod whose;
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -41,9 +43,10 @@ use answer::Refused;
 pub use chores::chores;
 use keep::Keeper;
 pub use limits::Pass;
-use limits::{Asks, Checked, Limits};
+use limits::{Checked, Limits};
 use lists::Lists;
 pub(crate) use lists::Stamp;
+use whose::Asks;
 
 /// Django's own default for SESSION_COOKIE_NAME.
 const SESSION_COOKIE: &[u8] = b"sessionid";
@@ -212,7 +215,7 @@ impl Guard {
         if self.bans.ends_in(client, now).is_some() {
             return;
         }
-        let key = limits::address_key(self.seed, client);
+        let key = whose::address_key(self.seed, client);
         if let Verdict::Passes { .. } = offences.take(key, now) {
             return;
         }

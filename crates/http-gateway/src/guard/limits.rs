@@ -2,45 +2,25 @@
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
-use std::net::IpAddr;
 use std::time::Duration;
 
 use ctl_config::{Config, Limit as Setting, LimitAction};
 use http_limits::{KeptLimit, Quota, Seed, Table, Verdict};
 
 use super::answer::Refused;
-use crate::cookie::cookie;
-use crate::message::{Headers, Method, RequestHead};
+use super::whose::{Asks, Whose};
+use crate::message::{Headers, Method};
 use crate::pools::pattern::{Pattern, decode};
 
 /// Debts below this are not kept over a restart: a restart takes longer than most of them last.
 const KEPT_DEBT_MIN: Duration = Duration::from_secs(5);
-
-/// What a part of a key is, so that an address is never taken for a header of the same bytes.
-mod kind {
-    pub(super) const ADDRESS: u8 = 1;
-    pub(super) const USER: u8 = 2;
-    pub(super) const HEADER: u8 = 3;
-    pub(super) const PATH: u8 = 4;
-    pub(super) const ROUTE: u8 = 5;
-}
-
-/// For whom is counted.
-#[derive(Debug)]
-enum By {
-    Address,
-    User,
-    Header(String),
-    Path,
-    Route,
-}
 
 /// One limit, compiled.
 struct Limit {
     name: Box<str>,
     paths: Box<[Pattern]>,
     methods: Box<[Method]>,
-    by: Box<[By]>,
+    by: Whose,
     delays: bool,
     announces: bool,
     /// Name and terms, to tell whether what was kept was counted under the same ones.
@@ -199,16 +179,7 @@ impl Limits {
     }
 }
 
-/// Who asks for what.
-pub(super) struct Asks<'a> {
-    pub(super) head: &'a RequestHead,
-    pub(super) client: Option<IpAddr>,
-    pub(super) session_cookie: &'a [u8],
-    /// The label of its route, once that is known.
-    pub(super) route: Option<&'a str>,
-}
-
-/// The same, read.
+/// Who asks for what, read.
 struct Asker<'a> {
     asks: &'a Asks<'a>,
     path: &'a Cow<'a, [u8]>,
@@ -219,16 +190,6 @@ impl Limit {
     fn new(setting: &Setting) -> Self {
         let (count, period) = setting.per();
         let quota = Quota::new(count, period, setting.burst());
-        let by = |by: &String| match by.as_str() {
-            "user" => By::User,
-            "path" => By::Path,
-            "route" => By::Route,
-            other => match other.strip_prefix("header:") {
-                Some(name) => By::Header(name.to_ascii_lowercase()),
-                // The setting was checked: it is the one that is left.
-                None => By::Address,
-            },
-        };
         // What fits at once, and the time in which as many may come again.
         let policy = format!(
             "\"{}\";q={};w={}",
@@ -240,7 +201,7 @@ impl Limit {
             name: setting.name.as_str().into(),
             paths: setting.path.iter().map(|path| Pattern::new(path)).collect(),
             methods: methods(&setting.method),
-            by: setting.by.iter().map(by).collect(),
+            by: Whose::new(&setting.by),
             delays: setting.action == LimitAction::Delay,
             announces: setting.announce,
             definition: format!(
@@ -257,40 +218,16 @@ impl Limit {
 
     /// The key under which a request counts. `None`: the limit does not hold for it, or nothing tells who asks.
     fn key(&self, asker: &Asker<'_>) -> Option<u64> {
-        let Asks { head, client, .. } = asker.asks;
+        let head = asker.asks.head;
         let holds = (self.methods.is_empty() || self.methods.contains(&head.method))
             && (self.paths.is_empty() || self.paths.iter().any(|path| path.matches(asker.path)));
         if !holds {
             return None;
         }
         let mut key = asker.seed.hasher();
-        for by in &self.by {
-            match by {
-                By::Address => put_address(&mut key, (*client)?),
-                By::User => match user(asker.asks) {
-                    Some(user) => key.part(kind::USER, user),
-                    None => put_address(&mut key, (*client)?),
-                },
-                By::Header(name) => {
-                    let mut values = head.headers.all(name).peekable();
-                    // Who leaves it away must not be free of the limit.
-                    if values.peek().is_none() {
-                        put_address(&mut key, (*client)?);
-                    }
-                    values.for_each(|value| key.part(kind::HEADER, value));
-                }
-                By::Path => key.part(kind::PATH, asker.path),
-                By::Route => key.part(kind::ROUTE, asker.asks.route?.as_bytes()),
-            }
-        }
+        self.by.put(&mut key, asker.asks, asker.path)?;
         Some(key.key())
     }
-}
-
-/// What a signed-in user shows.
-fn user<'a>(asks: &Asks<'a>) -> Option<&'a [u8]> {
-    let headers = &asks.head.headers;
-    headers.get("authorization").or_else(|| cookie(headers.get("cookie")?, asks.session_cookie))
 }
 
 /// GET stands for HEAD as well, as it does in routes.
@@ -300,18 +237,4 @@ fn methods(names: &[String]) -> Box<[Method]> {
         methods.push(Method::Head);
     }
     methods.into()
-}
-
-fn put_address(key: &mut http_limits::KeyHasher, addr: IpAddr) {
-    match http_limits::client(addr) {
-        IpAddr::V4(addr) => key.part(kind::ADDRESS, &addr.octets()),
-        IpAddr::V6(addr) => key.part(kind::ADDRESS, &addr.octets()),
-    }
-}
-
-/// The key of a client alone.
-pub(super) fn address_key(seed: Seed, client: IpAddr) -> u64 {
-    let mut key = seed.hasher();
-    put_address(&mut key, client);
-    key.key()
 }
