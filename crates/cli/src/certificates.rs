@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use ctl_config::{Loaded, Problems};
 use http_gateway::tls::Identity;
-use http_gateway::upstream::Upstreams;
+use http_gateway::upstream::{Secrets, Upstreams};
 
 use crate::exit::Exit;
 use crate::failure::{Failure, Result};
@@ -27,7 +27,7 @@ fn usable_upstreams(loaded: &Loaded) -> Result<()> {
             "tls_ca, tls_certificate and tls_key name PEM files that the user who runs quintet may read",
         )
     };
-    Upstreams::new(&loaded.config).map(drop).map_err(unusable)
+    Upstreams::new(&loaded.config, &Secrets::default()).map(drop).map_err(unusable)
 }
 
 #[cfg(test)]

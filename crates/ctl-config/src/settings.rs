@@ -187,8 +187,8 @@ settings! {
             flag("runtime-dir", "DIR"),
             otherwise("chosen from the project directory, below /run/quintet (root), $XDG_RUNTIME_DIR or the temporary directory"),
             example("\"/run/shop\"");
-        /// Where bans and the counts of limits outlive the instance, in a file `limits`. Nothing is written while there is nothing
-        /// to keep.
+        /// Where bans and the counts of limits outlive the instance, in a file `limits`, and the secret of sticky cookies, in `sticky`.
+        /// Nothing is written while there is nothing to keep.
         state_dir: Option<PathBuf> = None,
             otherwise("chosen from the project directory, below $STATE_DIRECTORY (systemd), /var/lib/quintet (root) or $XDG_STATE_HOME"),
             example("\"/var/lib/shop\"");

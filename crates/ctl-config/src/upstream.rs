@@ -32,6 +32,9 @@ pub const HOST_OF_SERVER: &str = "server";
 const HOW: &str =
     "\"10.0.0.1:8000\", \"[fd00::1]:8000\", \"https://api.example.org\" or \"unix:/run/app.sock\"";
 
+/// It goes along with each request.
+const COOKIE_BYTES_MAX: usize = 64;
+
 /// More is a different kind of machine, and hardly a server beside it.
 const WEIGHT_MAX: u32 = 1000;
 
@@ -76,6 +79,18 @@ record! {
         /// without that header go where `peak_ewma` would send them.
         hash_by: Option<String> = None,
             otherwise("`address`"), checked(check_hash_by);
+        /// A client comes back to the server that answered it first, by a signed cookie of this name; `policy` decides for those who
+        /// bring none. When its server is out, drained or gone, another one takes the client on. The servers do not see the
+        /// cookie.
+        sticky_cookie: Option<String> = None,
+            otherwise("clients belong to no server"), example("\"shop_server\""), checked(check_cookie);
+        /// How long clients keep that cookie, from the answer that set it. 0: until the browser ends.
+        sticky_time: Duration = Duration::ZERO,
+            between("0s", "365d", "browsers keep no cookie for much longer");
+        /// File with the secret that the cookie is signed with, at least 16 letters (`openssl rand -hex 32`): for several gateways in
+        /// front of the same servers.
+        sticky_secret_file: Option<PathBuf> = None,
+            otherwise("a secret of its own, kept in `server.state_dir`");
         /// What the servers are told as Host: `client` for what the client said, `server` for what the server is called in
         /// `servers`, or any other name.
         host: String = HOST_OF_CLIENT.to_owned(), example("\"server\""), checked(check_host);
@@ -230,6 +245,16 @@ impl Rules for Upstream {
                         .hint("give one of them another name, or make them one with all servers");
                 problems.push(problem.at(place("name")));
             }
+            let cookie = upstream.sticky_cookie.as_ref();
+            if let Some(cookie) = cookie
+                && let Some(other) = earlier.iter().find(|other| other.sticky_cookie.as_ref() == Some(cookie))
+            {
+                let message =
+                    format!("upstream.sticky_cookie: \"{cookie}\" is that of \"{}\", too", other.name);
+                let problem = Problem::new(message)
+                    .hint("give each a cookie of its own: one would overwrite the other");
+                problems.push(problem.at(place("sticky_cookie")));
+            }
         }
     }
 
@@ -243,6 +268,8 @@ impl Rules for Upstream {
             "retries" | "retry_percent" => "retry_budget",
             "max_fails" => "eject_after",
             "fail_timeout" => "eject_time",
+            "cookie" | "session" | "affinity" => "sticky_cookie",
+            "secret" | "secret_file" => "sticky_secret_file",
             _ => return holds_for_all(name, &["timeouts", "limits", "buffers"], "upstreams"),
         };
         Some(format!("did you mean \"{near}\"?"))
@@ -275,6 +302,14 @@ fn alone(upstream: &Upstream, place: impl Fn(&str) -> Option<Place>, problems: &
         let message = format!("upstream.hash_by: the policy is {}", upstream.policy.word());
         wrong("hash_by", message, "it holds for policy = \"hash\"".to_owned());
     }
+    if upstream.sticky_cookie.is_none() {
+        let time = (!upstream.sticky_time.is_zero()).then_some("sticky_time");
+        let file = upstream.sticky_secret_file.as_ref().map(|_| "sticky_secret_file");
+        for key in time.into_iter().chain(file) {
+            let message = format!("upstream.{key}: there is no cookie");
+            wrong(key, message, "sticky_cookie gives it a name".to_owned());
+        }
+    }
     let pair = [("tls_certificate", &upstream.tls_certificate), ("tls_key", &upstream.tls_key)];
     if let [(there, Some(_)), (missing, None)] | [(missing, None), (there, Some(_))] = pair {
         wrong(there, format!("upstream.{there}: {missing} is missing"), "they go together".to_owned());
@@ -306,6 +341,22 @@ fn check_hash_by(text: &str) -> Result<(), Fault> {
         _ => Err(Fault::new(format!("\"{text}\" is nothing to tell requests apart by"))
             .hint("address, path, or header:NAME as header:X-Tenant")),
     }
+}
+
+/// A token (RFC 6265, 4.1.1), and not the name of a cookie that the app needs itself.
+fn check_cookie(text: &str) -> Result<(), Fault> {
+    let letter = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    if text.is_empty() || text.len() > COOKIE_BYTES_MAX || !text.bytes().all(letter) {
+        return Err(Fault::new(format!("\"{text}\" is no name for a cookie"))
+            .hint("letters, digits, - and _, for example shop_server"));
+    }
+    if ["sessionid", "csrftoken", "messages"].contains(&text) {
+        return Err(Fault::new(format!(
+            "\"{text}\" is a cookie of Django's, and the servers would not see it"
+        ))
+        .hint("give it a name of its own, for example shop_server"));
+    }
+    Ok(())
 }
 
 /// Letters, digits and what names of hosts hold besides.

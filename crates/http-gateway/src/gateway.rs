@@ -33,6 +33,7 @@ use crate::pools::Pools;
 use crate::queue::WorkerNews;
 use crate::service::Gateway;
 use crate::tls::Identity;
+use crate::upstream::{Secrets, Upstreams};
 use crate::websocket::close::{GOING_AWAY, SERVICE_RESTART};
 use control::Control;
 use load::Reports;
@@ -120,6 +121,8 @@ impl Running {
             LongLinks::new(LongLimits { grace: config.workers.long_lived_grace, app: config.timeouts.app });
         let access = AccessLog::open(config.log.access, io::stdout())
             .map_err(|error| format!("access log: {error}"))?;
+        let secrets = Secrets::new(start.state_dir.clone(), start.token.clone());
+        let upstreams = Upstreams::new(&config, &secrets)?;
         let guard = Arc::new(Guard::new(&config, Arc::clone(&trusted), start.state_dir)?);
         tokio::spawn(chores(Arc::clone(&guard), Arc::clone(&config)));
         let gateway = Arc::new(Gateway::new(
@@ -129,6 +132,7 @@ impl Running {
             Arc::clone(&links),
             access,
             Arc::clone(&guard),
+            upstreams,
         )?);
         let mut listeners = Vec::new();
         for listener in start.listeners {

@@ -79,11 +79,11 @@ impl Gateway {
         links: Arc<LongLinks>,
         access: Option<AccessLog>,
         guard: Arc<Guard>,
+        upstreams: Arc<Upstreams>,
     ) -> Result<Self, String> {
         let routes = Routes::new(&config)?;
         let passwords = users_files(&config).map(|(file, label)| Passwords::new(file, &label));
         let passwords = passwords.collect::<Result<_, _>>()?;
-        let upstreams = Upstreams::new(&config)?;
         let spool_dir = config.buffers.dir.clone().unwrap_or_else(std::env::temp_dir);
         let dispatcher = Dispatcher {
             pools,

@@ -11,6 +11,7 @@
 //! | `server.rs`, `resolve.rs` | a server's connections, and the addresses of its name |
 //! | `socket.rs`, `tls.rs` | TCP, unix, TLS |
 //! | `session.rs`, `h2.rs` | HTTP/2: connections that requests share; one request in a stream |
+//! | `sticky.rs`, `secret.rs` | the cookie by which a client comes back to its server (pure), and what it is signed with |
 //! | `request.rs`, `outgoing.rs` | a request's head as bytes (pure), and what follows it |
 //! | `attempt.rs`, `exchange.rs` | one request on one connection, up to the answer's head |
 //! | `parse.rs`, `body.rs` | bytes to heads and bodies (pure) |
@@ -32,15 +33,19 @@ pub mod parse;
 mod pump;
 pub mod request;
 mod resolve;
+mod secret;
 mod server;
 mod session;
 mod settings;
 mod socket;
+mod sticky;
 mod tls;
 
 pub use all::Upstreams;
 pub use group::{Failure, Forward, Handshake, Upstream};
+pub use secret::Secrets;
 pub use settings::{HashBy, HostRule, ServerAddress, Settings};
+pub use sticky::Sticky;
 pub use tls::TlsFiles;
 
 #[cfg(test)]

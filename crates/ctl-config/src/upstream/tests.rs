@@ -89,6 +89,25 @@ fn what_requests_are_told_apart_by() {
 }
 
 #[test]
+fn cookies_have_names_of_their_own() {
+    for good in ["shop_server", "__Host-srv", "a"] {
+        assert!(check_cookie(good).is_ok(), "{good}");
+    }
+    for bad in ["", "a b", "a=b", "a;b", "sessionid", "csrftoken", &"a".repeat(65)] {
+        assert!(check_cookie(bad).is_err(), "{bad}");
+    }
+}
+
+#[test]
+fn sticky_keys_go_together() {
+    insta::assert_snapshot!(wrong(
+        "[[upstream]]\nname = \"a\"\nservers = \"10.0.0.1:80\"\nsticky_cookie = \"srv\"\n\n\
+         [[upstream]]\nname = \"b\"\nservers = \"10.0.0.1:80\"\nsticky_cookie = \"srv\"\n\n\
+         [[upstream]]\nname = \"c\"\nservers = \"10.0.0.1:80\"\nsticky_time = \"1h\"\nsticky_secret_file = \"s\"\n",
+    ));
+}
+
+#[test]
 fn upstreams_in_the_order_of_the_file() {
     let text = "[[upstream]]\nname = \"api\"\nservers = \"10.0.0.1:80\"\npolicy = \"hash\"\nhash_by = \"path\"\nbuffer = false\nkeep_alive = \"5s\"\n\n\
         [[upstream]]\nname = \"other\"\nservers = [\"https://a\", \"unix:/run/b\"]\ntls_ca = \"ca.pem\"\n";

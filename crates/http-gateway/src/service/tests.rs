@@ -13,6 +13,7 @@ use crate::link::{Slot, SlotIdentity};
 use crate::message::{Body, Headers, Method, Version};
 use crate::spool::{Aborted, Piece};
 use crate::testing::{Worker, head};
+use crate::upstream::Secrets;
 use crate::websocket::{FromApp, FromClient, MessageType};
 
 const SOON: Duration = Duration::from_secs(10);
@@ -35,8 +36,9 @@ impl Site {
         let (links, _) = LongLinks::new(limits);
         let trusted = Arc::new(TrustedProxies::default());
         let guard = Arc::new(Guard::new(&config, Arc::clone(&trusted), None).unwrap());
-        let gateway =
-            Gateway::new(config, trusted, Arc::clone(&pools), Arc::clone(&links), None, guard).unwrap();
+        let upstreams = Upstreams::new(&config, &Secrets::default()).unwrap();
+        let (own_pools, own_links) = (Arc::clone(&pools), Arc::clone(&links));
+        let gateway = Gateway::new(config, trusted, own_pools, own_links, None, guard, upstreams).unwrap();
         gateway.activate(1, &AppReport { interface, ..AppReport::default() });
         Self { gateway: Arc::new(gateway), pools, links }
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use ctl_config::Config;
 use ctl_telemetry::metrics::UpstreamMetrics;
 
-use super::{Settings, TlsFiles, Upstream};
+use super::{Secrets, Settings, TlsFiles, Upstream};
 
 /// How often connections that nobody needs any more are closed.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
@@ -16,10 +16,10 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 pub struct Upstreams(Box<[Upstream]>);
 
 impl Upstreams {
-    /// With no connection yet. The error is for the operator: a file of TLS that cannot be used, above all.
-    pub fn new(config: &Config) -> Result<Arc<Self>, String> {
+    /// With no connection yet. The error is for the operator: a file of TLS that cannot be used, above all. Blocks on the disk.
+    pub fn new(config: &Config, secrets: &Secrets) -> Result<Arc<Self>, String> {
         let upstreams: Result<Box<[_]>, String> =
-            config.upstream.iter().map(|own| one(own, config)).collect();
+            config.upstream.iter().map(|own| one(own, config, secrets)).collect();
         upstreams.map(|upstreams| Arc::new(Self(upstreams)))
     }
 
@@ -44,11 +44,11 @@ impl Upstreams {
     }
 }
 
-fn one(own: &ctl_config::Upstream, config: &Config) -> Result<Upstream, String> {
+fn one(own: &ctl_config::Upstream, config: &Config, secrets: &Secrets) -> Result<Upstream, String> {
     let files = TlsFiles {
         ca: own.tls_ca.as_deref(),
         identity: own.tls_certificate.as_deref().zip(own.tls_key.as_deref()),
     };
-    let upstream = Settings::new(own, config).and_then(|settings| Upstream::new(settings, files));
+    let upstream = Settings::new(own, config, secrets).and_then(|settings| Upstream::new(settings, files));
     upstream.map_err(|error| format!("upstream \"{}\": {error}", own.name))
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http_upstream::Pick;
+use http_upstream::{Pick, Token};
 
 use super::exchange::{Lost, Patience, ask};
 use super::group::{Failure, Forward, Upstream};
@@ -59,6 +59,14 @@ impl Way {
         }
     }
 
+    /// What the client should bring next time, when it is not what it brought.
+    pub(super) fn new_token(&self) -> Option<Token> {
+        match self {
+            Self::One(lease, _) => lease.pick.as_ref()?.new_token(),
+            Self::Two(lease, ..) => lease.pick.as_ref()?.new_token(),
+        }
+    }
+
     /// The request's place with its server is kept until all is said.
     pub(super) fn hold(&mut self, pick: Pick<Arc<Server>>) {
         match self {
@@ -107,8 +115,14 @@ impl Upstream {
         };
         let expects_continue = content.is_streamed() && head.headers.contains("expect");
         let host = host.to_vec();
-        let terms =
-            Terms { origin, host: &host, sends: content.sends(), expects_continue, websocket_key: key };
+        let terms = Terms {
+            origin,
+            host: &host,
+            sends: content.sends(),
+            expects_continue,
+            websocket_key: key,
+            own_cookie: self.settings.sticky.as_ref().map(|sticky| sticky.cookie.as_bytes()),
+        };
         let patience =
             Patience { response: self.settings.response_timeout, idle: self.settings.idle_timeout };
         let refused = |BadRequest(why)| Err(Failure::Refused(why));

@@ -215,6 +215,7 @@ pub(super) fn settings(servers: Vec<ServerAddress>) -> Settings {
         name: "test".to_owned(),
         servers: servers.into_iter().map(|address| (address, 1)).collect(),
         hash_by: HashBy::Address,
+        sticky: None,
         http2: false,
         host: HostRule::Client,
         tls_server_name: None,

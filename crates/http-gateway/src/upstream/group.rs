@@ -14,7 +14,7 @@ use std::time::Instant;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use ctl_telemetry::metrics::UpstreamMetrics;
-use http_upstream::{Change, Group, NoServer, Outcome, Pick, Policy, ServerId};
+use http_upstream::{Change, Group, NoServer, Outcome, Pick, Policy, ServerId, Token};
 use ring::rand::{SecureRandom as _, SystemRandom};
 use tracing::{info, warn};
 
@@ -127,7 +127,8 @@ impl Upstream {
         let mut random = [0; 8];
         SystemRandom::new().fill(&mut random).map_err(|_| "the system gives no random numbers")?;
         let all = servers.iter().map(|server| Arc::clone(&server.server)).collect();
-        let group = Group::new(&settings.name, settings.balance, None, servers, now());
+        let secret = settings.sticky.as_ref().map(|sticky| sticky.secret.clone());
+        let group = Group::new(&settings.name, settings.balance, secret, servers, now());
         let random = AtomicU64::new(u64::from_le_bytes(random));
         Ok(Self { settings, servers: all, group, random, metrics })
     }
@@ -167,7 +168,17 @@ impl Upstream {
         let asked = Asked { head_only: request.head.method == Method::Head, upgrade: false };
         let ask = Ask { request, content: &content, asked, key: None };
         let heard = self.attempts(ask, body, trail).await?;
-        self.answer(heard, trail).await.inspect_err(|_| self.metrics.failures.inc())
+        let token = heard.way.new_token();
+        let mut response = self.answer(heard, trail).await.inspect_err(|_| self.metrics.failures.inc())?;
+        self.bind(token, request, response.status, &mut response.headers);
+        Ok(response)
+    }
+
+    /// Tells the client which server is its own, when that is news.
+    fn bind(&self, token: Option<Token>, request: &Forward<'_>, status: u16, headers: &mut Headers) {
+        if let (Some(sticky), Some(token)) = (&self.settings.sticky, token) {
+            sticky.tell(token, request.origin.scheme, status, headers);
+        }
     }
 
     /// Opens a WebSocket. The client's handshake is a good one; ours has a key of its own, and the server must show that it has
@@ -185,9 +196,15 @@ impl Upstream {
         let asked = Asked { head_only: false, upgrade: true };
         let ask = Ask { request, content: &Content::Nothing, asked, key: Some(&key) };
         let heard = self.attempts(ask, body, trail).await?;
-        let (lease, answer) = match heard {
+        let token = heard.way.new_token();
+        let (lease, mut answer) = match heard {
             Heard { answer, way: Way::One(lease, _) } if answer.status == 101 => (lease, answer),
-            heard => return self.answer_to_handshake(heard, trail).await,
+            heard => {
+                let mut response =
+                    self.answer(heard, trail).await.inspect_err(|_| self.metrics.failures.inc())?;
+                self.bind(token, request, response.status, &mut response.headers);
+                return Ok(Handshake::Answered(Box::new(response)));
+            }
         };
         let mut shown = answer.headers.all("sec-websocket-accept");
         if shown.next() != Some(accept(key.as_bytes()).as_bytes()) || shown.next().is_some() {
@@ -197,18 +214,11 @@ impl Upstream {
             return Err(Failure::Bad);
         }
         drop(shown);
+        self.bind(token, request, 101, &mut answer.headers);
         trail.by = AnsweredBy::Upstream;
         trail.lasts = true;
         let tunnel = Tunnel::new(Box::new(lease), self.settings.tunnel_timeout);
         Ok(Handshake::Accepted(answer.headers, tunnel))
-    }
-
-    /// The server would rather answer as to a request.
-    async fn answer_to_handshake(&self, heard: Heard, trail: &mut Trail) -> Result<Handshake, Failure> {
-        let answered = self.answer(heard, trail).await;
-        answered
-            .map(|response| Handshake::Answered(Box::new(response)))
-            .inspect_err(|_| self.metrics.failures.inc())
     }
 
     /// Tries servers until one answers, or it must not be tried again.
@@ -289,7 +299,7 @@ impl Upstream {
             now: now(),
             random: self.random.fetch_add(1, Relaxed),
             key: key.map(http_upstream::key),
-            sticky: None,
+            sticky: self.settings.sticky.as_ref().and_then(|it| it.token(&request.head.headers)),
             tried,
         };
         self.group.pick(&ask).map_err(|why| {

@@ -9,6 +9,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use http::{HeaderName, HeaderValue};
 use py_link::Scheme;
 
+use crate::cookie::without;
 use crate::dispatch::Origin;
 use crate::extra_fields::wants_trailers;
 use crate::h1::encode::field;
@@ -39,6 +40,8 @@ pub struct Terms<'a> {
     pub expects_continue: bool,
     /// The key of a WebSocket's handshake; without one this is no handshake.
     pub websocket_key: Option<&'a str>,
+    /// A cookie that is between the client and us.
+    pub own_cookie: Option<&'a [u8]>,
 }
 
 /// A head that must not be written: it would say something else on the wire.
@@ -113,7 +116,14 @@ fn fields(
         if !is_token(name) || !is_value(value) {
             return Err(BadRequest("a header holds a character it may not"));
         }
-        put(name, value);
+        match terms.own_cookie {
+            Some(own) if name == b"cookie" => {
+                if let Some(others) = without(value, own) {
+                    put(name, &others);
+                }
+            }
+            _ => put(name, value),
+        }
     }
     forwarded(put, terms.origin);
     put(b"X-Request-ID", terms.origin.request_id.as_bytes());
@@ -214,10 +224,20 @@ mod tests {
         }
     }
 
+    fn terms<'a>(origin: &'a Origin<'a>) -> Terms<'a> {
+        Terms {
+            origin,
+            host: b"a.test:8443",
+            sends: Sends::Nothing,
+            expects_continue: false,
+            websocket_key: None,
+            own_cookie: None,
+        }
+    }
+
     fn show(head: &RequestHead, sends: Sends, websocket_key: Option<&str>) -> String {
         let origin = origin("192.0.2.9", "a.test:8443");
-        let terms =
-            Terms { origin: &origin, host: b"a.test:8443", sends, expects_continue: false, websocket_key };
+        let terms = Terms { sends, websocket_key, own_cookie: Some(b"srv"), ..terms(&origin) };
         String::from_utf8(encode(head, &terms).unwrap()).unwrap().replace("\r\n", "|")
     }
 
@@ -261,6 +281,15 @@ mod tests {
     }
 
     #[test]
+    fn a_cookie_of_ours_is_not_told() {
+        let all = head("GET", "/", "Cookie: a=b; srv=1; c=d|Cookie: srv=2|Cookie: e=f");
+        assert_eq!(
+            show(&all, Sends::Nothing, None),
+            format!("GET / HTTP/1.1|Host: a.test:8443|cookie: a=b; c=d|cookie: e=f|{WHO}|")
+        );
+    }
+
+    #[test]
     fn a_handshake_has_a_key_of_ours_and_the_clients_offers() {
         let ask = head(
             "GET",
@@ -280,13 +309,7 @@ mod tests {
 
     fn show_h2(head: &RequestHead, sends: Sends) -> String {
         let origin = origin("192.0.2.9", "a.test:8443");
-        let terms = Terms {
-            origin: &origin,
-            host: b"a.test:8443",
-            sends,
-            expects_continue: false,
-            websocket_key: None,
-        };
+        let terms = Terms { sends, ..terms(&origin) };
         let request = convert(head, &terms, "https").unwrap();
         let fields: Vec<_> = request
             .headers()
@@ -333,13 +356,7 @@ mod tests {
     #[test]
     fn nothing_that_would_split_a_head_is_written() {
         let terms_origin = origin("", "");
-        let terms = |host: &'static [u8]| Terms {
-            origin: &terms_origin,
-            host,
-            sends: Sends::Nothing,
-            expects_continue: false,
-            websocket_key: None,
-        };
+        let terms = |host: &'static [u8]| Terms { host, ..terms(&terms_origin) };
         for bad in ["/a b", "/a\r\nX: y", "", "/\u{7f}"] {
             assert!(encode(&head("GET", bad, ""), &terms(b"a")).is_err(), "{bad:?}");
         }

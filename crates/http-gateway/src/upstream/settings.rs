@@ -7,6 +7,8 @@ pub use ctl_config::upstream::ServerAddress;
 use ctl_config::upstream::{HOST_OF_CLIENT, HOST_OF_SERVER, Policy, Protocol};
 use http_upstream::Terms;
 
+use super::secret::Secrets;
+use super::sticky::Sticky;
 use crate::spool::SpoolLimits;
 
 /// What of an answer that is not to be buffered waits here all the same: as much as is read at once.
@@ -46,6 +48,8 @@ pub struct Settings {
     pub servers: Vec<(ServerAddress, u32)>,
     /// What requests are hashed by, where that is the policy.
     pub hash_by: HashBy,
+    /// Clients come back to their servers.
+    pub sticky: Option<Sticky>,
     /// Requests go over HTTP/2.
     pub http2: bool,
     /// Host.
@@ -78,7 +82,11 @@ pub struct Settings {
 
 impl Settings {
     /// From the configuration, which has been checked. The error is for the operator.
-    pub(super) fn new(own: &ctl_config::Upstream, config: &Config) -> Result<Self, String> {
+    pub(super) fn new(
+        own: &ctl_config::Upstream,
+        config: &Config,
+        secrets: &Secrets,
+    ) -> Result<Self, String> {
         let servers: Result<Vec<_>, _> =
             own.servers.iter().map(|text| ServerAddress::weighted(text)).collect();
         let dir = config.buffers.dir.clone().unwrap_or_else(std::env::temp_dir);
@@ -97,6 +105,7 @@ impl Settings {
                 "path" => HashBy::Path,
                 header => HashBy::Header(header.trim_start_matches("header:").to_ascii_lowercase()),
             },
+            sticky: sticky(own, secrets)?,
             http2: own.protocol == Protocol::Http2,
             host: match own.host.as_str() {
                 HOST_OF_CLIENT => HostRule::Client,
@@ -117,6 +126,12 @@ impl Settings {
             held,
         })
     }
+}
+
+fn sticky(own: &ctl_config::Upstream, secrets: &Secrets) -> Result<Option<Sticky>, String> {
+    let Some(cookie) = own.sticky_cookie.clone() else { return Ok(None) };
+    let secret = secrets.of(own.sticky_secret_file.as_deref())?;
+    Ok(Some(Sticky { cookie, time: own.sticky_time, secret }))
 }
 
 fn balance(own: &ctl_config::Upstream) -> Terms {

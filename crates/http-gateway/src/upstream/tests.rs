@@ -5,5 +5,6 @@ mod bodies;
 mod connections;
 mod http2;
 mod lies;
+mod sticky;
 mod tls;
 mod tunnels;
