@@ -51,6 +51,16 @@ impl Estimate {
         Cost { latency: self.seconds * left, penalty: 1.0 + PENALTY_MAX * failing * failing }
     }
 
+    /// Do its failures still count?
+    pub(crate) fn is_failing(&self, now: Instant) -> bool {
+        self.cost(now).penalty > 2.0
+    }
+
+    /// Is the latest outcome no older?
+    pub(crate) fn was_heard_within(&self, time: Duration, now: Instant) -> bool {
+        self.at.is_some_and(|at| now.saturating_duration_since(at) < time)
+    }
+
     pub(crate) fn answered(&mut self, latency: Duration, now: Instant) {
         let (left, sample) = (self.left(now), latency.as_secs_f64());
         let faded = self.seconds * left;

@@ -28,6 +28,8 @@ pub(crate) struct Member<S> {
     pub(crate) estimate: Estimate,
     pub(crate) health: Health,
     pub(crate) ejection: Ejection,
+    /// It has failed; then it is looked at whether that still keeps requests from it.
+    pub(crate) doubted_until: Option<Instant>,
     /// By the operator: no new requests.
     pub(crate) draining: bool,
     /// Removed, but for the requests it still works on.

@@ -397,3 +397,27 @@ fn which_answers_are_failures() {
         assert_eq!(Outcome::of_status(status), outcome, "{status}");
     }
 }
+
+#[test]
+fn few_failures_do_not_keep_requests_away_for_long() {
+    const TOOK: Duration = Duration::from_micros(300);
+    let start = Instant::now();
+    let group = group(of(Policy::PeakEwma), &[1, 1, 1], start);
+    // What each is given in each second; host 0 is silent in the second one.
+    let mut given = [[0_u32; 3]; 15];
+    for number in 0..1500_u32 {
+        let now = start + number * Duration::from_millis(10);
+        let pick = group.pick(&ask(now, u64::from(number).wrapping_mul(0x9e37_79b9_7f4a_7c15))).unwrap();
+        let (host, second) = (*pick.server(), number as usize / 100);
+        given[second][host as usize] += 1;
+        if (host, second) == (0, 1) {
+            pick.finished(Outcome::Failed, Duration::from_millis(300), now);
+        } else {
+            pick.finished(Outcome::Answered, TOOK, now);
+        }
+    }
+    let of_host_0 = given.map(|second| second[0]);
+    assert!(of_host_0[1] < 5, "{of_host_0:?}");
+    assert_eq!(of_host_0[2..10].iter().sum::<u32>(), 0, "{of_host_0:?}");
+    assert!(of_host_0[13] > 20, "it has its share again: {of_host_0:?}");
+}

@@ -81,8 +81,12 @@ impl<S> State<S> {
                 self.rotation.push(at);
                 self.lightest = self.lightest.min(member.weight);
             }
-            if let Place::Out { until } = member.ejection.place() {
-                self.recheck_at = Some(self.recheck_at.map_or(until, |at| at.min(until)));
+            let out_until = match member.ejection.place() {
+                Place::Out { until } => Some(until),
+                Place::In | Place::Probation { .. } => None,
+            };
+            for moment in out_until.into_iter().chain(member.doubted_until) {
+                self.recheck_at = Some(self.recheck_at.map_or(moment, |at| at.min(moment)));
             }
         }
     }
@@ -93,10 +97,23 @@ impl<S> State<S> {
             return;
         }
         let turn = self.usual(|member| member.turn);
+        let well =
+            |member: &Member<S>| member.doubted_until.is_none().then(|| member.estimate.cost(now).latency);
+        let latency = self.serving().filter_map(well).reduce(f64::min);
+        let time = self.terms.eject_time;
         for member in self.members.iter_mut().flatten() {
             if member.ejection.tick(now) {
-                member.estimate = Estimate::default();
+                (member.estimate, member.doubted_until) = (Estimate::default(), None);
                 member.turn = turn;
+            } else if member.doubted_until.is_some_and(|at| at <= now) {
+                member.doubted_until = None;
+                // Failures that were too few to take it out have kept requests from it: nobody knows how it is now.
+                if member.pending == 0 && !member.estimate.was_heard_within(time, now) {
+                    member.estimate =
+                        latency.map_or_else(Estimate::default, |latency| Estimate::like(latency, now));
+                } else if member.estimate.is_failing(now) {
+                    member.doubted_until = Some(now + time);
+                }
             }
         }
         self.rotate();
@@ -171,7 +188,10 @@ impl<S> State<S> {
         }
         member.failures += 1;
         member.estimate.failed(latency, now);
-        let time = member.ejection.failed(probe, may_go, &terms, now)?;
+        let until = *member.doubted_until.get_or_insert(now + terms.eject_time);
+        let ejected = member.ejection.failed(probe, may_go, &terms, now);
+        self.recheck_at = Some(self.recheck_at.map_or(until, |at| at.min(until)));
+        let time = ejected?;
         self.rotate();
         Some(Change::Ejected(time))
     }
@@ -251,6 +271,7 @@ impl<S> State<S> {
             estimate: Estimate::default(),
             health: Health::new(),
             ejection: Ejection::new(),
+            doubted_until: None,
             draining: false,
             leaving: false,
             warm_since: None,

@@ -55,8 +55,10 @@ class Site:
         program: Path | None = None,
         prefix: tuple[str, ...] = (),
         command: str = "run",
+        address: str = "127.0.0.1",
     ) -> None:
         self.project = project
+        self.address = address
         self.program = program or places.quintet()
         self.tls = tls
         self.port = free_port()
@@ -66,7 +68,7 @@ class Site:
         self.mark = uuid.uuid4().hex
         kept = {name: value for name, value in os.environ.items() if not name.startswith(_FOREIGN)}
         self.env = kept | {MARK: self.mark, "QUINTET_SERVER_RUNTIME_DIR": str(self.runtime_dir)} | (env or {})
-        binds = (f"127.0.0.1:{self.port}",) if bind is None else bind
+        binds = (f"{address}:{self.port}",) if bind is None else bind
         # A program that starts the program, as systemd would.
         self.command = [*prefix, str(self.program), command, str(project), *flags]
         for address in binds:
@@ -154,7 +156,8 @@ class Site:
     @property
     def url(self) -> str:
         """Its address."""
-        return f"{'https' if self.tls else 'http'}://localhost:{self.port}"
+        name = "localhost" if self.address == "127.0.0.1" else self.address
+        return f"{'https' if self.tls else 'http'}://{name}:{self.port}"
 
     def client(self, **options: Any) -> httpx.Client:
         """A client with cookies and kept connections; HTTP/2 with `http2=True`."""
@@ -162,7 +165,7 @@ class Site:
         options.setdefault("verify", self.tls or False)
         # `localhost` may mean ::1 first; the sites of the stories listen on 127.0.0.1.
         transport = httpx.HTTPTransport(
-            local_address="127.0.0.1",
+            local_address="127.0.0.1" if self.address == "127.0.0.1" else None,
             **{key: options.pop(key) for key in ("verify", "http2", "http1") if key in options},
         )
         return httpx.Client(base_url=self.url, timeout=30, transport=transport, **options)
@@ -182,7 +185,7 @@ class Site:
 
     def raw(self, source: str | None = None) -> Raw:
         """A connection to do by hand."""
-        return Raw.tcp("127.0.0.1", self.port, self.tls, source)
+        return Raw.tcp(self.address, self.port, self.tls, source)
 
     # -- its commands
 
