@@ -33,6 +33,11 @@ _SPOKEN = {
     "one_100kB": "one server, 100 kB",
     "one_post": "one server, a POST of 10 kB",
     "three_1kB": "three servers, 1 kB",
+    "alone": "nobody is slow",
+    "headers": "slow headers",
+    "body": "slow bodies",
+    "ranges": "many ranges",
+    "reading": "slow readers",
 }
 
 

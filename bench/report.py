@@ -42,6 +42,7 @@ _CASES = {
     "mixed": ("at_30", "at_50", "at_80"),
     "overload": ("at_80", "at_120", "at_200"),
     "idle": ("10000", "15000"),
+    "slow": ("alone", "headers", "body", "ranges", "reading"),
     "asgi-hello": ("plain", "django"),
 }
 

@@ -18,6 +18,7 @@ _PACKAGES = {
     "nginx": "nginx-core",
     "h2load": "nghttp2-client",
     "haproxy": "haproxy",
+    "slowhttptest": "slowhttptest",
     "pgbouncer": "pgbouncer",
     "postgres": "postgresql",
     "openssl": "openssl",
