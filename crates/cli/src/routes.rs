@@ -9,6 +9,7 @@ use ctl_config::pool::DEFAULT_POOL;
 use ctl_config::reference::toml_text;
 use ctl_config::tables::key_of;
 use ctl_config::{Config, Loaded, Origin, Record as _, Route, Style, TABLES};
+use http_gateway::route::forward_auth::{ForwardAuth, Whom};
 use http_gateway::route::{Choice, Routes, Unmet, Verdict, Way};
 use serde_json::{Map, Value as Json, json};
 
@@ -170,8 +171,12 @@ impl Answer {
             Choice::Nobody => answer.outcome = vec![format!("It goes to {SITE}"), pool_of(question, config)],
             Choice::Route(route) => {
                 answer.outcome = question.follow(|comes| {
-                    let way = route.to_https(comes).map_or_else(|| route.way(comes), Way::Answer);
-                    outcome(way, config)
+                    if let Some(elsewhere) = route.to_https(comes) {
+                        return outcome(Way::Answer(elsewhere), config);
+                    }
+                    let mut lines = outcome(route.way(comes), config);
+                    lines.extend(route.forward_auth().map(|auth| may_it(auth, config)));
+                    lines
                 });
             }
         }
@@ -210,6 +215,21 @@ impl Answer {
         let taken_by = self.taken_by.and_then(|index| self.verdicts.get(index)).map(|(label, _)| label);
         json!({ "taken_by": taken_by, "refused": self.doubtful, "verdicts": verdicts, "outcome": self.outcome })
     }
+}
+
+/// Who decides whether it does.
+fn may_it(auth: &ForwardAuth, config: &Config) -> String {
+    let asked = String::from_utf8_lossy(auth.target());
+    let pool = |number: &u16| match number.checked_sub(1) {
+        None => Some(DEFAULT_POOL),
+        Some(index) => config.worker_pool.get(usize::from(index)).map(|pool| pool.name.as_str()),
+    };
+    let whom = match &auth.whom {
+        Whom::App(None) => "the app".to_owned(),
+        Whom::App(Some(number)) => format!("the pool {}", pool(number).unwrap_or_default()),
+        Whom::Upstream(name) => format!("the upstream {name}"),
+    };
+    format!("if {whom} lets it pass, asked for {asked}")
 }
 
 /// What a route makes of a request, in words.

@@ -4,6 +4,7 @@
 
 mod condition;
 mod edit;
+mod forward_auth;
 mod rewrite;
 mod template;
 
@@ -12,6 +13,7 @@ use std::time::Duration;
 
 pub use condition::{HeaderCondition, HostCondition, PathCondition};
 pub use edit::{Change, HeaderEdit};
+pub use forward_auth::ForwardAuth;
 pub use rewrite::{Rewrite, encode_path};
 pub use template::{Piece, Placeholder, Template};
 
@@ -116,6 +118,19 @@ record! {
         /// bcrypt, since older hashes are guessed quickly. Read again when it changes. Ask for it over https only.
         basic_auth: Option<PathBuf> = None,
             otherwise("nobody is asked who he is"), example("\"staff.htpasswd\"");
+        /// Somebody else decides: a GET with the client's header fields (cookies and Authorization among them), X-Forwarded-Method
+        /// and X-Forwarded-Uri asks the app (`/auth/check`), or an `[[upstream]]` or a pool of workers (`NAME /auth/check`). A 2xx lets the
+        /// request pass, a redirect, 401 and 403 go to the client as they are; without an answer nobody passes. No route looks at the question.
+        forward_auth: Option<String> = None,
+            otherwise("nobody is asked"), example("\"/auth/check\""), checked(forward_auth::check_forward_auth);
+        /// Header fields of an answer of `forward_auth` that go onto the request. From clients they are taken off, on every route
+        /// of the site, in all spellings.
+        forward_auth_headers: Vec<String> = Vec::new(),
+            otherwise("none"), example("[\"X-User\"]"), checked(forward_auth::check_copied);
+        /// How long the answer of `forward_auth` may take; 504 after it.
+        forward_auth_timeout: Option<Duration> = None,
+            otherwise("5s"), example("\"2s\""),
+            between("10ms", "5m", "the client waits for it, and then for its page");
         /// Whoever comes over plain HTTP is sent to https at the same address. Behind a proxy that ends TLS, name it in
         /// `proxy.trusted`: it is its word that counts.
         https: bool = false;
@@ -158,6 +173,7 @@ impl Rules for Route {
             pool(route, loaded, place, problems);
             upstream(route, loaded, place, problems);
             limits(route, loaded, place, problems);
+            forward_auth::together(route, loaded, place, problems);
             let earlier = &routes[..index];
             if route.name.is_some() && earlier.iter().any(|other| other.name == route.name) {
                 let name = route.label(index);
@@ -183,6 +199,7 @@ impl Rules for Route {
             "root" | "alias" | "dir" => "files",
             "pool" | "worker_pool" => "app",
             "proxy_pass" | "proxy" | "reverse_proxy" | "backend" => "upstream",
+            "auth_request" | "auth_url" | "auth" => "forward_auth",
             "headers" => "header\", \"request_headers\" or \"response_headers",
             _ => return holds_for_all(name, &["timeouts", "limits", "queue", "buffers"], "routes"),
         };

@@ -100,6 +100,12 @@ metrics! {
     Counter REQUESTS_GATEWAY_TOTAL = "quintet_requests_total" {"by" = "gateway"};
     /// Requests refused because their path leads to different routes for those who read it differently.
     Counter ROUTES_DOUBTFUL_TOTAL = "quintet_routes_doubtful_total";
+    /// Requests that `forward_auth` let pass.
+    Counter FORWARD_AUTH_PASSED_TOTAL = "quintet_forward_auth_total" {"answer" = "passed"};
+    /// Requests that `forward_auth` refused.
+    Counter FORWARD_AUTH_REFUSED_TOTAL = "quintet_forward_auth_total" {"answer" = "refused"};
+    /// Requests that did not pass because `forward_auth` had no answer, or one that is neither yes nor no.
+    Counter FORWARD_AUTH_FAILED_TOTAL = "quintet_forward_auth_total" {"answer" = "failed"};
     /// Responses with an informational status.
     Counter RESPONSES_1XX_TOTAL = "quintet_responses_total" {"class" = "1xx"};
     /// Responses of success.

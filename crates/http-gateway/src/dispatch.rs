@@ -59,6 +59,8 @@ pub struct Origin<'a> {
     pub tls: Option<py_link::Tls>,
     /// Forwarded headers come from a trusted proxy; otherwise the app does not see them.
     pub headers_heard: bool,
+    /// This is a question about another request, which is told beside it.
+    pub about: Option<&'a RequestHead>,
 }
 
 /// A request that is ready for a worker.
@@ -280,6 +282,10 @@ impl Dispatcher {
             if !is_settled(name) && is_for_the_app(name, origin.headers_heard) {
                 writer.header(name, value);
             }
+        }
+        if let Some(about) = origin.about {
+            writer.header(b"x-forwarded-method", about.method.as_bytes());
+            writer.header(b"x-forwarded-uri", &about.target);
         }
         if wants_trailers(&head.headers) {
             // The rest of TE is between us and the client.

@@ -10,8 +10,10 @@
 mod answer;
 mod change;
 mod condition;
+pub mod forward_auth;
 mod htpasswd;
 mod reading;
+mod vouched;
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -30,8 +32,10 @@ pub(crate) use answer::one_slash;
 use change::{Edits, RequestChange, Says};
 use condition::Conditions;
 pub use condition::{Asked, Unmet};
+use forward_auth::ForwardAuth;
 pub use htpasswd::{Credentials, Users};
 use reading::Reading;
+use vouched::Vouched;
 
 /// Status of a redirect that does not say another: for now, and with the same method (RFC 9110, 15.4.8).
 const REDIRECT_STATUS: u16 = 307;
@@ -40,6 +44,7 @@ const REDIRECT_STATUS: u16 = 307;
 #[derive(Debug)]
 pub struct Routes {
     routes: Box<[Route]>,
+    vouched: Vouched,
 }
 
 /// Which route takes a request.
@@ -97,6 +102,8 @@ pub struct Route {
     hsts: Option<Box<[u8]>>,
     /// The file of users of this number must know who asks.
     users: Option<usize>,
+    /// Who decides besides.
+    forward_auth: Option<Box<ForwardAuth>>,
     mount: Option<Box<str>>,
     terms: Terms<'static>,
     /// The numbers of the limits that it names.
@@ -169,7 +176,14 @@ impl Routes {
                 .map_err(|fault| format!("route {label}: {}", fault.message))?;
             routes.push(route);
         }
-        Ok((!routes.is_empty()).then(|| Self { routes: routes.into() }))
+        let vouched = config.route.iter().flat_map(|own| &own.forward_auth_headers);
+        let vouched = Vouched::new(vouched.map(String::as_str));
+        Ok((!routes.is_empty()).then(|| Self { routes: routes.into(), vouched }))
+    }
+
+    /// A request without the fields that only quintet may write; `None`: it has none of them.
+    pub fn without_claims(&self, head: &RequestHead) -> Option<Box<RequestHead>> {
+        self.vouched.without(head)
     }
 
     /// The first route that takes a request.
@@ -239,6 +253,7 @@ impl Route {
             },
             response: Edits::new(&own.response_headers, false)?,
             https: own.https,
+            forward_auth: ForwardAuth::new(own, config)?.map(Box::new),
             users: own.basic_auth.as_ref().map(|_| next(&mut numbers.users)),
             hsts: own.hsts.map(|age| format!("max-age={}", age.as_secs()).into_bytes().into()),
             mount: own.mount.as_deref().map(Box::from),
@@ -286,7 +301,12 @@ impl Route {
         self.users
     }
 
-    /// What becomes of a request that it takes, and that came over https and from a user where that is asked for.
+    /// Who is asked whether a request may pass.
+    pub fn forward_auth(&self) -> Option<&ForwardAuth> {
+        self.forward_auth.as_deref()
+    }
+
+    /// What becomes of a request that it takes, and that may pass.
     pub fn way<'a>(&'a self, comes: Comes<'a>) -> Way<'a> {
         let says = comes.says(&comes.head.target);
         let (head, headers_heard) = self.request.apply(comes.head, comes.identity.headers_heard, says);

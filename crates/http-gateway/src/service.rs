@@ -1,6 +1,7 @@
 //! The way of one request: identity, health, route, file, body, queue, worker, answer. Read [`Gateway::call`] first.
 
 mod app;
+mod forward_auth;
 mod passed;
 mod passwords;
 mod routed;
@@ -68,6 +69,8 @@ struct Asks<'a> {
     identity: &'a Identity<'a>,
     head: &'a RequestHead,
     terms: Terms<'a>,
+    /// The request that this is a question about.
+    about: Option<&'a RequestHead>,
 }
 
 impl Gateway {
@@ -252,12 +255,8 @@ impl RequestBody for NoBody {
 }
 
 /// Who asks, in the words of the dispatcher.
-fn origin<'a>(
-    connection: &'a Connection,
-    identity: &'a Identity<'_>,
-    request_id: &'a str,
-    client: &'a str,
-) -> Origin<'a> {
+fn origin<'a>(asks: Asks<'a>, request_id: &'a str, client: &'a str) -> Origin<'a> {
+    let Asks { connection, identity, about, .. } = asks;
     Origin {
         request_id,
         remote_addr: client,
@@ -269,6 +268,7 @@ fn origin<'a>(
         local: connection.local.as_ref(),
         tls: connection.tls_facts,
         headers_heard: identity.headers_heard,
+        about,
     }
 }
 
@@ -320,7 +320,7 @@ impl Service for Gateway {
             Ok(pass) => pass,
             Err(refused) => return refused,
         };
-        let asks = Asks { connection, identity: &identity, head, terms: Terms::default() };
+        let asks = Asks { connection, identity: &identity, head, terms: Terms::default(), about: None };
         let response = self.serve(asks, body, &mut trail).await;
         self.leave(head, pass, response).await
     }
@@ -334,7 +334,7 @@ impl Service for Gateway {
             Ok(pass) => pass,
             Err(refused) => return Answer::Refused(refused),
         };
-        let asks = Asks { connection, identity: &identity, head, terms: Terms::default() };
+        let asks = Asks { connection, identity: &identity, head, terms: Terms::default(), about: None };
         let opened = match &self.routes {
             None => self.open(asks, &mut trail).await,
             Some(routes) => self.routed_websocket(routes, asks, &mut trail).await,

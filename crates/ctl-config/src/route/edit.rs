@@ -5,7 +5,7 @@ use super::template::{Piece, Template};
 use crate::raw::Fault;
 
 /// Fields that belong to a connection or to the framing of a message (RFC 9110, 7.6.1): whoever writes the message writes them.
-const FRAMING: [&str; 10] = [
+pub(super) const FRAMING: [&str; 10] = [
     "connection",
     "content-length",
     "expect",

@@ -163,6 +163,7 @@ impl Site {
                 local: None,
                 tls: None,
                 headers_heard: false,
+                about: None,
             };
             let request = Ready { head: &head, origin, payload: &payload, terms: Terms::default() };
             let mut trail = own_trail(Instant::now(), "id".into(), None);

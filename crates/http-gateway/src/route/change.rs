@@ -6,6 +6,7 @@ use ctl_config::Fault;
 use ctl_config::route::{Change, HeaderEdit, Placeholder, Rewrite, Template};
 
 use super::reading::Reading;
+use super::vouched::remove;
 use crate::client::is_for_the_app;
 use crate::message::{Headers, RequestHead};
 use crate::pools::pattern::decode;
@@ -52,25 +53,32 @@ struct Edit {
 
 /// Changes of header fields, in order.
 #[derive(Debug, Default)]
-pub(super) struct Edits(Box<[Edit]>);
+pub(super) struct Edits {
+    edits: Box<[Edit]>,
+    /// Of a request: who gets it may take `x_user` for `x-user`, so what a route sets or removes is so in all spellings.
+    of_request: bool,
+}
 
 impl Edits {
-    pub(super) fn new(texts: &[String], lower: bool) -> Result<Self, Fault> {
+    pub(super) fn new(texts: &[String], of_request: bool) -> Result<Self, Fault> {
         let edit = |text: &String| {
             let HeaderEdit { name, change } = HeaderEdit::parse(text)?;
-            let name = if lower { name.to_ascii_lowercase() } else { name };
+            let name = if of_request { name.to_ascii_lowercase() } else { name };
             Ok(Edit { name: name.into(), change })
         };
-        texts.iter().map(edit).collect::<Result<_, Fault>>().map(Self)
+        Ok(Self { edits: texts.iter().map(edit).collect::<Result<_, Fault>>()?, of_request })
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.edits.is_empty()
     }
 
     pub(super) fn apply(&self, headers: &mut Headers, says: Says<'_>) {
         let fill = |template: &Template| template.fill(|placeholder| says.of(placeholder));
-        for Edit { name, change } in &self.0 {
+        for Edit { name, change } in &self.edits {
+            if self.of_request && !matches!(change, Change::Add(_)) {
+                remove(headers, name);
+            }
             match change {
                 Change::Add(value) => headers.push(name.as_bytes(), &fill(value)),
                 Change::Set(value) => headers.set(name, &fill(value)),
@@ -228,6 +236,13 @@ mod tests {
         let (changed, heard) = change.apply(&head, false, SAYS);
         assert_eq!(shown(&changed.headers), ["te: trailers", "x-a: 192.0.2.1", "x-a: /a?b", "x-b: https"]);
         assert!(heard, "what is left may be heard");
+    }
+
+    #[test]
+    fn what_is_set_or_removed_is_so_in_all_spellings() {
+        let head = head("/", &[("x_user", "root"), ("x-user", "root"), ("x_old", "1"), ("x_more", "1")]);
+        let (changed, _) = change(&["X-User: anna", "-X-Old", "+X-More: 2"]).apply(&head, false, SAYS);
+        assert_eq!(shown(&changed.headers), ["x_more: 1", "x-user: anna", "x-more: 2"]);
     }
 
     #[test]

@@ -16,7 +16,7 @@ impl Gateway {
         body: &mut B,
         trail: &mut Trail,
     ) -> Response {
-        let Asks { connection, identity, head, terms } = asks;
+        let Asks { head, terms, .. } = asks;
         if body.length() != BodyLength::None && self.dispatcher.refuses(head, &terms, trail.client) {
             let mut response = self.failed(Failure::NoSlot(NoSlot::Overloaded), head, trail);
             response.close = true;
@@ -28,7 +28,7 @@ impl Gateway {
         };
         let request_id = trail.request_id.clone();
         let client = trail.client.map_or_else(String::new, |client| client.to_string());
-        let origin = origin(connection, identity, &request_id, &client);
+        let origin = origin(asks, &request_id, &client);
         let request = Ready { head, origin, payload: &payload, terms };
         let broken_off = matches!(payload, Payload::Stream(_));
         let answered = tokio::select! {
@@ -57,10 +57,10 @@ impl Gateway {
 
     /// Asks the app for a WebSocket. `None`: it knows none.
     pub(super) async fn open(&self, asks: Asks<'_>, trail: &mut Trail) -> Option<Answer> {
-        let Asks { connection, identity, head, terms } = asks;
+        let Asks { head, terms, .. } = asks;
         let request_id = trail.request_id.clone();
         let client = trail.client.map_or_else(String::new, |client| client.to_string());
-        let origin = origin(connection, identity, &request_id, &client);
+        let origin = origin(asks, &request_id, &client);
         let request = Ready { head, origin, payload: &Payload::Empty, terms };
         let answered = tokio::select! {
             biased;

@@ -1,10 +1,9 @@
 //! Requests that are passed on to an upstream: their bodies, and what their clients are told when nobody answers.
 
 use super::{
-    Answer, Asks, BodyError, BodyLength, Gateway, GatherError, Identity, NoBody, Payload, RequestBody,
-    RequestHead, Response, Trail, body_status, error_for, error_saying, origin,
+    Answer, Asks, BodyError, BodyLength, Gateway, GatherError, NoBody, Payload, RequestBody, RequestHead,
+    Response, Trail, body_status, error_for, error_saying, origin,
 };
-use crate::dispatch::Origin;
 use crate::request_body::{GatherLimits, gather};
 use crate::upstream::{Failure, Forward, Handshake, Upstream};
 
@@ -26,7 +25,7 @@ impl Gateway {
         };
         let streamed = matches!(payload, Payload::Stream(_));
         let (request_id, client) = (trail.request_id.clone(), client(trail));
-        let origin = origin_for(asks, &request_id, &client);
+        let origin = origin(asks, &request_id, &client);
         let request = Forward { head: asks.head, origin, body_bytes_max };
         match upstream.forward(&request, payload, body, trail).await {
             Ok(mut response) => {
@@ -49,7 +48,7 @@ impl Gateway {
             return Answer::Refused(error_for(asks.head, 502, trail));
         };
         let (request_id, client) = (trail.request_id.clone(), client(trail));
-        let origin = origin_for(asks, &request_id, &client);
+        let origin = origin(asks, &request_id, &client);
         let request = Forward { head: asks.head, origin, body_bytes_max: 0 };
         match upstream.websocket(&request, &mut NoBody, trail).await {
             Ok(Handshake::Accepted(headers, tunnel)) => {
@@ -99,11 +98,6 @@ impl Gateway {
         response.close = matches!(failure, Failure::ClientGone | Failure::Body(_));
         response
     }
-}
-
-fn origin_for<'a>(asks: Asks<'a>, request_id: &'a str, client: &'a str) -> Origin<'a> {
-    let identity: &'a Identity<'a> = asks.identity;
-    origin(asks.connection, identity, request_id, client)
 }
 
 fn client(trail: &Trail) -> String {

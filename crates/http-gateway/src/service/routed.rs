@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use ctl_telemetry::metrics::ROUTES_DOUBTFUL_TOTAL;
 
+use super::forward_auth::Leave;
 use super::{
     Answer, AnsweredBy, Asks, Gateway, Identity, RequestBody, RequestHead, Response, Routes, Terms, Trail,
     error_for, error_saying, from_file,
@@ -24,6 +25,8 @@ impl Gateway {
         body: &mut B,
         trail: &mut Trail,
     ) -> Response {
+        let honest = routes.without_claims(asks.head);
+        let asks = Asks { head: honest.as_deref().unwrap_or(asks.head), ..asks };
         let route = match choose(routes, asks, trail) {
             Ok(Some(route)) => route,
             Ok(None) => return self.site(asks, body, trail).await,
@@ -35,9 +38,15 @@ impl Gateway {
         let mut response = match self.enter_route(route, asks.head, trail).await {
             Err(refused) => refused,
             Ok(pass) => {
-                let mut response = match self.keep_out(route, comes).await {
-                    Some(refusal) => refusal,
-                    None => self.follow(route.way(comes), asks, body, trail).await,
+                let mut response = match self.keep_out(route, asks, comes).await {
+                    Err(refusal) => refusal,
+                    Ok(leave) => {
+                        let head = leave.head(asks.head);
+                        let way = route.way(Comes { head, ..comes });
+                        let mut response = self.follow(way, Asks { head, ..asks }, body, trail).await;
+                        leave.tell(&mut response.headers);
+                        response
+                    }
                 };
                 pass.tell(&mut response.headers);
                 response
@@ -47,18 +56,27 @@ impl Gateway {
         response
     }
 
-    /// The answer to who must not pass the route: he comes over plain HTTP, or is not known.
-    async fn keep_out(&self, route: &Route, comes: Comes<'_>) -> Option<Response> {
+    /// May a request pass the route? The error is the answer to who must not: he comes over plain HTTP, is not known, or
+    /// somebody else says no.
+    async fn keep_out(&self, route: &Route, asks: Asks<'_>, comes: Comes<'_>) -> Result<Leave, Response> {
         // First of all: a password is not to be asked for over plain HTTP.
         if let Some(elsewhere) = route.to_https(comes) {
-            return Some(elsewhere);
+            return Err(elsewhere);
         }
-        // No users is nobody.
-        let Some(passwords) = self.passwords.get(route.users()?) else {
-            return Some(error_for(comes.head, 500, comes.trail));
-        };
-        // Boxed: few routes ask, and all requests would carry it.
-        Box::pin(passwords.keep_out(&self.turns, comes.head, comes.trail)).await
+        // Boxed, both: few routes ask, and all requests would carry it.
+        if let Some(users) = route.users() {
+            // No users is nobody.
+            let Some(passwords) = self.passwords.get(users) else {
+                return Err(error_for(comes.head, 500, comes.trail));
+            };
+            if let Some(refusal) = Box::pin(passwords.keep_out(&self.turns, comes.head, comes.trail)).await {
+                return Err(refusal);
+            }
+        }
+        match route.forward_auth() {
+            Some(auth) => Box::pin(self.ask_leave(auth, asks, comes.trail)).await,
+            None => Ok(Leave::default()),
+        }
     }
 
     /// Does what the route has decided.
@@ -113,6 +131,8 @@ impl Gateway {
         asks: Asks<'_>,
         trail: &mut Trail,
     ) -> Option<Answer> {
+        let honest = routes.without_claims(asks.head);
+        let asks = Asks { head: honest.as_deref().unwrap_or(asks.head), ..asks };
         let route = match choose(routes, asks, trail) {
             Ok(Some(route)) => route,
             Ok(None) => return self.open(asks, trail).await,
@@ -120,15 +140,19 @@ impl Gateway {
         };
         let (client, came) = (client(trail), trail.clone());
         let comes = comes(asks, &client, &came);
-        let refusal = match self.enter_route(route, asks.head, trail).await {
-            Err(refused) => Some(refused),
-            Ok(_) => self.keep_out(route, comes).await,
+        let entered = match self.enter_route(route, asks.head, trail).await {
+            Err(refused) => Err(refused),
+            Ok(_) => self.keep_out(route, asks, comes).await,
         };
-        if let Some(mut refusal) = refusal {
-            route.finish(comes, &mut refusal.headers);
-            return Some(Answer::Refused(refusal));
-        }
-        let opened = match route.way(comes) {
+        let leave = match entered {
+            Ok(leave) => leave,
+            Err(mut refusal) => {
+                route.finish(comes, &mut refusal.headers);
+                return Some(Answer::Refused(refusal));
+            }
+        };
+        let head = leave.head(asks.head);
+        let opened = match route.way(Comes { head, ..comes }) {
             Way::On { head, headers_heard, terms, .. } => {
                 let identity = Identity { headers_heard, ..asks.identity.clone() };
                 self.open(Asks { head: &head, identity: &identity, terms, ..asks }, trail).await
@@ -143,12 +167,12 @@ impl Gateway {
             self.guard.leave_route(route.limits(), asks.head, &came);
             return None;
         };
-        match &mut answer {
-            Answer::Accepted { headers, .. } | Answer::Tunnel { headers, .. } => {
-                route.finish(comes, headers);
-            }
-            Answer::Refused(response) => route.finish(comes, &mut response.headers),
-        }
+        let headers = match &mut answer {
+            Answer::Accepted { headers, .. } | Answer::Tunnel { headers, .. } => headers,
+            Answer::Refused(response) => &mut response.headers,
+        };
+        leave.tell(headers);
+        route.finish(comes, headers);
         Some(answer)
     }
 

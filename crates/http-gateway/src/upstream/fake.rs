@@ -310,6 +310,7 @@ pub(super) fn origin() -> Origin<'static> {
         local: None,
         tls: None,
         headers_heard: false,
+        about: None,
     }
 }
 

@@ -180,6 +180,10 @@ fn forwarded(put: &mut impl FnMut(&[u8], &[u8]), origin: &Origin<'_>) {
         };
     }
     put(b"X-Forwarded-Proto", scheme);
+    if let Some(about) = origin.about {
+        put(b"X-Forwarded-Method", about.method.as_bytes());
+        put(b"X-Forwarded-Uri", &about.target);
+    }
     let mut value = [b"for=", &node[..], b";proto=", scheme].concat();
     if !origin.host.is_empty() && is_value(origin.host) {
         put(b"X-Forwarded-Host", origin.host);
@@ -221,6 +225,7 @@ mod tests {
             local: None,
             tls: None,
             headers_heard: true,
+            about: None,
         }
     }
 
