@@ -95,3 +95,20 @@ def test_the_shop_reloads_under_load(start: Start) -> None:
         load.wait_for(40)
     assert load.failures == []
     assert set(load.statuses) == {200}
+
+
+def test_what_a_reload_does_not_take_over_is_told(start: Start, project: Path) -> None:
+    config = project / "quintet.toml"
+    config.write_text('[[route]]\npath = "/where"\nrespond = "here"\n')
+    site = start(project, flags=("--app", "plain:application"))
+    assert site.get("/where").text == "here"
+    assert "upgrade" not in site.reload().stderr, "nothing has changed"
+    config.write_text('[[route]]\npath = "/where"\nrespond = "there"\n\n[workers]\ncount = 1\n')
+    site.allow_log("changed, but not by a reload")
+    done = site.reload()
+    assert done.returncode == 0
+    assert "changed, but not by a reload: [[route]]" in done.stdout + done.stderr
+    assert site.get("/where").text == "here"
+    assert site.quintet("upgrade").returncode == 0
+    wait_until(lambda: site.get("/where").text == "there", 20, "the upgrade has taken it over")
+    assert "not by a reload" not in site.reload().stderr

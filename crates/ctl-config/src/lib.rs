@@ -30,6 +30,7 @@ mod size;
 pub mod tables;
 pub mod upstream;
 mod value;
+mod waiting;
 
 #[cfg(test)]
 mod testing;
@@ -52,3 +53,4 @@ pub use size::{parse_size, size_text};
 pub use tables::{Record, Table};
 pub use upstream::Upstream;
 pub use value::{Choice, Kind, Program};
+pub use waiting::waiting;

@@ -310,6 +310,8 @@ pub(crate) struct Settings {
     pub(crate) db_connections_max: u32,
     /// When a worker is replaced by a new one.
     pub(crate) recycle: RecycleLimits,
+    /// What has changed in the configuration, but is read by a new instance only.
+    pub(crate) waiting: Vec<String>,
 }
 
 /// When a worker has served enough. `None`: never for this reason.

@@ -50,6 +50,8 @@ pub(crate) struct House {
     user: Option<WorkerUser>,
     worker_command: Vec<OsString>,
     config_json: serde_json::Value,
+    /// What a reload has read and could not take over.
+    waiting: Vec<String>,
     /// Forked workers become our children.
     adopts: bool,
     runtime_dir: RuntimeDir,
@@ -109,6 +111,7 @@ impl House {
             token: token()?,
             user,
             config_json,
+            waiting: Vec::new(),
             adopts,
             runtime_dir,
             origin: Origin::of_this_process(),
@@ -193,6 +196,7 @@ impl House {
                 memory_max: config.workers.memory_max,
                 memory_total_max: config.workers.memory_total_max,
             },
+            waiting: self.waiting.clone(),
         }
     }
 
@@ -200,6 +204,7 @@ impl House {
     pub(crate) fn read_config(&mut self) -> Result<Settings, String> {
         if let Some(reload_config) = &mut self.plan.reload_config {
             let new = reload_config()?;
+            self.waiting = ctl_config::waiting(&self.plan.config, &new);
             self.plan.workers = new.workers.count.unwrap_or(self.plan.workers);
             self.plan.threads = new.workers.threads.unwrap_or(self.plan.threads);
             self.plan.config.workers = new.workers;

@@ -94,6 +94,7 @@ impl State {
             }
             Ok(settings) => {
                 self.settings = settings;
+                self.tell_what_waits();
                 self.fit_staff();
                 self.last_generation += 1;
                 self.target = self.last_generation;
@@ -106,6 +107,21 @@ impl State {
                 self.new_generation(now);
             }
         }
+    }
+
+    /// Who has changed a route and reloads would wonder why nothing happens.
+    fn tell_what_waits(&mut self) {
+        let waiting = &self.settings.waiting;
+        if waiting.is_empty() {
+            return;
+        }
+        let text = format!(
+            "changed, but not by a reload: {} (`quintet upgrade` takes it over without losing a request)",
+            waiting.join(", ")
+        );
+        self.log(Level::Warn, format!("reload: {text}"));
+        let clients = self.reload.as_ref().map(|reload| reload.clients.clone()).unwrap_or_default();
+        self.reply(&clients, &Reply::Progress { text });
     }
 
     /// A worker of the new generation did not become ready.

@@ -32,6 +32,7 @@ struct Table {
 impl Table {
     fn new(workers: u32) -> Self {
         let settings = Settings {
+            waiting: Vec::new(),
             pools: vec![Pool::of("default", workers, workers)],
             dev: false,
             preload: false,

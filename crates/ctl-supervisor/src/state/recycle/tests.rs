@@ -38,6 +38,7 @@ struct World {
 impl World {
     fn new(workers: u32, recycle: RecycleLimits) -> Self {
         let settings = Settings {
+            waiting: Vec::new(),
             pools: vec![Pool::of("default", workers, workers)],
             dev: false,
             preload: false,

@@ -105,6 +105,7 @@ impl World {
     pub(super) fn new(seed: u64) -> Self {
         let mut dice = Dice(seed);
         let settings = Settings {
+            waiting: Vec::new(),
             dev: false,
             pools: pools(&mut dice),
             preload: dice.chance(75),
