@@ -140,6 +140,7 @@ pub(crate) fn check(loaded: &Loaded, problems: &mut Vec<Problem>) {
     health(loaded, problems);
     workers(loaded, problems);
     bans(loaded, problems);
+    bandwidth(loaded, problems);
     let config = &loaded.config;
     if config.proxy.protocol && config.proxy.trusted.is_empty() {
         let problem = Problem::new(
@@ -180,6 +181,17 @@ fn bans(loaded: &Loaded, problems: &mut Vec<Problem>) {
         let problem = Problem::new("bans.time_max: the longest ban is shorter than the first one, bans.time")
             .hint("bans double from time to time_max; make both the same for bans that do not grow");
         problems.push(problem.at(loaded.place("bans.time_max").or_else(|| loaded.place("bans.time"))));
+    }
+}
+
+fn bandwidth(loaded: &Loaded, problems: &mut Vec<Problem>) {
+    let config = &loaded.config;
+    let is_slowed =
+        config.limits.bandwidth.is_some() || config.route.iter().any(|route| route.bandwidth.is_some());
+    if config.limits.bandwidth_after > 0 && !is_slowed {
+        let problem = Problem::new("limits.bandwidth_after: there is no bandwidth that would hold after it")
+            .hint("set limits.bandwidth, for example \"1MiB\"");
+        problems.push(problem.at(loaded.place("limits.bandwidth_after")));
     }
 }
 

@@ -29,6 +29,9 @@ use crate::tables::{self, Record as _, Required, Rules, holds_for_all};
 /// Each request is compared with one after another.
 const ROUTES_MAX: usize = 1000;
 
+/// As `limits.bandwidth`.
+const BANDWIDTH_MIN: u64 = 1024;
+
 /// What a redirect may answer (RFC 9110, 15.4): 304 is no redirect, 300, 305 and 306 are used by nobody.
 const REDIRECTS: [u32; 5] = [301, 302, 303, 307, 308];
 
@@ -114,6 +117,14 @@ record! {
         /// Answers are compressed (`[compression]` says which and how), or are not: `false` for pages that show a lasting secret beside
         /// what the request says, where their length tells of it (BREACH). What `compression.exclude` names is never compressed.
         compress: Option<bool> = None, otherwise("as `compression.enabled`"), example("false");
+        /// How fast these answers go out over one connection, in bytes a second; 0 as fast as clients take them.
+        bandwidth: Option<u64> = None,
+            otherwise("as `limits.bandwidth`"), example("\"500kB\""),
+            between("0", "1TiB", "more than that is no limit");
+        /// So many bytes of them go at full speed before.
+        bandwidth_after: Option<u64> = None,
+            otherwise("as `limits.bandwidth_after`"),
+            between("0", "1TiB", "more than that is no limit");
         /// Users of this file pass, others are answered 401 (Basic, RFC 7617). A line a user, as `htpasswd -B` writes it: only
         /// bcrypt, since older hashes are guessed quickly. Read again when it changes. Ask for it over https only.
         basic_auth: Option<PathBuf> = None,
@@ -170,6 +181,7 @@ impl Rules for Route {
             actions(route, place, problems);
             status(route, place, problems);
             idle(route, place, problems);
+            bandwidth(route, place, problems);
             pool(route, loaded, place, problems);
             upstream(route, loaded, place, problems);
             limits(route, loaded, place, problems);
@@ -304,6 +316,21 @@ fn idle(route: &Route, place: impl Fn(&str) -> Option<Place>, problems: &mut Vec
         let problem = Problem::new(format!("route.{key}: it does nothing where {action} answers"))
             .hint("leave it away");
         problems.push(problem.at(place(key)));
+    }
+}
+
+fn bandwidth(route: &Route, place: impl Fn(&str) -> Option<Place>, problems: &mut Vec<Problem>) {
+    if route.bandwidth.is_some_and(|rate| rate > 0 && rate < BANDWIDTH_MIN) {
+        let problem = Problem::new("route.bandwidth: slower than 1KiB a second is no service").hint(
+            "0 lifts `limits.bandwidth`; refuse who must get nothing: respond = \"\" with status = 403",
+        );
+        problems.push(problem.at(place("bandwidth")));
+    }
+    if route.bandwidth_after.is_some() && route.bandwidth.is_none_or(|rate| rate == 0) {
+        let problem =
+            Problem::new("route.bandwidth_after: the route has no bandwidth that would hold after it")
+                .hint("set route.bandwidth, or limits.bandwidth_after for all connections");
+        problems.push(problem.at(place("bandwidth_after")));
     }
 }
 

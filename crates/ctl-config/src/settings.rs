@@ -310,6 +310,15 @@ settings! {
         /// Length of a request body; 413 above.
         body_max: u64 = 128 * MIB,
             between("0", "1TiB", "bodies are kept in memory or in a file until the app has read them");
+        /// How fast the bodies of answers go out over one connection, in bytes a second; over HTTP/2 its streams share it. A route's
+        /// `bandwidth` says otherwise. See docs/guides/limits.md.
+        bandwidth: Option<u64> = None,
+            otherwise("as fast as clients take them"), example("\"1MiB\""),
+            between("1KiB", "1TiB", "slower than that is no service");
+        /// So many bytes go at full speed before `bandwidth` holds. While a connection sends less than its bandwidth it earns them
+        /// again.
+        bandwidth_after: u64 = 0,
+            between("0", "1TiB", "more than that is no limit");
         /// HTTP/2 streams that one connection may have open.
         h2_streams_max: u32 = 128,
             between("1", "10000", "every stream may hold a request and a response in memory");

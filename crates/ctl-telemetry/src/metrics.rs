@@ -150,6 +150,8 @@ metrics! {
     Counter REQUEST_SPOOLED_TOTAL = "quintet_request_spooled_total";
     /// Response bodies written to a temporary file.
     Counter RESPONSE_SPOOLED_TOTAL = "quintet_response_spooled_total";
+    /// Responses that waited for their turn at a bandwidth: `limits.bandwidth`, or a route's.
+    Counter RESPONSES_SLOWED_TOTAL = "quintet_responses_slowed_total";
     /// Slots held by responses that stream to a client slower than the app.
     Gauge SLOTS_STREAMING = "quintet_slots_streaming";
     /// Lines of the access log dropped because its reader is too slow.

@@ -11,6 +11,7 @@
 //! | `body.rs`, `chunked.rs` | the request body as the service pulls it |
 //! | `encode.rs`, `date.rs` | a response to the bytes of its head |
 //! | `respond.rs`, `file.rs` | the response body: memory, files, streams |
+//! | `slowly.rs` | the same where its bandwidth is limited |
 //! | `upgrade.rs` | a request that becomes a WebSocket |
 //! | `stream.rs`, `transport.rs` | buffers, deadlines and the socket |
 //!
@@ -27,6 +28,7 @@ mod field;
 mod file;
 pub mod parse;
 mod respond;
+mod slowly;
 mod stream;
 mod target;
 mod transport;

@@ -41,6 +41,7 @@ use tokio::time::{Instant, Sleep, sleep_until, timeout};
 use crate::drain::Drain;
 use crate::h1::parse::HeadLimits;
 use crate::message::{Connection, Service};
+use crate::pace::Paces;
 use cork::Cork;
 use exchange::Exchanges;
 
@@ -97,6 +98,7 @@ pub fn serve<S: Service, T: AsyncRead + AsyncWrite + Unpin + Send>(
             limits: HeadLimits::new(&config.limits),
             connection,
             drain: drain.clone(),
+            paces: Paces::default(),
         };
         let patience = Patience::new(&config);
         let mut driver = Driver { h2, cork, patience, draining: false, calmed: false, over: false };

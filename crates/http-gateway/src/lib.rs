@@ -33,6 +33,7 @@ pub mod h2;
 pub mod link;
 pub mod listen;
 pub mod message;
+pub mod pace;
 pub mod pools;
 pub mod proxy_protocol;
 pub mod queue;

@@ -14,6 +14,7 @@ use py_link::Local;
 
 pub use py_link::Version;
 
+use crate::pace::Bandwidth;
 use crate::request_id::RequestId;
 use crate::spool::BodyStream;
 
@@ -350,6 +351,8 @@ pub struct Taken {
     pub name: Box<str>,
     /// Whether answers are compressed, where that is not as elsewhere.
     pub compress: Option<bool>,
+    /// How fast they are sent, where that is not as elsewhere.
+    pub bandwidth: Option<Bandwidth>,
 }
 
 /// A request's database queries.

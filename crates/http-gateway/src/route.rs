@@ -26,6 +26,7 @@ use ctl_config::{Config, Fault};
 use crate::client::{Identity, Scheme};
 use crate::dispatch::Terms;
 use crate::message::{Headers, RequestHead, Response, Taken, Trail};
+use crate::pace::Bandwidth;
 pub use crate::pools::pattern::decode;
 use crate::queue::priority::Class;
 pub(crate) use answer::one_slash;
@@ -243,7 +244,14 @@ impl Route {
             if name == DEFAULT_POOL { Some(0) } else { u16::try_from(named()? + 1).ok() }
         });
         Ok(Self {
-            taken: Arc::new(Taken { name: label.into(), compress: own.compress }),
+            taken: Arc::new(Taken {
+                name: label.into(),
+                compress: own.compress,
+                bandwidth: own.bandwidth.map(|rate| Bandwidth {
+                    rate,
+                    after: own.bandwidth_after.unwrap_or(config.limits.bandwidth_after),
+                }),
+            }),
             conditions: Conditions::new(own)?,
             action,
             request: RequestChange {

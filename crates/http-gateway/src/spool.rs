@@ -11,6 +11,7 @@
 
 mod hold;
 mod pump;
+mod slowing;
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -33,6 +34,8 @@ pub(crate) use hold::Hold;
 pub use hold::HoldLimits;
 pub use pump::PumpLimits;
 pub(crate) use pump::pump;
+use slowing::Slowed;
+pub(crate) use slowing::{Slowing, TooSlow, push};
 
 /// Memory that all spools together may take; above it they go to disk at once. Many clients that are slow at the
 /// same time are the normal case behind mobile networks, and must not take the host down.
@@ -90,6 +93,9 @@ struct State {
     ended: Option<Result<(), Aborted>>,
     trailers: Option<Headers>,
     reader_gone: bool,
+    slowed: Slowed,
+    /// The reader is to hurry while more than this waits.
+    hurry_above: Option<u64>,
 }
 
 impl State {
@@ -178,6 +184,14 @@ impl BodyStream {
         match &mut self.packing {
             Some(packing) => packing.try_next(&mut self.source),
             None => self.source.try_next(),
+        }
+    }
+
+    /// For who sends it slower than its client takes it. Not for the long link: nobody is held up there.
+    pub(crate) fn slowing(&self) -> Option<Slowing> {
+        match &self.source.origin {
+            Origin::Spool(shared) => Some(Slowing::new(Arc::clone(shared))),
+            Origin::Long(_) => None,
         }
     }
 
@@ -323,6 +337,12 @@ impl Writer {
             state.take_memory(bytes.len() as u64);
             state.pieces.push_back(Piece::Bytes(bytes));
         }
+    }
+
+    /// What is slow to go out holds a worker up, in the end: half of the room is left for that not to happen.
+    pub(crate) fn holds_a_slot(&mut self) {
+        let room = self.limits.memory_bytes.saturating_add(self.limits.disk_bytes);
+        self.shared.state().hurry_above = Some(room / 2);
     }
 
     fn room(&self, state: &State, len: u64) -> Room {

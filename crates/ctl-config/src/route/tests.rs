@@ -134,3 +134,13 @@ fn a_route_that_never_matches_is_told() {
     check("header = \"X\"", "path = \"/a\"", false);
     check("header = \"X\"", "header = [\"X\", \"Y\"]", true);
 }
+
+#[test]
+fn bandwidths() {
+    for text in ["bandwidth = 0", "bandwidth = \"1KiB\"", "bandwidth = \"1MB\"\nbandwidth_after = 0"] {
+        assert!(load(&sources(&format!("[[route]]\npath = \"/a\"\n{text}\n"))).is_ok());
+    }
+    let text = "[limits]\nbandwidth_after = 5\n[[route]]\npath = \"/a\"\nbandwidth_after = 5\n";
+    insta::assert_snapshot!(wrong(text));
+    insta::assert_snapshot!(wrong("[[route]]\npath = \"/a\"\nbandwidth = 1000\n"));
+}

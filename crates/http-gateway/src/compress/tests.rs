@@ -98,7 +98,7 @@ async fn a_route_says_otherwise() {
         config.compression.exclude = exclude.iter().map(|&path| path.to_owned()).collect();
         config.route = vec![ctl_config::Route { compress: Some(true), ..Default::default() }];
         let mut given = answer(200, &[("Content-Type", "text/html")], Body::Bytes(page()));
-        given.trail.route = Some(Arc::new(Taken { name: "r".into(), compress: route }));
+        given.trail.route = Some(Arc::new(Taken { compress: route, ..Taken::default() }));
         let compression = Compression::new(&config).unwrap();
         let sent = compression.apply(&asking(&[("accept-encoding", "gzip")]), given).await;
         let coding =

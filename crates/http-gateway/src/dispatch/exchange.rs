@@ -82,6 +82,7 @@ impl Dispatcher {
         trail: &Trail,
     ) -> spool::BodyStream {
         let (mut writer, mut stream) = spool::spool(self.spool.clone());
+        writer.holds_a_slot();
         writer.start(first);
         if flags.is_abort() {
             drop(checkout);

@@ -33,6 +33,7 @@ use super::upgrade;
 use crate::drain::Drain;
 use crate::extra_fields::wants_trailers;
 use crate::message::{Connection, Exchange, Method, Response, Service, Version};
+use crate::pace::Paces;
 use crate::websocket::handshake::is_asked;
 
 /// A client is brisk when its next request comes within this: then it keeps its state for as long while it is silent.
@@ -58,6 +59,7 @@ pub(super) struct Shared<S> {
     pub(super) service: Arc<S>,
     pub(super) config: Arc<Config>,
     pub(super) drain: Drain,
+    pub(super) paces: Paces,
 }
 
 /// What becomes of a connection.
@@ -86,7 +88,7 @@ pub fn serve<T: Transport, S: Service>(
     drain: Drain,
 ) -> impl Future<Output = ()> + Send {
     let mut stream = Stream::new(transport, already_read.into());
-    let mut shared = Shared { connection, service, config, drain };
+    let mut shared = Shared { connection, service, config, drain, paces: Paces::default() };
     async move {
         let mut fresh = true;
         let how = loop {
@@ -294,9 +296,10 @@ async fn respond_while<T: Transport, S: Service>(
         }
     };
     let mut body_bytes_sent = 0;
+    let pace = shared.paces.of(&shared.config.limits, &response);
     let body = std::mem::replace(&mut response.body, crate::message::Body::Empty);
     let trailers = framing == Framing::Chunked && head.is_some_and(|head| wants_trailers(&head.headers));
-    let how = How { trailers, timeout: shared.config.timeouts.write, upload };
+    let how = How { trailers, timeout: shared.config.timeouts.write, upload, pace };
     let ended = respond::send(stream, body, framing, how, &mut body_bytes_sent).await;
     shared.service.finished(&Exchange {
         connection: &shared.connection,

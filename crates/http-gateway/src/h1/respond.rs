@@ -8,15 +8,17 @@ use std::time::Duration;
 use super::body::{AHEAD_BYTES_MAX, Body, BodyState};
 use super::encode::{Framing, chunk_head, last_chunk};
 use super::file;
+use super::slowly;
 use super::stream::{Stream, StreamError};
 use super::transport::Transport;
 use crate::message::{self, FileBody};
+use crate::pace::Pace;
 use crate::spool::{Aborted, BodyStream, Piece};
 use crate::upload::Upload;
 
 /// Bodies and pieces up to this are copied behind the head, so that one plain write (or one TLS record) takes both;
 /// above, a gathering write is cheaper.
-const COPY_BYTES_MAX: usize = 4 * 1024;
+pub(super) const COPY_BYTES_MAX: usize = 4 * 1024;
 
 /// Pieces that are ready at once are gathered up to this before they are written.
 const GATHER_BYTES_MAX: usize = 32 * 1024;
@@ -38,14 +40,21 @@ pub(super) async fn send<T: Transport>(
     stream: &mut Stream<T>,
     body: message::Body,
     framing: Framing,
-    how: How<'_>,
+    mut how: How<'_>,
     sent: &mut u64,
 ) -> Ended {
     let timeout = how.timeout;
+    // A stream looks at each piece.
+    let pace = how.pace.take_if(|_| framing != Framing::Nothing && body.known_len().is_some());
     let result = match (framing, body) {
+        (_, body) if pace.is_some() => {
+            // Boxed: few answers are slowed down, and all would carry the room.
+            Box::pin(slowly::body(stream, &body, pace, timeout, sent)).await.map(|()| Ended::Whole)
+        }
         (Framing::Nothing, _) | (_, message::Body::Empty) => {
             stream.write(&[], timeout, sent).await.map(|()| Ended::Whole)
         }
+        (_, message::Body::Stream(body)) => Sending { stream, framing, how, sent }.stream(body).await,
         (_, message::Body::Bytes(bytes)) if bytes.len() <= COPY_BYTES_MAX => {
             stream.output.extend_from_slice(&bytes);
             let mut all = 0;
@@ -59,7 +68,6 @@ pub(super) async fn send<T: Transport>(
         (_, message::Body::File(body)) => {
             file::send(stream, &body, timeout, sent).await.map(|()| Ended::Whole)
         }
-        (_, message::Body::Stream(body)) => Sending { stream, framing, how, sent }.stream(body).await,
     };
     result.unwrap_or_else(|_| {
         if framing == Framing::UntilClose {
@@ -77,6 +85,8 @@ pub(super) struct How<'a> {
     pub(super) timeout: Duration,
     /// The app still reads its request.
     pub(super) upload: Option<Uploading<'a>>,
+    /// It is sent no faster than this.
+    pub(super) pace: Option<Box<Pace>>,
 }
 
 /// A request body that goes on while the response does.
@@ -185,13 +195,19 @@ impl<T: Transport> Sending<'_, T> {
             Framing::Chunked => chunk_head(&mut self.stream.output, len),
             Framing::Nothing | Framing::UntilClose => {}
         }
-        match piece {
-            Piece::Bytes(bytes) if bytes.len() <= COPY_BYTES_MAX => {
+        // `None`: nothing keeps it, or it is paid for.
+        let pace = self.how.pace.as_mut().and_then(|pace| slowly::unless_paid(pace, &piece));
+        match (piece, pace) {
+            (piece, Some(pace)) => {
+                let waiting = slowly::piece(self.stream, &piece, pace, self.how.timeout, self.sent);
+                Box::pin(waiting).await?;
+            }
+            (Piece::Bytes(bytes), None) if bytes.len() <= COPY_BYTES_MAX => {
                 self.stream.output.extend_from_slice(&bytes);
                 *self.sent += bytes.len() as u64;
             }
-            Piece::Bytes(bytes) => self.stream.write(&bytes, self.how.timeout, self.sent).await?,
-            Piece::File(body) => file::send(self.stream, &body, self.how.timeout, self.sent).await?,
+            (Piece::Bytes(bytes), None) => self.stream.write(&bytes, self.how.timeout, self.sent).await?,
+            (Piece::File(body), None) => file::send(self.stream, &body, self.how.timeout, self.sent).await?,
         }
         if self.framing == Framing::Chunked {
             self.stream.output.extend_from_slice(b"\r\n");

@@ -23,6 +23,7 @@ use crate::message::{
     Body, BodyError, BodyLength, Connection, Exchange, FileBody, Headers, RequestBody, RequestHead, Response,
     Service, Trail,
 };
+use crate::pace::{Pace, Paces};
 use crate::spool::{BodyStream, Piece};
 
 /// A body in memory up to this is handed to the `h2` crate whole: it is in memory anyway, and waiting for the client's
@@ -39,6 +40,7 @@ pub(super) struct Exchanges<'a, S> {
     pub(super) limits: HeadLimits,
     pub(super) connection: Connection,
     pub(super) drain: Drain,
+    pub(super) paces: Paces,
 }
 
 /// The client is gone, or must be told by a reset that the response is not whole.
@@ -126,6 +128,7 @@ impl<S: Service> Exchanges<'_, S> {
                 }
             }
         };
+        let pace = self.paces.of(&self.config.limits, &response);
         let mut told = Told {
             exchanges: self,
             request,
@@ -138,7 +141,8 @@ impl<S: Service> Exchanges<'_, S> {
             told.response.complete = true;
             return;
         };
-        let mut out = Out { send: &mut send, patience: self.config.timeouts.write, announced, sent: 0 };
+        let patience = self.config.timeouts.write;
+        let mut out = Out { send: &mut send, patience, announced, sent: 0, pace };
         let outcome = out.body(response.body).await;
         told.response.sent = out.sent;
         match outcome {
@@ -183,6 +187,7 @@ struct Out<'a> {
     patience: Duration,
     announced: Option<u64>,
     sent: u64,
+    pace: Option<Box<Pace>>,
 }
 
 impl Out<'_> {
@@ -201,13 +206,20 @@ impl Out<'_> {
             // More than Content-Length said: the client could not tell.
             return Err(Broken::Reset(Reason::INTERNAL_ERROR));
         }
-        if last && bytes.len() <= WHOLE_BYTES_MAX {
+        if last && bytes.len() <= WHOLE_BYTES_MAX && (self.pace.is_none() || bytes.is_empty()) {
             self.sent += bytes.len() as u64;
             return self.send.send_data(bytes, true).map_err(|_| Broken::Gone);
         }
         while !bytes.is_empty() {
-            let room = self.room(bytes.len()).await?;
-            let piece = bytes.split_to(room.min(bytes.len()));
+            let allowed = match &mut self.pace {
+                None => bytes.len(),
+                Some(pace) => turn(pace, self.send, bytes.len()).await?,
+            };
+            let room = self.room(allowed).await?;
+            let piece = bytes.split_to(room.min(allowed).min(bytes.len()));
+            if let Some(pace) = &mut self.pace {
+                pace.spent(piece.len() as u64);
+            }
             self.sent += piece.len() as u64;
             self.send.send_data(piece, last && bytes.is_empty()).map_err(|_| Broken::Gone)?;
         }
@@ -273,6 +285,22 @@ impl Out<'_> {
         }
         .map_err(|_| Broken::Gone)
     }
+}
+
+/// Waits for the stream's turn at the connection's bandwidth, unless the client resets it: many that are reset would pile up here.
+async fn turn(pace: &mut Pace, send: &mut SendStream<Bytes>, wanted: usize) -> Result<usize, Broken> {
+    if let Some(bytes) = pace.try_allow(wanted as u64) {
+        return Ok(usize::try_from(bytes).unwrap_or(wanted));
+    }
+    // Boxed: few answers wait, and all would carry the room.
+    let waiting = Box::pin(async {
+        tokio::select! {
+            biased;
+            _reason = poll_fn(|cx| send.poll_reset(cx)) => Err(Broken::Gone),
+            bytes = pace.allow(wanted as u64) => Ok(usize::try_from(bytes).unwrap_or(wanted)),
+        }
+    });
+    waiting.await
 }
 
 /// RFC 9113, 8.1.1: the `h2` crate compares what comes with what was announced and resets the stream where they differ.

@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use ctl_telemetry::metrics::UpstreamMetrics;
-use tokio::time::timeout;
 use tracing::warn;
 
 use super::body::BodyDecoder;
@@ -20,7 +19,7 @@ use super::server::Lease;
 use crate::h1::StreamError;
 use crate::message::Headers;
 use crate::request_id::RequestId;
-use crate::spool::{Aborted, Writer};
+use crate::spool::{self, Aborted, TooSlow, Writer};
 use crate::upload::Coming;
 
 /// One read of a body that need not be looked at.
@@ -41,7 +40,7 @@ pub(super) struct Body {
 pub(super) struct Bounds {
     /// The longest silence of the server.
     pub(super) idle: Duration,
-    /// The longest time that a client may take no byte while all buffers are full.
+    /// The longest time that a client may take no byte while all buffers are full, and we let it.
     pub(super) held: Duration,
 }
 
@@ -133,11 +132,11 @@ impl Short {
 
 /// Adds a piece to the spool, and waits for the client where there is no room.
 pub(super) async fn push(writer: &mut Writer, piece: Bytes, bounds: &Bounds) -> Result<(), Short> {
-    match timeout(bounds.held, writer.push(piece, || {})).await {
+    match spool::push(writer, piece, bounds.held).await {
         Ok(Ok(true)) => Ok(()),
         Ok(Ok(false)) => Err(Short::Gone),
         Ok(Err(error)) => Err(Short::Disk(error)),
-        Err(_) => Err(Short::Slow),
+        Err(TooSlow) => Err(Short::Slow),
     }
 }
 
