@@ -26,8 +26,8 @@ use crate::message::{
 use crate::pace::{Pace, Paces};
 use crate::spool::{BodyStream, Piece};
 
-/// A body in memory up to this is handed to the `h2` crate whole: it is in memory anyway, and waiting for the client's
-/// window would cost more than it saves. Larger ones go as the window allows, so that what is stuck is noticed.
+/// A body in memory up to this is handed to the `h2` crate whole where the client's windows have room for it. Else, and larger ones, go
+/// as the windows allow, so that what is stuck is noticed: each stream keeps its own clock, whatever the others do.
 const WHOLE_BYTES_MAX: usize = 16 << 10;
 
 /// Asked of the window at once.
@@ -206,7 +206,7 @@ impl Out<'_> {
             // More than Content-Length said: the client could not tell.
             return Err(Broken::Reset(Reason::INTERNAL_ERROR));
         }
-        if last && bytes.len() <= WHOLE_BYTES_MAX && (self.pace.is_none() || bytes.is_empty()) {
+        if last && (bytes.is_empty() || (bytes.len() <= WHOLE_BYTES_MAX && self.goes_at_once(bytes.len()))) {
             self.sent += bytes.len() as u64;
             return self.send.send_data(bytes, true).map_err(|_| Broken::Gone);
         }
@@ -224,6 +224,13 @@ impl Out<'_> {
             self.send.send_data(piece, last && bytes.is_empty()).map_err(|_| Broken::Gone)?;
         }
         Ok(())
+    }
+
+    fn goes_at_once(&mut self, len: usize) -> bool {
+        self.pace.is_none() && {
+            self.send.reserve_capacity(len);
+            self.send.capacity() >= len
+        }
     }
 
     /// Waits for the client's window.

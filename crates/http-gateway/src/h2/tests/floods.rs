@@ -100,23 +100,67 @@ async fn a_small_block_that_becomes_a_large_header_is_refused() {
     assert_eq!(code, Some(ENHANCE_YOUR_CALM));
 }
 
+/// RST_STREAM with CANCEL (RFC 9113, 7), for these streams.
+fn cancelled(frames: &[(u8, u32, Vec<u8>)]) -> Vec<u32> {
+    let resets = frames.iter().filter(|(kind, _, code)| *kind == 3 && code[..] == 8_u32.to_be_bytes());
+    resets.map(|(_, stream, _)| *stream).collect()
+}
+
 #[tokio::test]
 async fn closed_windows_are_not_kept_by_pings() {
-    let (mut theirs, server) = raw(|config| {
+    let (theirs, server) = raw(|config| {
         config.timeouts.write = Duration::from_millis(300);
-        config.timeouts.keep_alive = Duration::from_secs(60);
+        config.timeouts.keep_alive = Duration::from_millis(300);
     })
     .await;
+    let (mut from, mut to) = tokio::io::split(theirs);
     // SETTINGS_INITIAL_WINDOW_SIZE is 0: the answer's head comes, its body never.
-    theirs.write_all(&frame(4, 0, 0, &[0, 4, 0, 0, 0, 0])).await.unwrap();
-    theirs.write_all(&frame(1, 5, 1, &GET)).await.unwrap();
+    to.write_all(&frame(4, 0, 0, &[0, 4, 0, 0, 0, 0])).await.unwrap();
+    to.write_all(&frame(1, 5, 1, &GET)).await.unwrap();
     let pinging = async {
-        while theirs.write_all(&frame(6, 0, 0, &[0; 8])).await.is_ok() {
+        while to.write_all(&frame(6, 0, 0, &[0; 8])).await.is_ok() {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     };
-    timeout(SOON, pinging).await.expect("the connection stays");
+    let mut got = Vec::new();
+    let reading = from.read_to_end(&mut got);
+    let ((), ended) =
+        timeout(SOON, async { tokio::join!(pinging, reading) }).await.expect("the connection stays");
+    ended.unwrap();
     server.ends().await;
+    assert_eq!(cancelled(&parse(&got)), [1]);
+}
+
+#[tokio::test]
+async fn closed_windows_are_not_kept_by_another_request() {
+    let (mut theirs, server) = raw(|config| config.timeouts.write = Duration::from_millis(300)).await;
+    theirs.write_all(&frame(4, 0, 0, &[0, 4, 0, 0, 0, 0])).await.unwrap();
+    // This one runs for ever, and the answers to the others lie there.
+    theirs.write_all(&frame(1, 5, 1, &NEVER)).await.unwrap();
+    for stream in (3..203).step_by(2) {
+        theirs.write_all(&frame(1, 5, stream, &GET)).await.unwrap();
+    }
+    let mut got = Vec::new();
+    let reading = async {
+        while cancelled(&parse_whole(&got)).len() < 100 {
+            assert!(theirs.read_buf(&mut got).await.unwrap() > 0, "the connection ended");
+        }
+    };
+    timeout(SOON, reading).await.expect("what nobody takes stays");
+    assert!(!cancelled(&parse_whole(&got)).contains(&1), "it is not its fault");
+    drop(theirs);
+    server.ends().await;
+}
+
+/// The frames that are there whole.
+fn parse_whole(bytes: &[u8]) -> Vec<(u8, u32, Vec<u8>)> {
+    let mut end = 0;
+    while let Some(&[high, middle, low]) = bytes.get(end..end + 3)
+        && end + 9 + u32::from_be_bytes([0, high, middle, low]) as usize <= bytes.len()
+    {
+        end += 9 + u32::from_be_bytes([0, high, middle, low]) as usize;
+    }
+    parse(&bytes[..end])
 }
 
 #[tokio::test]
