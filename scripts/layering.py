@@ -23,6 +23,7 @@ PLANES = {
     "quintet-ctl-telemetry": 0,
     "quintet-ctl-admin": 0,
     "quintet-http-limits": 0,
+    "quintet-http-redis": 0,
     "quintet-http-upstream": 0,
     "quintet-py-link": 0,
     "quintet-http-gateway": 1,

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use clap::ArgMatches;
 use ctl_admin::client;
-use ctl_admin::words::{GatewayStatus, PoolLoad, PoolStatus, Status, WorkerStatus};
+use ctl_admin::words::{GatewayStatus, PoolLoad, PoolStatus, RedisStatus, Status, WorkerStatus};
 use ctl_config::Style;
 
 use crate::exit::Exit;
@@ -45,6 +45,9 @@ fn text(status: &Status, style: Style) -> String {
         row("clients", &clients(gateway));
         row("slots", &if tells { slots(&as_the_pools_say(gateway, &status.pools)) } else { slots(gateway) });
     }
+    if let Some(redis) = status.gateway.as_ref().and_then(|gateway| gateway.redis.as_ref()) {
+        row("redis", &redis_text(redis));
+    }
     for (index, pool) in status.pools.iter().filter(|_| tells).enumerate() {
         row(if index == 0 { "pools" } else { "" }, &pool_text(pool));
     }
@@ -83,6 +86,15 @@ fn pool_text(pool: &PoolStatus) -> String {
         let _ = write!(text, "; {reason}");
     }
     text
+}
+
+/// `10.0.0.5:6379`, or since when and why it is away.
+fn redis_text(redis: &RedisStatus) -> String {
+    let RedisStatus { place, away_s, why } = redis;
+    match away_s {
+        None => format!("{place}: hosts count together"),
+        Some(seconds) => format!("{place}: away for {} ({why}); this host counts by itself", age(*seconds)),
+    }
 }
 
 fn processes(status: &Status) -> String {
@@ -199,6 +211,7 @@ mod tests {
                 slots: 8,
                 slots_busy: 2,
                 queue_depth: 0,
+                redis: None,
             }),
         }
     }
@@ -223,6 +236,17 @@ mod tests {
             gateway.long_lived = 4;
         }
         insta::assert_snapshot!(text(&status, Style::default()));
+    }
+
+    #[test]
+    fn redis_is_there_or_away() {
+        let mut redis = RedisStatus { place: "10.0.0.5:6379".into(), ..RedisStatus::default() };
+        assert_eq!(redis_text(&redis), "10.0.0.5:6379: hosts count together");
+        (redis.away_s, redis.why) = (Some(70), "the connection broke".into());
+        assert_eq!(
+            redis_text(&redis),
+            "10.0.0.5:6379: away for 1 min (the connection broke); this host counts by itself"
+        );
     }
 
     #[test]

@@ -177,6 +177,20 @@ pub struct GatewayStatus {
     /// Requests refused because of overload.
     #[serde(default)]
     pub shed_total: u64,
+    /// By which hosts count limits together, when one is named.
+    #[serde(default)]
+    pub redis: Option<RedisStatus>,
+}
+
+/// Redis in [`GatewayStatus`].
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RedisStatus {
+    /// Where it is.
+    pub place: String,
+    /// For how many seconds it has been away; `None`: it is there.
+    pub away_s: Option<u64>,
+    /// What went wrong last, while it is away.
+    pub why: String,
 }
 
 /// Supervisor to gateway, over the socket pair it inherits.

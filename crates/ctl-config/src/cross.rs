@@ -141,6 +141,7 @@ pub(crate) fn check(loaded: &Loaded, problems: &mut Vec<Problem>) {
     workers(loaded, problems);
     bans(loaded, problems);
     bandwidth(loaded, problems);
+    crate::redis::check(loaded, problems);
     let config = &loaded.config;
     if config.proxy.protocol && config.proxy.trusted.is_empty() {
         let problem = Problem::new(

@@ -55,6 +55,8 @@ pub struct Setting {
     pub example: Option<&'static str>,
     /// Smallest, largest, and why: written like a value.
     pub range: Option<(&'static str, &'static str, &'static str)>,
+    /// Errors do not show how it was written.
+    pub(crate) is_secret: bool,
     pub(crate) check: Option<Check>,
     pub(crate) access: Access,
 }
@@ -82,6 +84,7 @@ impl Setting {
             otherwise: None,
             example: None,
             range: None,
+            is_secret: false,
             check: None,
             access,
         }
@@ -119,6 +122,12 @@ impl Setting {
 
     pub(crate) const fn checked(mut self, check: Check) -> Self {
         self.check = Some(check);
+        self
+    }
+
+    /// It may hold a password.
+    pub(crate) const fn secret(mut self) -> Self {
+        self.is_secret = true;
         self
     }
 

@@ -153,11 +153,11 @@ pub(crate) fn take(
         Ok(()) => {
             let place = file.place(span);
             let origin = Origin::File { name: file.name.to_owned(), line: place.line().unwrap_or_default() };
-            loaded.places.push((key, origin, Some(place)));
+            loaded.places.push((key, origin, Some(place.of(setting))));
         }
         Err(mut refused) => {
             let span = refused.span.take().unwrap_or(span);
-            problems.push(refused.problem(setting).at(Some(file.place(span))));
+            problems.push(refused.problem(setting).at(Some(file.place(span).of(setting))));
         }
     }
 }
@@ -168,7 +168,8 @@ fn from_environment(sources: &Sources, loaded: &mut Loaded, problems: &mut Vec<P
         // An empty variable counts as not set: that is what `VARIABLE=` in an env file means to most programs.
         let value = sources.environment.iter().find(|(at, value)| *at == name && !value.is_empty());
         let Some((_, value)) = value else { continue };
-        let place = Place::Named(format!("environment variable {name}={value}"));
+        let shown = if setting.is_secret { String::new() } else { format!("={value}") };
+        let place = Place::Named(format!("environment variable {name}{shown}"));
         let raw = Raw::Word(value.clone());
         match apply(&mut loaded.config, (setting, 0), Input { raw: &raw, base: &sources.working_dir }) {
             Ok(()) => loaded.replace(setting.key, Origin::Environment(name), place),

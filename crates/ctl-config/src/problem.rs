@@ -3,7 +3,9 @@
 use std::fmt::{self, Write as _};
 use std::ops::Range;
 
+use crate::define::Setting;
 use crate::raw::Fault;
+use crate::redis::without_secrets;
 
 /// Where the value of a setting was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,8 +27,18 @@ impl Place {
             name: name.to_owned(),
             line: text[..line_start].matches('\n').count() + 1,
             column: text[line_start..start].chars().count() + 1,
-            source: text[line_start..line_end].trim_end().to_owned(),
+            source: without_secrets(text[line_start..line_end].trim_end()),
             width: text[start..end].chars().count().max(1),
+        }
+    }
+
+    /// The same for a value of `setting`: where that may be a secret, the line is not shown.
+    pub(crate) fn of(self, setting: &Setting) -> Self {
+        match self {
+            Self::File { name, line, column, .. } if setting.is_secret => {
+                Self::Named(format!("{name}:{line}:{column}"))
+            }
+            place => place,
         }
     }
 

@@ -15,6 +15,7 @@ use crate::define::settings;
 pub use crate::define::{all, find};
 use crate::limit::Limit;
 use crate::pool::{WorkerPool, check_pattern};
+use crate::redis::{SecretUrl, check_key_prefix};
 use crate::route::Route;
 use crate::upstream::Upstream;
 use crate::value::Program;
@@ -355,6 +356,31 @@ settings! {
         /// Clients whose bans and offences are remembered at one time; about 90 bytes each, when there are so many.
         clients_max: u32 = 65_536,
             between("64", "16777216", "that is more than a gigabyte of memory");
+    }
+
+    /// Redis or Valkey, by which several hosts count limits together and share their bans. Nothing is asked of it while it is not
+    /// named. See docs/guides/hosts.md.
+    [redis] Redis {
+        /// Where it is: `redis://USER:PASSWORD@HOST:PORT/DATABASE`, `rediss://` with TLS, `unix:///PATH?db=N`. Everything but the host
+        /// may be left away. It is shown nowhere with its password; in the environment or a file it stands in no configuration.
+        url: Option<SecretUrl> = None,
+            otherwise("each host counts for itself"), example("\"rediss://shop@cache.example.org\""), secret();
+        /// A file that holds the address, read at each new connection.
+        url_file: Option<PathBuf> = None, example("\"/run/secrets/redis-url\"");
+        /// The authorities whose certificates are believed with `rediss://`.
+        tls_ca: Option<PathBuf> = None, otherwise("those that the system believes"), example("\"/etc/quintet/ca.pem\"");
+        /// The beginning of all keys. Hosts that use the same one belong together.
+        prefix: String = "quintet".to_owned(), checked(check_key_prefix);
+        /// Hosts count `[[limit]]` together, those with the same name and terms.
+        limits: bool = true;
+        /// A ban on one host holds on all.
+        bans: bool = true;
+        /// How long a request waits for an answer at most; then its host decides alone.
+        timeout: Duration = Duration::from_millis(5),
+            between("1ms", "1s", "every request that is counted may wait so long");
+        /// How long a connection may take to be made, with TLS and password.
+        connect_timeout: Duration = Duration::from_secs(1),
+            between("10ms", "1m", "no request waits for it");
     }
 
     /// How long each step may take. Every step has an end.

@@ -31,6 +31,13 @@ pub static CLIENT_BANNED: Event = Event::new(
     "`quintet bans list` shows all, `quintet bans remove` pardons; see bans.after",
 );
 
+/// Redis does not answer, or not in time.
+pub static REDIS_AWAY: Event = Event::new(
+    &metrics::REDIS_AWAY_TOTAL,
+    "Redis is away: this host counts limits by itself, and bans on other hosts are heard of when it is back",
+    "no request waits for it meanwhile; `quintet status` tells since when; see docs/guides/hosts.md",
+);
+
 /// There is no room for another ban.
 pub static BANS_FULL: Event = Event::new(
     &metrics::BANS_FULL_TOTAL,

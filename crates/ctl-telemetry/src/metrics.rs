@@ -128,6 +128,16 @@ metrics! {
     Gauge LIMIT_MEMORY_BYTES = "quintet_limit_memory_bytes";
     /// Clients that a limit forgot before their time because more came than it may remember (`limit.keys_max`).
     Counter LIMIT_FORGOTTEN_TOTAL = "quintet_limit_forgotten_total";
+    /// Requests about which this host decided alone, because Redis was away or did not answer within `redis.timeout`.
+    Counter LIMIT_ALONE_TOTAL = "quintet_limit_alone_total";
+    /// 1 while Redis is there and hosts count together, 0 while it is away or none is named.
+    Gauge REDIS_UP = "quintet_redis_up";
+    /// Connections to Redis: one for each reactor, and one more.
+    Gauge REDIS_CONNECTIONS = "quintet_redis_connections";
+    /// Commands that Redis refused or did not answer in time, and connections to it that broke or could not be made.
+    Counter REDIS_FAILURES_TOTAL = "quintet_redis_failures_total";
+    /// Times Redis went away.
+    Counter REDIS_AWAY_TOTAL = "quintet_redis_away_total";
     /// Clients that are banned now.
     Gauge BANNED = "quintet_banned";
     /// Bans for too many offences.

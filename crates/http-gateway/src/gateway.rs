@@ -31,6 +31,7 @@ use crate::link::long::{LongLimits, LongLinks, LongNews};
 use crate::listen::{Edge, Listening, Reactors, run_reactors};
 use crate::pools::Pools;
 use crate::queue::WorkerNews;
+use crate::redis::{Heartbeat, Redis};
 use crate::service::Gateway;
 use crate::tls::Identity;
 use crate::upstream::{Secrets, Upstreams};
@@ -88,6 +89,7 @@ struct Running {
     gateway: Arc<Gateway>,
     guard: Arc<Guard>,
     tls: Option<Arc<Identity>>,
+    redis: Option<Arc<Redis>>,
     reactors: Reactors,
     gate: watch::Sender<bool>,
     drain: watch::Sender<Phase>,
@@ -123,7 +125,9 @@ impl Running {
             .map_err(|error| format!("access log: {error}"))?;
         let secrets = Secrets::new(start.state_dir.clone(), start.token.clone());
         let upstreams = Upstreams::new(&config, &secrets)?;
-        let guard = Arc::new(Guard::new(&config, Arc::clone(&trusted), start.state_dir)?);
+        let redis = Redis::new(&config.redis)?;
+        let guard = Guard::new(&config, Arc::clone(&trusted), start.state_dir, redis.as_ref())?;
+        let guard = Arc::new(guard);
         tokio::spawn(chores(Arc::clone(&guard), Arc::clone(&config)));
         let gateway = Arc::new(Gateway::new(
             Arc::clone(&config),
@@ -151,12 +155,18 @@ impl Running {
         };
         let reactors = run_reactors(listeners, edge)
             .map_err(|error| format!("could not start the reactors: {error}"))?;
+        if let Some(redis) = &redis {
+            for (number, reactor) in reactors.handles().iter().enumerate() {
+                reactor.spawn(Arc::clone(redis).keep_lane(number));
+            }
+            tokio::spawn(Arc::clone(redis).keep(Heartbeat));
+        }
         tokio::spawn(Arc::clone(gateway.upstreams()).keep_clean());
         let link = take(start.link_fd).map_err(|error| format!("link: {error}"))?;
         accept_workers(link, start.token, start.worker_uid, &reactors, (&pools, &links))?;
         let opens = start.heir.then(|| gate.subscribe());
         let asked = admin(start.admin, take, &config, (&gateway, &pools), drain_ear, opens)?;
-        let running = Self { config, pools, links, gateway, guard, tls, reactors, gate, drain };
+        let running = Self { config, pools, links, gateway, guard, tls, redis, reactors, gate, drain };
         if let Some((generation, app)) = start.active {
             running.activate(generation, &app);
         }
@@ -315,7 +325,12 @@ impl Running {
     }
 
     fn status(&self) -> GatewayStatus {
-        GatewayStatus { connections: self.reactors.connections() as u64, ..admin_http::status(&self.pools) }
+        let redis = self.redis.as_ref().map(|redis| redis.status());
+        GatewayStatus {
+            connections: self.reactors.connections() as u64,
+            redis,
+            ..admin_http::status(&self.pools)
+        }
     }
 }
 

@@ -5,6 +5,7 @@
 //! | `limits.rs` | `[[limit]]`: which limits hold for a request |
 //! | `whose.rs` | for whom it is counted |
 //! | `lists.rs` | the files of addresses that are always or never let in, read again when they change |
+//! | `shared.rs` | limits that several hosts count together |
 //! | `keep.rs` | the file in which bans and counts outlive the process |
 //! | `chores.rs` | what is done now and then: the files, memory given back |
 //! | `answer.rs` | what is said to those who are refused |
@@ -20,6 +21,7 @@ mod chores;
 mod keep;
 mod limits;
 mod lists;
+mod shared;
 #[cfg(test)]
 mod tests;
 mod whose;
@@ -39,6 +41,7 @@ use http_limits::{Ban, Bans, BansFull, Quota, Reason, Seed, Snapshot, Table, Ter
 
 use crate::client::TrustedProxies;
 use crate::message::{AnsweredBy, Exchange, NO_ANSWER, RequestHead, Response, Trail};
+use crate::redis::Redis;
 use answer::Refused;
 pub use chores::chores;
 use keep::Keeper;
@@ -46,6 +49,8 @@ pub use limits::Pass;
 use limits::{Checked, Limits};
 use lists::Lists;
 pub(crate) use lists::Stamp;
+pub use shared::Question;
+use shared::Shared;
 use whose::Asks;
 
 /// Django's own default for SESSION_COOKIE_NAME.
@@ -62,6 +67,8 @@ pub struct Guard {
     clock: Clock,
     seed: Seed,
     limits: Limits,
+    /// With other hosts, when Redis is named.
+    shared: Option<Shared>,
     bans: Bans,
     /// How far each client is from a ban; `None`: nobody is banned by himself.
     offences: Option<Table>,
@@ -94,6 +101,8 @@ pub enum Entry {
     Passes(Pass),
     /// Go on after this time.
     Waits(Duration, Pass),
+    /// Ask for all hosts ([`Guard::settle`]).
+    Asks(Box<Question>),
     /// This is the answer.
     Refused(Box<Response>),
 }
@@ -104,6 +113,7 @@ impl Guard {
         config: &Config,
         trusted: Arc<TrustedProxies>,
         state_dir: Option<PathBuf>,
+        redis: Option<&Arc<Redis>>,
     ) -> Result<Self, String> {
         let bans = &config.bans;
         let lists = Lists::read(bans.deny_file.as_deref(), bans.allow_file.as_deref())?;
@@ -118,6 +128,7 @@ impl Guard {
             clock: Clock::new(),
             seed,
             limits: Limits::new(config, seed),
+            shared: redis.filter(|_| config.redis.limits).map(|redis| Shared::new(config, Arc::clone(redis))),
             bans: Bans::new(terms, seed),
             offences,
             count_4xx: bans.count_4xx,
@@ -172,20 +183,22 @@ impl Guard {
         }
         let cookie = self.session_cookie.load();
         let asks = Asks { head, client, session_cookie: &cookie, route: None };
-        entry(self.limits.check(&asks, self.clock.at(trail.started)), head, trail)
+        let checked = self.limits.check(&asks, self.clock.at(trail.started));
+        self.decided(checked, (&asks, self.limits.general(), false), trail)
     }
 
     /// The limits that its route names, by their numbers.
     pub fn enter_route(&self, limits: &[usize], head: &RequestHead, trail: &Trail) -> Entry {
         let cookie = self.session_cookie.load();
         let asks = of_route(head, trail, &cookie);
-        entry(self.limits.check_route(&asks, limits, self.clock.at(trail.started)), head, trail)
+        let checked = self.limits.check_route(&asks, limits, self.clock.at(trail.started));
+        self.decided(checked, (&asks, limits, true), trail)
     }
 
     /// A request that was let in comes again in another way, and is counted then.
     pub fn leave_route(&self, limits: &[usize], head: &RequestHead, trail: &Trail) {
         let cookie = self.session_cookie.load();
-        self.limits.give_back(&of_route(head, trail, &cookie), limits);
+        self.give_back(&of_route(head, trail, &cookie), limits);
     }
 
     /// Waits for a request's turn; `false`: too many wait already. Dropping it gives the place back.
@@ -339,8 +352,8 @@ fn of_route<'a>(head: &'a RequestHead, trail: &'a Trail, session_cookie: &'a [u8
 /// What limits say, in words of the guard.
 fn entry(checked: Checked, head: &RequestHead, trail: &Trail) -> Entry {
     match checked {
-        Checked::Passes { turn_in, pass } if turn_in.is_zero() => Entry::Passes(pass),
-        Checked::Passes { turn_in, pass } => {
+        Checked::Passes { turn_in, pass, .. } if turn_in.is_zero() => Entry::Passes(pass),
+        Checked::Passes { turn_in, pass, .. } => {
             m::LIMIT_DELAYED_TOTAL.inc();
             Entry::Waits(turn_in, pass)
         }

@@ -38,6 +38,7 @@ pub mod pools;
 pub mod proxy_protocol;
 pub mod queue;
 pub mod reactor;
+pub mod redis;
 pub mod request_body;
 pub mod request_id;
 mod retired;

@@ -194,7 +194,14 @@ impl Gateway {
     }
 
     async fn in_turn(&self, entry: Entry, head: &RequestHead, trail: &Trail) -> Result<Pass, Response> {
+        let entry = match entry {
+            // Boxed: without Redis no request does this, and all would carry it.
+            Entry::Asks(question) => Box::pin(self.guard.settle(*question, head, trail)).await,
+            entry => entry,
+        };
         match entry {
+            // Nothing is asked twice.
+            Entry::Asks(_) => Ok(Pass::default()),
             Entry::Passes(pass) => Ok(pass),
             Entry::Refused(response) => Err(*response),
             Entry::Waits(turn_in, pass) => {

@@ -45,8 +45,10 @@ pub use all::Upstreams;
 pub use group::{Failure, Forward, Handshake, Upstream};
 pub use secret::Secrets;
 pub use settings::{HashBy, HostRule, ServerAddress, Settings};
+pub(crate) use socket::Socket;
 pub use sticky::Sticky;
 pub use tls::TlsFiles;
+pub(crate) use tls::client_config;
 
 #[cfg(test)]
 mod fake;

@@ -13,6 +13,7 @@
 //! | `seed.rs` | hashes that nobody outside can foresee |
 //! | `single_flight.rs` | what becomes of a request while another of its key is under way |
 //! | `idempotency.rs` | whether a request with an Idempotency-Key is done, repeated or refused |
+//! | `shared.rs` | the same rates for several hosts: scripts for Redis, and what they answer |
 //! | `snapshot.rs` | what is kept over a restart, as bytes |
 //!
 //! The gateway does not ask `single_flight.rs` and `idempotency.rs` yet: no setting turns them on.
@@ -26,6 +27,7 @@ mod gcra;
 mod idempotency;
 mod network;
 mod seed;
+pub mod shared;
 mod single_flight;
 mod snapshot;
 mod table;
@@ -36,6 +38,7 @@ pub use gcra::{Quota, Verdict};
 pub use idempotency::{BadKey, Begin, Keys, KeysLimits, parse_key};
 pub use network::{BadLine, BadNetwork, Network, NetworkSet};
 pub use seed::{KeyHasher, Seed};
+pub use shared::Together;
 pub use single_flight::{Arrival, Ended, Flights, Policy, Ticket};
 pub use snapshot::{BadSnapshot, KeptLimit, Snapshot, elapsed};
 pub use table::Table;

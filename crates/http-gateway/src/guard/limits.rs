@@ -8,6 +8,7 @@ use ctl_config::{Config, Limit as Setting, LimitAction};
 use http_limits::{KeptLimit, Quota, Seed, Table, Verdict};
 
 use super::answer::Refused;
+use super::shared::{Digest, Held};
 use super::whose::{Asks, Whose};
 use crate::message::{Headers, Method};
 use crate::pools::pattern::{Pattern, decode};
@@ -41,7 +42,12 @@ pub(super) struct Limits {
 /// What all limits say to a request.
 pub(super) enum Checked {
     /// It fits into all of them; its turn is after this time.
-    Passes { turn_in: Duration, pass: Pass },
+    Passes {
+        turn_in: Duration,
+        pass: Pass,
+        /// At least one holds for it.
+        counted: bool,
+    },
     /// It does not.
     Refused(Refused),
 }
@@ -122,27 +128,73 @@ impl Limits {
     fn count(&self, asks: &Asks<'_>, numbers: &[usize], now: Duration) -> Checked {
         let path = decode(asks.head.path());
         let asker = Asker { asks, path: &path, seed: self.seed };
-        let (mut turn_in, mut pass) = (Duration::ZERO, Pass::default());
+        let (mut turn_in, mut pass, mut counted) = (Duration::ZERO, Pass::default(), false);
         for (place, number) in numbers.iter().enumerate() {
             let Some(limit) = self.all.get(*number) else { continue };
             let Some(key) = limit.key(&asker) else { continue };
+            counted = true;
             match limit.table.take(key, now) {
                 Verdict::Passes { turn_in: turn, remaining, full_in } => {
-                    if limit.delays {
-                        turn_in = turn_in.max(turn);
-                    }
-                    if limit.announces {
-                        pass.add(limit, remaining, full_in);
-                    }
+                    limit.tell(turn, (remaining, full_in), &mut turn_in, &mut pass);
                 }
                 Verdict::Refused { retry_in } => {
                     self.give_back(asks, &numbers[..place]);
-                    let (name, policy) = (limit.name.clone(), limit.policy.clone());
-                    return Checked::Refused(Refused::Limited { name, policy, retry_in });
+                    return Checked::Refused(limit.refused(retry_in));
                 }
             }
         }
-        Checked::Passes { turn_in, pass }
+        Checked::Passes { turn_in, pass, counted }
+    }
+
+    /// The numbers of the limits that hold whatever the route of a request is.
+    pub(super) fn general(&self) -> &[usize] {
+        &self.general
+    }
+
+    /// Those of these limits that hold for a request, with the keys under which it counts.
+    pub(super) fn held(&self, asks: &Asks<'_>, numbers: &[usize]) -> Vec<Held> {
+        let path = decode(asks.head.path());
+        let asker = Asker { asks, path: &path, seed: self.seed };
+        let held = numbers.iter().filter_map(|number| {
+            let limit = self.all.get(*number)?;
+            let key = limit.key(&asker)?;
+            let mut digest = Digest::of(&limit.definition);
+            limit.by.put(&mut digest, asks, &path)?;
+            Some(Held { number: *number, key, shared: digest.key(), ticks: limit.table.quota().ticks() })
+        });
+        held.collect()
+    }
+
+    /// What others have said of limits, in their order, as if it had been said here.
+    pub(super) fn told(&self, held: &[Held], verdicts: &[Verdict]) -> Checked {
+        let (mut turn_in, mut pass) = (Duration::ZERO, Pass::default());
+        for (held, verdict) in held.iter().zip(verdicts) {
+            if let (Some(limit), Verdict::Passes { turn_in: turn, remaining, full_in }) =
+                (self.all.get(held.number), verdict)
+            {
+                limit.tell(*turn, (*remaining, *full_in), &mut turn_in, &mut pass);
+            }
+        }
+        Checked::Passes { turn_in, pass, counted: true }
+    }
+
+    /// The same of a refusal by one of them.
+    pub(super) fn refusal(&self, held: &[Held], place: usize, retry_in: Duration) -> Checked {
+        let limit = held.get(place).and_then(|held| self.all.get(held.number));
+        match limit {
+            Some(limit) => Checked::Refused(limit.refused(retry_in)),
+            // There is no such limit: nobody is refused for it.
+            None => Checked::Passes { turn_in: Duration::ZERO, pass: Pass::default(), counted: true },
+        }
+    }
+
+    /// What was counted here counts no more.
+    pub(super) fn give_back_held(&self, held: &[Held]) {
+        for held in held {
+            if let Some(limit) = self.all.get(held.number) {
+                limit.table.give_back(held.key);
+            }
+        }
     }
 
     /// Gives memory back that a flood took.
@@ -214,6 +266,26 @@ impl Limit {
             policy: policy.into(),
             table: Table::new(quota, setting.keys_max as usize),
         }
+    }
+
+    /// Adds what it says of a request that fits.
+    fn tell(
+        &self,
+        turn: Duration,
+        (remaining, full_in): (u64, Duration),
+        turn_in: &mut Duration,
+        pass: &mut Pass,
+    ) {
+        if self.delays {
+            *turn_in = turn.max(*turn_in);
+        }
+        if self.announces {
+            pass.add(self, remaining, full_in);
+        }
+    }
+
+    fn refused(&self, retry_in: Duration) -> Refused {
+        Refused::Limited { name: self.name.clone(), policy: self.policy.clone(), retry_in }
     }
 
     /// The key under which a request counts. `None`: the limit does not hold for it, or nothing tells who asks.

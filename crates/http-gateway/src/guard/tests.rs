@@ -27,7 +27,7 @@ fn config(limits: Vec<Limit>) -> Config {
 
 fn guard_in(config: &Config, state_dir: Option<&Path>) -> Guard {
     let trusted = TrustedProxies::parse(&["10.0.0.0/8"]).unwrap();
-    Guard::new(config, Arc::new(trusted), state_dir.map(Path::to_path_buf)).unwrap()
+    Guard::new(config, Arc::new(trusted), state_dir.map(Path::to_path_buf), None).unwrap()
 }
 
 fn guard(config: &Config) -> Guard {
@@ -52,7 +52,7 @@ fn trail(client: &str) -> Trail {
 fn asks(guard: &Guard, client: &str, request: &str, fields: &[(&str, &str)]) -> u16 {
     let trail = trail(client);
     match guard.enter(trail.client, &head(request, fields), &trail) {
-        Entry::Passes(_) | Entry::Waits(..) => 0,
+        Entry::Passes(_) | Entry::Waits(..) | Entry::Asks(_) => 0,
         Entry::Refused(response) => response.status,
     }
 }
@@ -195,7 +195,7 @@ fn a_limit_that_a_route_names_holds_there_only() {
     let guard = guard(&config);
     let (trail, asked) = (trail("192.0.2.1"), head("GET /", &[]));
     let status = |entry: Entry| match entry {
-        Entry::Passes(_) | Entry::Waits(..) => 0,
+        Entry::Passes(_) | Entry::Waits(..) | Entry::Asks(_) => 0,
         Entry::Refused(response) => response.status,
     };
     let enter = || status(guard.enter(trail.client, &asked, &trail));
@@ -248,7 +248,7 @@ async fn a_limit_that_delays_spreads_a_burst() {
     let mut turns = Vec::new();
     for _ in 0..4 {
         turns.push(match guard.enter(trail.client, &head("GET /", &[]), &trail) {
-            Entry::Passes(_) => 0,
+            Entry::Passes(_) | Entry::Asks(_) => 0,
             Entry::Waits(turn_in, _) => {
                 let began = tokio::time::Instant::now();
                 assert!(guard.wait(turn_in).await);
@@ -367,7 +367,7 @@ fn lists_are_read_again_when_they_change_and_kept_when_they_are_broken() {
     assert_eq!(statuses(&guard), [0, 0, 0]);
     fs::write(&deny, "300.1.1.1\n").unwrap();
     let trusted = Arc::new(TrustedProxies::default());
-    let why = Guard::new(&config, trusted, None).err().unwrap();
+    let why = Guard::new(&config, trusted, None, None).err().unwrap();
     assert!(why.contains("line 1: \"300.1.1.1\"") && why.contains("bans.deny_file"), "{why}");
 }
 

@@ -16,6 +16,18 @@ mod kind {
     pub(super) const ROUTE: u8 = 5;
 }
 
+/// What becomes a key, part by part.
+pub(crate) trait Parts {
+    /// One more.
+    fn part(&mut self, kind: u8, bytes: &[u8]);
+}
+
+impl Parts for KeyHasher {
+    fn part(&mut self, kind: u8, bytes: &[u8]) {
+        Self::part(self, kind, bytes);
+    }
+}
+
 #[derive(Debug)]
 enum By {
     Address,
@@ -55,7 +67,7 @@ impl Whose {
     }
 
     /// Adds to a key whose the request is; `path` is the decoded one. `None`: nothing tells.
-    pub(crate) fn put(&self, key: &mut KeyHasher, asks: &Asks<'_>, path: &[u8]) -> Option<()> {
+    pub(crate) fn put(&self, key: &mut impl Parts, asks: &Asks<'_>, path: &[u8]) -> Option<()> {
         let Asks { head, client, .. } = asks;
         for by in &self.0 {
             match by {
@@ -86,7 +98,7 @@ fn user<'a>(asks: &Asks<'a>) -> Option<&'a [u8]> {
     headers.get("authorization").or_else(|| cookie(headers.get("cookie")?, asks.session_cookie))
 }
 
-fn put_address(key: &mut KeyHasher, addr: IpAddr) {
+fn put_address(key: &mut impl Parts, addr: IpAddr) {
     match http_limits::client(addr) {
         IpAddr::V4(addr) => key.part(kind::ADDRESS, &addr.octets()),
         IpAddr::V6(addr) => key.part(kind::ADDRESS, &addr.octets()),

@@ -33,7 +33,7 @@ pub struct TlsFiles<'a> {
 }
 
 /// What all servers of an upstream share.
-pub(super) fn client_config(files: TlsFiles<'_>) -> Result<Arc<ClientConfig>, String> {
+pub(crate) fn client_config(files: TlsFiles<'_>) -> Result<Arc<ClientConfig>, String> {
     let mut roots = RootCertStore::empty();
     if let Some(path) = files.ca {
         for certificate in certificates(path)? {
