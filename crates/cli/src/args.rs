@@ -1,5 +1,7 @@
 //! The command line: commands and their help. The flags of settings come from the table in `ctl-config`.
 
+mod upstream;
+
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
@@ -47,6 +49,7 @@ pub(crate) fn command() -> Command {
         .subcommand(import())
         .subcommands(instance_commands())
         .subcommand(bans())
+        .subcommand(upstream::command())
         .subcommand(
             Command::new("version")
                 .about("Print the version")

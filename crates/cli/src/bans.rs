@@ -5,13 +5,13 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use clap::ArgMatches;
-use ctl_admin::client::{self, ClientError};
+use ctl_admin::client;
 use ctl_admin::words::{BanRow, BansRequest};
 use ctl_config::{Style, parse_duration};
 
 use crate::exit::Exit;
 use crate::failure::{Failure, Result};
-use crate::instance::{self, Instance};
+use crate::instance;
 use crate::{print, print_json};
 
 /// The longest ban by hand: nobody is shut out for ever.
@@ -37,7 +37,8 @@ pub(crate) fn run(matches: &ArgMatches) -> Result<Exit> {
 
 fn list(matches: &ArgMatches) -> Result<Exit> {
     let instance = instance::find(matches)?;
-    let (bans, total) = client::bans(&instance.runtime_dir).map_err(|error| refused(error, &instance))?;
+    let (bans, total) =
+        client::bans(&instance.runtime_dir).map_err(|error| instance::refused(error, &instance))?;
     if matches.get_flag("json") {
         return print_json(&serde_json::json!({ "bans": bans, "total": total }));
     }
@@ -46,18 +47,9 @@ fn list(matches: &ArgMatches) -> Result<Exit> {
 
 fn change(matches: &ArgMatches, request: BansRequest) -> Result<Exit> {
     let instance = instance::find(matches)?;
-    let done =
-        client::change_bans(&instance.runtime_dir, request).map_err(|error| refused(error, &instance))?;
+    let done = client::change_bans(&instance.runtime_dir, request)
+        .map_err(|error| instance::refused(error, &instance))?;
     print(&format!("{done}\n"))
-}
-
-/// Its message is one line; what follows is a hint.
-fn refused(error: ClientError, instance: &Instance) -> Failure {
-    let ClientError::Failed { text, .. } = error else { return instance::not_reached(error, instance) };
-    match text.split_once("\nhint: ") {
-        Some((message, hint)) => Failure::new(Exit::Failure, message).hint(hint),
-        None => Failure::new(Exit::Failure, text),
-    }
 }
 
 fn address(matches: &ArgMatches) -> Result<IpAddr> {

@@ -174,6 +174,15 @@ pub(crate) fn not_reached(error: ClientError, instance: &Instance) -> Failure {
     }
 }
 
+/// Its message is one line; what follows is a hint.
+pub(crate) fn refused(error: ClientError, instance: &Instance) -> Failure {
+    let ClientError::Failed { text, .. } = error else { return not_reached(error, instance) };
+    match text.split_once("\nhint: ") {
+        Some((message, hint)) => Failure::new(Exit::Failure, message).hint(hint),
+        None => Failure::new(Exit::Failure, text),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

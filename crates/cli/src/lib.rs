@@ -26,6 +26,7 @@ mod settings;
 mod setup;
 mod sizing;
 mod status;
+mod upstream;
 
 use std::process::ExitCode;
 
@@ -64,6 +65,7 @@ fn dispatch(matches: &ArgMatches) -> Result<Exit> {
         Some(("stop", matches)) => instance::stop(matches),
         Some(("upgrade", matches)) => instance::upgrade(matches),
         Some(("bans", matches)) => bans::run(matches),
+        Some(("upstream", matches)) => upstream::run(matches),
         Some(("version", matches)) => pages::version(matches),
         Some(("help", matches)) => pages::help(matches),
         Some(("internal-gateway", _)) => gateway::run(),

@@ -9,7 +9,7 @@ use ctl_config::Style;
 
 use crate::exit::Exit;
 use crate::failure::{Failure, Result};
-use crate::{instance, print, print_json};
+use crate::{instance, print, print_json, upstream};
 
 /// The command.
 pub(crate) fn run(matches: &ArgMatches) -> Result<Exit> {
@@ -54,6 +54,10 @@ fn text(status: &Status, style: Style) -> String {
     row("version", &status.version);
     for note in &status.notes {
         row("note", note);
+    }
+    let upstreams = status.gateway.as_ref().map_or(&[][..], |gateway| &gateway.upstreams);
+    if !upstreams.is_empty() {
+        let _ = write!(out, "\n{}", upstream::table(upstreams, style));
     }
     if !status.workers.is_empty() {
         let pool = if status.pools.len() > 1 { "  pool" } else { "" };
@@ -212,6 +216,7 @@ mod tests {
                 slots_busy: 2,
                 queue_depth: 0,
                 redis: None,
+                upstreams: Vec::new(),
             }),
         }
     }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::lines::{LineError, LineReader, line};
 use crate::place::CONTROL_SOCKET;
-use crate::words::{BanRow, BansRequest, Change, Command, Reply, Status};
+use crate::words::{BanRow, BansRequest, Change, Command, Reply, Status, UpstreamRequest};
 
 /// The supervisor answers from memory; a machine that swaps may take a moment.
 const STATUS_TIMEOUT: Duration = Duration::from_secs(5);
@@ -114,6 +114,11 @@ pub fn bans(runtime_dir: &Path) -> Result<(Vec<BanRow>, u64), ClientError> {
 /// Bans somebody, or ends his ban; the text that is returned says so.
 pub fn change_bans(runtime_dir: &Path, request: BansRequest) -> Result<String, ClientError> {
     to_the_end(ask(runtime_dir, &Command::Bans(request), STATUS_TIMEOUT)?, |_| {})
+}
+
+/// Takes a server of an upstream out, or back; the text that is returned says what is now so.
+pub fn change_upstream(runtime_dir: &Path, request: UpstreamRequest) -> Result<String, ClientError> {
+    to_the_end(ask(runtime_dir, &Command::Upstream(request), STATUS_TIMEOUT)?, |_| {})
 }
 
 fn to_the_end(replies: Replies, mut progress: impl FnMut(&str)) -> Result<String, ClientError> {

@@ -1,12 +1,19 @@
 //! Every message, by the pair that speaks it.
 
 mod bans;
+mod load;
+mod upstreams;
 
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
 pub use bans::{BanRow, BansAnswer, BansRequest};
+pub use load::{LOAD_EVERY, LoadReport, PoolLoad, WorkerLoad};
+pub use upstreams::{
+    DRAINED_MAX, Drained, SERVERS_TOLD_MAX, ServerStatus, UpstreamAnswer, UpstreamRequest, UpstreamStatus,
+    is_called,
+};
 
 /// Command to supervisor, over `control.sock`: one request a connection.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,6 +39,8 @@ pub enum Command {
     },
     /// Who is shut out? Answered with [`Reply::Bans`], or with `Done` or `Failed` where something is to be changed.
     Bans(BansRequest),
+    /// No new requests for a server of an upstream, or requests again. Answered with `Done` or `Failed`.
+    Upstream(UpstreamRequest),
 }
 
 /// What an order does to the number of workers.
@@ -177,6 +186,9 @@ pub struct GatewayStatus {
     /// Requests refused because of overload.
     #[serde(default)]
     pub shed_total: u64,
+    /// The upstreams, in the order of the configuration.
+    #[serde(default)]
+    pub upstreams: Vec<UpstreamStatus>,
     /// By which hosts count limits together, when one is named.
     #[serde(default)]
     pub redis: Option<RedisStatus>,
@@ -239,6 +251,13 @@ pub enum ToGateway {
         /// What is asked.
         request: BansRequest,
     },
+    /// Send a [`FromGateway::Upstream`].
+    Upstream {
+        /// Comes back.
+        number: u64,
+        /// What is asked.
+        request: UpstreamRequest,
+    },
     /// Send a [`FromGateway::Synced`]: all that was said before has been done.
     Sync {
         /// Comes back.
@@ -274,6 +293,9 @@ pub struct GatewayStart {
     /// Where bans and the counts of limits outlive the process.
     #[serde(default)]
     pub state_dir: Option<PathBuf>,
+    /// Servers of upstreams that were drained before.
+    #[serde(default)]
+    pub drained: Vec<Drained>,
     /// Workers are already serving (the gateway before died): the last `Activate`.
     pub active: Option<(u32, Box<AppReport>)>,
 }
@@ -341,60 +363,19 @@ pub enum FromGateway {
         /// What was asked for.
         answer: BansAnswer,
     },
+    /// The answer to `Upstream`.
+    Upstream {
+        /// As sent.
+        number: u64,
+        /// What became of it.
+        answer: UpstreamAnswer,
+    },
     /// `HandOver`: nothing is accepted here any more.
     Moved,
     /// `Drain` or `HandOver` is done; the process exits.
     Drained,
     /// The admin HTTP was asked to do this.
     Asked(Command),
-}
-
-/// How often the gateway reports its load.
-pub const LOAD_EVERY: std::time::Duration = std::time::Duration::from_millis(100);
-
-/// See [`FromGateway::Load`].
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LoadReport {
-    /// A row a pool, in order: 0 is the default one.
-    pub pools: Vec<PoolLoad>,
-    /// A row a worker that has slots.
-    pub workers: Vec<WorkerLoad>,
-}
-
-/// A pool's queue and slots. Counters grow from the gateway's start.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PoolLoad {
-    /// Slots in service.
-    pub slots: u32,
-    /// Slots in use now.
-    pub busy: u32,
-    /// Requests waiting now.
-    pub waiting: u32,
-    /// How long the first in line has waited.
-    pub head_wait_us: u64,
-    /// Requests that arrived.
-    pub arrived_total: u64,
-    /// Requests that a slot has served.
-    pub served_total: u64,
-    /// Requests refused because of overload.
-    pub shed_total: u64,
-    /// Slot time in use, summed over all slots.
-    pub busy_us_total: u64,
-    /// Median time of a request in its slot, over the last thousand or so; 0 before the first.
-    pub service_p50_us: u64,
-    /// Longest time in the queue of those that left it since the last report.
-    pub wait_max_us: u64,
-}
-
-/// A worker as the gateway sees it.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct WorkerLoad {
-    /// Its number.
-    pub worker: u32,
-    /// Requests answered.
-    pub requests_total: u64,
-    /// WebSockets and event streams it holds.
-    pub long_lived: u32,
 }
 
 /// Worker to supervisor, over the socket pair it inherits (`QUINTET_CONTROL_FD`).

@@ -17,7 +17,7 @@ use std::os::fd::AsFd;
 use std::os::unix::net::UnixListener;
 use std::time::{Duration, Instant};
 
-use ctl_admin::words::{Change, FromGateway, FromTemplate, FromWorker, Reply, ToWorker};
+use ctl_admin::words::{Change, Drained, FromGateway, FromTemplate, FromWorker, Reply, ToWorker};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal};
 
@@ -91,7 +91,7 @@ impl Driver {
     pub(crate) fn new(
         house: House,
         control: UnixListener,
-        elder: Option<(Peer, Vec<u32>)>,
+        elder: Option<(Peer, Vec<u32>, Vec<Drained>)>,
         seed: u64,
     ) -> Result<Self, Problem> {
         let problem = |error: io::Error| {
@@ -100,8 +100,8 @@ impl Driver {
         let now = Instant::now();
         let notifier = Notifier::from_env();
         let mut state = State::new(house.settings(), seed, now);
-        let elder = elder.map(|(peer, staff)| {
-            state.inherits(&staff);
+        let elder = elder.map(|(peer, staff, drained)| {
+            state.inherits(&staff, drained);
             peer
         });
         Ok(Self {
@@ -364,7 +364,9 @@ impl Driver {
 
     fn perform(&mut self, action: Action) -> Option<Event> {
         match action {
-            Action::SpawnGateway { active } => return Some(self.start_gateway(active)),
+            Action::SpawnGateway { active, drained } => {
+                return Some(self.start_gateway(active, drained));
+            }
             Action::SpawnTemplate { template, generation } => {
                 return Some(self.start_template(template, generation));
             }

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use ctl_admin::words::{
-    AppReport, Change, Command, FromGateway, FromTemplate, FromWorker, GatewayStatus, Reply, ToGateway,
+    AppReport, Change, Command, Drained, FromGateway, FromTemplate, FromWorker, GatewayStatus, Reply,
+    ToGateway,
 };
 
 use crate::plan::{Outcome, Problem};
@@ -140,6 +141,7 @@ pub(crate) struct Place {
 pub(crate) enum Action {
     SpawnGateway {
         active: Option<(u32, Box<AppReport>)>,
+        drained: Vec<Drained>,
     },
     SpawnTemplate {
         template: u32,

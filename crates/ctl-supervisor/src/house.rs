@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ctl_admin::place::{ADMIN_SOCKET, CONTROL_SOCKET, LINK_SOCKET};
-use ctl_admin::words::{AppReport, GatewayStart, Interface, ToGateway, WorkerStart};
+use ctl_admin::words::{AppReport, Drained, GatewayStart, Interface, ToGateway, WorkerStart};
 use ctl_config::LogFormat;
 use ctl_config::pool::DEFAULT_POOL;
 
@@ -216,7 +216,11 @@ impl House {
         Ok(self.settings())
     }
 
-    pub(crate) fn gateway_start(&self, active: Option<(u32, Box<AppReport>)>) -> ToGateway {
+    pub(crate) fn gateway_start(
+        &self,
+        active: Option<(u32, Box<AppReport>)>,
+        drained: Vec<Drained>,
+    ) -> ToGateway {
         ToGateway::Start(Box::new(GatewayStart {
             config: self.config_json.clone(),
             listeners: self.listeners.iter().map(Bound::listener).collect(),
@@ -226,6 +230,7 @@ impl House {
             heir: self.waits,
             state_dir: self.state_dir(),
             worker_uid: self.user.as_ref().map(|user| user.identity.uid),
+            drained,
             active,
         }))
     }

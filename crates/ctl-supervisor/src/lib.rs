@@ -68,7 +68,10 @@ pub fn run(plan: RunPlan) -> Outcome {
     let adopts = limits::adopt_orphans();
     let build = || {
         let heritage = Heritage::from_env()?;
-        let elder = heritage.as_ref().map(|from| Ok((from.elder_peer()?, from.staff.clone()))).transpose()?;
+        let elder = heritage
+            .as_ref()
+            .map(|from| Ok((from.elder_peer()?, from.staff.clone(), from.drained.clone())))
+            .transpose()?;
         let (house, control) = House::build(plan, adopts, heritage)?;
         Driver::new(house, control, elder, limits::seed())
     };

@@ -12,10 +12,10 @@
 //! - A worker that could not start is tried again only after a back-off.
 //! - Whoever was told to go is killed within a bound; after a stop, `Action::Exit` comes within a bound.
 
-mod bans;
 mod dev;
 mod gateway;
 mod order;
+mod questions;
 mod recycle;
 mod reload;
 mod scale;
@@ -33,15 +33,15 @@ use std::collections::BTreeMap;
 use std::mem;
 use std::time::{Duration, Instant};
 
-use ctl_admin::words::{AppReport, Command, FromWorker, GatewayStatus, Reply, ToGateway};
+use ctl_admin::words::{AppReport, Command, Drained, FromWorker, GatewayStatus, Reply, ToGateway};
 
 use crate::backoff::Backoff;
 use crate::event::{Action, ClientId, Event, Failure, Level, Notify, Settings, Who};
 use crate::plan::Outcome;
 
-use bans::Questions;
 use dev::Dev;
 use gateway::Gateway;
+use questions::Questions;
 use recycle::Recycling;
 use reload::Reload;
 use scale::Crew;
@@ -111,6 +111,8 @@ pub(crate) struct State {
     stop: Option<Stop>,
     status: Option<(Instant, Vec<ClientId>)>,
     questions: Questions,
+    /// Servers of upstreams that get no new requests, as the gateway said last.
+    drained: Vec<Drained>,
     over: bool,
     out: Vec<Action>,
 }
@@ -156,6 +158,7 @@ impl State {
             stop: None,
             status: None,
             questions: Questions::default(),
+            drained: Vec::new(),
             over: false,
             out: Vec::new(),
         }
@@ -271,7 +274,7 @@ impl State {
         self.overdue_workers(now);
         self.overdue_heir(now);
         self.overdue_status(now);
-        self.overdue_bans(now);
+        self.overdue_questions(now);
         if self.stop.is_some() {
             self.settle_stop(now);
         } else {
@@ -294,6 +297,7 @@ impl State {
             Command::Upgrade { program } => self.upgrade_asked(client, program.clone(), now),
             Command::Scale { pool, change } => self.scale_asked(client, pool.as_deref(), *change),
             Command::Bans(request) => self.bans_asked(client, request, now),
+            Command::Upstream(request) => self.upstream_asked(client, request, now),
         }
     }
 

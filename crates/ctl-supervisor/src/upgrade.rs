@@ -31,6 +31,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use ctl_admin::lines::line;
+use ctl_admin::words::Drained;
 use serde::{Deserialize, Serialize};
 
 use crate::inherit;
@@ -61,6 +62,8 @@ pub(crate) struct Heritage {
     pub(crate) sockets: Vec<Socket>,
     /// How many workers each pool has.
     pub(crate) staff: Vec<u32>,
+    /// Servers of upstreams that get no new requests.
+    pub(crate) drained: Vec<Drained>,
     /// A process that does not go away hands on the signals: the first elder of all.
     pub(crate) parent_stays: bool,
 }

@@ -4,22 +4,34 @@ use std::fmt::Write as _;
 
 use crate::metric::{BUCKETS_S, Histogram};
 use crate::metrics::{
-    ALL, Entry, Metric, OF_POOLS, OF_UPSTREAMS, OwnEntry, PoolMetrics, Row, UpstreamMetrics,
+    ALL, Entry, Metric, OF_POOLS, OF_SERVERS, OF_UPSTREAMS, OwnEntry, PoolMetrics, Row, ServerMetrics,
+    UpstreamMetrics,
 };
 
 /// The media type of [`text`].
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// Every metric as it stands; those of pools and upstreams under their names, which are plain letters (`worker_pool.name`).
-pub fn text(pools: &[(&str, &PoolMetrics)], upstreams: &[(&str, &UpstreamMetrics)]) -> String {
+/// Every metric as it stands; those of pools and upstreams under their names, which are plain letters (`worker_pool.name`), those of
+/// servers under their upstream's and their own.
+pub fn text(
+    pools: &[(&str, &PoolMetrics)],
+    upstreams: &[(&str, &UpstreamMetrics)],
+    servers: &[(String, String, ServerMetrics)],
+) -> String {
     let mut out = String::with_capacity(16 << 10);
     out.push_str(
         "# HELP quintet_build_info The version that runs, as a label.\n# TYPE quintet_build_info gauge\n",
     );
     put(&mut out, format_args!("quintet_build_info{{version=\"{}\"}} 1\n", env!("CARGO_PKG_VERSION")));
     render(&mut out, ALL);
-    render_each(&mut out, "pool", OF_POOLS, pools);
-    render_each(&mut out, "upstream", OF_UPSTREAMS, upstreams);
+    let named = |kind: &str, name: &str| format!("{kind}=\"{name}\"");
+    render_each(&mut out, OF_POOLS, pools, |name| named("pool", name));
+    render_each(&mut out, OF_UPSTREAMS, upstreams, |name| named("upstream", name));
+    let servers: Vec<_> =
+        servers.iter().map(|(upstream, server, metrics)| ((upstream, server), metrics)).collect();
+    render_each(&mut out, OF_SERVERS, &servers, |(upstream, server)| {
+        format!("{},server=\"{}\"", named("upstream", upstream), escaped(server))
+    });
     out
 }
 
@@ -32,14 +44,24 @@ fn render(out: &mut String, entries: &[Entry]) {
     }
 }
 
-/// The same for each of several things; `kind` is what they are.
-fn render_each<T>(out: &mut String, kind: &str, entries: &[OwnEntry<T>], things: &[(&str, &T)]) {
+/// What a unix socket's path may hold and a label's value may not.
+fn escaped(value: &str) -> String {
+    value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+}
+
+/// The same for each of several things, whose names make their labels.
+fn render_each<T, N: Copy>(
+    out: &mut String,
+    entries: &[OwnEntry<T>],
+    things: &[(N, &T)],
+    own: impl Fn(N) -> String,
+) {
     let mut family = "";
     for entry in entries {
         for (name, metrics) in things {
             let metric = (entry.metric)(metrics);
             describe(out, &mut family, entry, metric);
-            sample(out, entry.name, &labels(Some((kind, name)), entry.label), metric);
+            sample(out, entry.name, &labels(Some(&own(*name)), entry.label), metric);
         }
     }
 }
@@ -52,9 +74,9 @@ fn describe<M>(out: &mut String, family: &mut &'static str, entry: &Row<M>, metr
 }
 
 /// `a="b",c="d"`, or nothing.
-fn labels(own: Option<(&str, &str)>, fixed: Option<(&str, &str)>) -> String {
-    let labels = own.into_iter().chain(fixed).map(|(label, value)| format!("{label}=\"{value}\""));
-    labels.collect::<Vec<_>>().join(",")
+fn labels(own: Option<&str>, fixed: Option<(&str, &str)>) -> String {
+    let fixed = fixed.map(|(label, value)| format!("{label}=\"{value}\""));
+    own.map(str::to_owned).into_iter().chain(fixed).collect::<Vec<_>>().join(",")
 }
 
 fn sample(out: &mut String, name: &str, labels: &str, metric: Metric<'_>) {
@@ -136,7 +158,10 @@ mod tests {
         reports.slots.set(4);
         let api = UpstreamMetrics::default();
         api.connections_open.add(2);
-        let text = text(&[("default", &default), ("reports", &reports)], &[("api", &api)]);
+        let server = ServerMetrics::default();
+        server.pending.set(3);
+        let servers = [("api".to_owned(), "unix:/run/a \"b\"".to_owned(), server)];
+        let text = text(&[("default", &default), ("reports", &reports)], &[("api", &api)], &servers);
         let of = |family: &str| {
             let lines = text.lines().filter(|line| line.contains(family) && !line.starts_with("# HELP"));
             lines.collect::<Vec<_>>().join("\n")
@@ -154,6 +179,9 @@ mod tests {
         assert!(
             of("quintet_upstream_connections{").ends_with("quintet_upstream_connections{upstream=\"api\"} 2")
         );
+        assert!(of("quintet_upstream_server_pending").ends_with(
+            "quintet_upstream_server_pending{upstream=\"api\",server=\"unix:/run/a \\\"b\\\"\"} 3"
+        ));
         assert!(!text.lines().any(|line| line.starts_with("quintet_slots ")), "no series without its pool");
         assert!(of("quintet_slots{").ends_with("quintet_slots{pool=\"reports\"} 4"));
         let wait = of("quintet_queue_wait_seconds");
@@ -174,9 +202,12 @@ mod tests {
         let upstream = UpstreamMetrics::default();
         let of_upstreams =
             OF_UPSTREAMS.iter().map(|entry| (entry.name, entry.label, entry.help, (entry.metric)(&upstream)));
+        let server = ServerMetrics::default();
+        let of_servers =
+            OF_SERVERS.iter().map(|entry| (entry.name, entry.label, entry.help, (entry.metric)(&server)));
         let mut closed: Vec<&str> = Vec::new();
         let mut before = None;
-        for (name, label, help, metric) in of_process.chain(of_pools).chain(of_upstreams) {
+        for (name, label, help, metric) in of_process.chain(of_pools).chain(of_upstreams).chain(of_servers) {
             assert!(
                 name.starts_with("quintet_") && name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'),
                 "{name}"
@@ -198,6 +229,6 @@ mod tests {
             assert!(!closed.contains(&name), "the rows of {name} do not stand together");
             before = Some((name, label, metric.kind()));
         }
-        assert!(text(&[("default", &pool)], &[]).ends_with('\n'));
+        assert!(text(&[("default", &pool)], &[], &[]).ends_with('\n'));
     }
 }

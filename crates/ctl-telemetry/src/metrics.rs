@@ -235,5 +235,24 @@ metrics_of! {
         Counter connections = "quintet_upstream_connections_total";
         /// Connections to an upstream that are open now.
         Gauge connections_open = "quintet_upstream_connections";
+        /// WebSockets and event streams of an upstream that are open now.
+        Gauge long_lived = "quintet_upstream_long_lived";
+    }
+}
+
+metrics_of! {
+    /// What is told of each server of an upstream, under both names. There are as many as the configuration and its names have
+    /// servers, and never more than a thousand are told of.
+    ServerMetrics, OF_SERVERS {
+        /// 1 while the server gets new requests, 0 while it rests, is down or drained.
+        Gauge serving = "quintet_upstream_server_serving";
+        /// Requests that the server works on now.
+        Gauge pending = "quintet_upstream_server_pending";
+        /// Requests that the server was given.
+        Counter requests = "quintet_upstream_server_requests_total";
+        /// Requests that the server failed with: not reached, no answer, one that was not understood, 5xx.
+        Counter failures = "quintet_upstream_server_failures_total";
+        /// Times that the server was taken out after failures.
+        Counter ejections = "quintet_upstream_server_ejections_total";
     }
 }

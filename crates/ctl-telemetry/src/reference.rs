@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::metrics::{ALL, OF_POOLS, OF_UPSTREAMS, PoolMetrics, UpstreamMetrics};
+use crate::metrics::{ALL, OF_POOLS, OF_SERVERS, OF_UPSTREAMS, PoolMetrics, ServerMetrics, UpstreamMetrics};
 
 /// The page, whole. A test compares it with the file.
 pub fn reference_markdown() -> String {
@@ -33,9 +33,15 @@ pub fn reference_markdown() -> String {
         let labels: Vec<_> = std::iter::once(("upstream", "…")).chain(entry.label).collect();
         row(entry.name, &labels, (entry.metric)(&any).kind(), entry.help);
     }
+    let any = ServerMetrics::default();
+    for entry in OF_SERVERS {
+        let labels = [("upstream", "…"), ("server", "…")];
+        row(entry.name, &labels, (entry.metric)(&any).kind(), entry.help);
+    }
     out.push_str(
         "\n`pool` is the pool's name as in `quintet status`: \"default\", or that of a `[[worker_pool]]`. \
-         `sum without (pool) (…)` is the whole site. `upstream` is the name of an `[[upstream]]`.\n",
+         `sum without (pool) (…)` is the whole site. `upstream` is the name of an `[[upstream]]`, `server` one of its servers as in the log; a thousand of \
+         them are told of at most.\n",
     );
     out
 }

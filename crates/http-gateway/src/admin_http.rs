@@ -7,10 +7,13 @@
 //! | `GET /healthz` | 200 while the process lives |
 //! | `GET /readyz` | 200 while clients are served, else 503 |
 //! | `POST /reload`, `POST /stop` | 202: the supervisor has been asked |
+//! | `POST /upstreams/NAME/drain?server=SERVER` (with `&all`), `/undrain` | the same; 404 where there is no such server |
 //!
 //! Who may: on the unix socket whoever can open it (the directory is the owner's alone); on loopback, where every user
 //! of the machine and every web page in its browsers can connect, only who shows the bearer token (RFC 6750). The two
 //! health paths tell nothing and need none. Another address than loopback is refused at the start.
+
+mod servers;
 
 use std::io;
 use std::net::SocketAddr;
@@ -133,8 +136,8 @@ async fn accept(listener: Listener, admin: Arc<Admin>, config: Arc<Config>, drai
     }
 }
 
-/// What the gateway counts; all pools together.
-pub fn status(pools: &Pools) -> GatewayStatus {
+/// What the gateway counts; of pools all together.
+pub fn status(pools: &Pools, upstreams: &Upstreams) -> GatewayStatus {
     let of = |gauge: &Gauge| u64::try_from(gauge.get()).unwrap_or_default();
     let mut status = GatewayStatus {
         connections: of(&metrics::CONNECTIONS),
@@ -143,8 +146,10 @@ pub fn status(pools: &Pools) -> GatewayStatus {
             + metrics::REQUESTS_UPSTREAM_TOTAL.get()
             + metrics::REQUESTS_GATEWAY_TOTAL.get(),
         errors_total: metrics::RESPONSES_5XX_TOTAL.get(),
+        upstreams: upstreams.status(),
         ..GatewayStatus::default()
     };
+    status.long_lived = status.upstreams.iter().map(|upstream| upstream.long_lived).sum();
     for (_, pool) in pools.metrics() {
         status.slots += of(&pool.slots);
         status.slots_busy += of(&pool.slots_busy);
@@ -173,6 +178,7 @@ impl Admin {
         let (path, allowed) = match head.path() {
             path @ (b"/healthz" | b"/readyz" | b"/metrics" | b"/status") => (path, "GET, HEAD"),
             path @ (b"/reload" | b"/stop") => (path, "POST"),
+            path if path.starts_with(b"/upstreams/") => (path, "POST"),
             _ => return text(404, "There is no such page. Try /metrics, /status, /healthz or /readyz.\n"),
         };
         match path {
@@ -195,13 +201,23 @@ impl Admin {
             b"/metrics" => typed(
                 200,
                 exposition::CONTENT_TYPE,
-                exposition::text(&self.pools.metrics(), &self.upstreams.metrics()),
+                exposition::text(
+                    &self.pools.metrics(),
+                    &self.upstreams.metrics(),
+                    &self.upstreams.server_metrics(),
+                ),
             ),
-            b"/status" => match serde_json::to_string(&status(&self.pools)) {
+            b"/status" => match serde_json::to_string(&status(&self.pools, &self.upstreams)) {
                 Ok(json) => typed(200, "application/json", json + "\n"),
                 Err(error) => text(500, format!("{error}\n")),
             },
             b"/reload" => self.ask(Command::Reload, "The supervisor has been asked to reload.\n"),
+            path if path.starts_with(b"/upstreams/") => match servers::asked(&head.target) {
+                Some(request) if self.upstreams.knows(&request) => {
+                    self.ask(Command::Upstream(request), "The supervisor has been asked.\n")
+                }
+                _ => text(404, "There is no such server. Try /status, and ?server=….\n"),
+            },
             _ => self.ask(Command::Stop, "The supervisor has been asked to stop.\n"),
         }
     }

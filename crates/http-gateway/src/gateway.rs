@@ -125,6 +125,7 @@ impl Running {
             .map_err(|error| format!("access log: {error}"))?;
         let secrets = Secrets::new(start.state_dir.clone(), start.token.clone());
         let upstreams = Upstreams::new(&config, &secrets)?;
+        upstreams.restore(&start.drained);
         let redis = Redis::new(&config.redis)?;
         let guard = Guard::new(&config, Arc::clone(&trusted), start.state_dir, redis.as_ref())?;
         let guard = Arc::new(guard);
@@ -303,6 +304,10 @@ impl Running {
                 let answer = self.guard.answer(&request);
                 control.send(&FromGateway::Bans { number, answer }).await;
             }
+            ToGateway::Upstream { number, request } => {
+                let answer = self.gateway.upstreams().answer(&request);
+                control.send(&FromGateway::Upstream { number, answer }).await;
+            }
             ToGateway::Sync { number } => control.send(&FromGateway::Synced { number }).await,
             ToGateway::WorkerEvent { event, worker } => match event.as_str() {
                 "started" => m::WORKERS_STARTED_TOTAL.inc(),
@@ -329,7 +334,7 @@ impl Running {
         GatewayStatus {
             connections: self.reactors.connections() as u64,
             redis,
-            ..admin_http::status(&self.pools)
+            ..admin_http::status(&self.pools, self.gateway.upstreams())
         }
     }
 }

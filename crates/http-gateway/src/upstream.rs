@@ -12,6 +12,7 @@
 //! | `socket.rs`, `tls.rs` | TCP, unix, TLS |
 //! | `session.rs`, `h2.rs` | HTTP/2: connections that requests share; one request in a stream |
 //! | `sticky.rs`, `secret.rs` | the cookie by which a client comes back to its server (pure), and what it is signed with |
+//! | `standing.rs` | how servers fare, and taking them out by hand |
 //! | `request.rs`, `outgoing.rs` | a request's head as bytes (pure), and what follows it |
 //! | `attempt.rs`, `exchange.rs` | one request on one connection, up to the answer's head |
 //! | `parse.rs`, `body.rs` | bytes to heads and bodies (pure) |
@@ -38,6 +39,7 @@ mod server;
 mod session;
 mod settings;
 mod socket;
+mod standing;
 mod sticky;
 mod tls;
 

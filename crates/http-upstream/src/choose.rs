@@ -1,7 +1,8 @@
 //! The policies. Each looks at the servers in rotation, passes over those that cannot take this request, and names one.
 
-use crate::group::Ask;
+use crate::group::{Ask, Drain};
 use crate::member::Member;
+use crate::sticky::Token;
 use crate::terms::{Policy, Terms};
 
 /// Costs that differ by less are the same: times of equal servers do by chance. Then requests and weights decide.
@@ -106,7 +107,7 @@ pub(crate) struct Choice<'a, S> {
 impl<S> Choice<'_, S> {
     /// Who gets the request; `None`: none of them can take it.
     pub(crate) fn choose(&self) -> Option<usize> {
-        let kept = self.ask.sticky.and_then(|token| self.only(|member| member.token == Some(token)));
+        let kept = self.ask.sticky.and_then(|token| self.owner(token));
         let chosen = kept.or_else(|| match (self.terms.policy, self.ask.key) {
             (Policy::Hash, Some(key)) => self.by_key(key),
             (Policy::PeakEwma, _) | (Policy::Hash, None) => self.two_choices(),
@@ -133,8 +134,11 @@ impl<S> Choice<'_, S> {
         self.rotation.iter().filter_map(|&at| self.candidate(at))
     }
 
-    fn only(&self, is_it: impl Fn(&Member<S>) -> bool) -> Option<(usize, &Member<S>)> {
-        self.candidates().find(|(_, member)| is_it(member))
+    /// Whom a client belongs to. Those that are drained may keep who is theirs.
+    fn owner(&self, token: Token) -> Option<(usize, &Member<S>)> {
+        let is_it = |member: &Member<S>| member.token == Some(token) && member.serves_its_own();
+        let at = self.members.iter().position(|member| member.as_ref().is_some_and(is_it))?;
+        self.candidate(at)
     }
 
     fn best(&self, is_better: impl Fn(&Member<S>, &Member<S>) -> bool) -> Option<(usize, &Member<S>)> {
@@ -195,7 +199,7 @@ impl<S> Choice<'_, S> {
     /// When nobody in rotation has been left untried: one that was taken out, rather than none.
     pub(crate) fn last_resort(&self) -> Option<usize> {
         let can = |member: &Member<S>| {
-            let out = member.leaving || member.draining || member.is_full(self.terms);
+            let out = member.leaving || member.drain != Drain::Off || member.is_full(self.terms);
             !out && !self.ask.tried.contains(&member.id)
         };
         let all = self.members.iter().enumerate().filter_map(|(at, member)| Some((at, member.as_ref()?)));

@@ -91,6 +91,18 @@ pub enum Change {
     Down,
 }
 
+/// Which requests a server is to have no more, by the operator.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Drain {
+    /// It has its share.
+    #[default]
+    Off,
+    /// Only those of clients that bring its token.
+    New,
+    /// None at all.
+    All,
+}
+
 /// Where a server stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Standing {
@@ -183,9 +195,15 @@ impl<S: Clone> Group<S> {
         drop(gone);
     }
 
-    /// No new requests for a server, or requests again; `false`: there is none of that name.
-    pub fn drain(&self, name: &str, on: bool, now: Instant) -> bool {
-        self.lock().drain(name, on, now)
+    /// No new requests for the server of this name, or requests again. It is remembered while there is none: one that comes back
+    /// later is drained still.
+    pub fn drain(&self, name: &str, drain: Drain, now: Instant) {
+        self.lock().drain(name, drain, now);
+    }
+
+    /// Who is drained, by name, those that are away included.
+    pub fn drained(&self) -> Vec<(String, Drain)> {
+        self.lock().drained()
     }
 
     /// All servers, those that are leaving last.

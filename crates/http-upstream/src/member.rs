@@ -5,7 +5,7 @@ use std::time::Instant;
 use crate::choose::Load;
 use crate::ejection::{Ejection, Place};
 use crate::estimate::Estimate;
-use crate::group::{ServerId, Standing};
+use crate::group::{Drain, ServerId, Standing};
 use crate::health::Health;
 use crate::sticky::Token;
 use crate::terms::{Policy, Terms};
@@ -31,7 +31,7 @@ pub(crate) struct Member<S> {
     /// It has failed; then it is looked at whether that still keeps requests from it.
     pub(crate) doubted_until: Option<Instant>,
     /// By the operator: no new requests.
-    pub(crate) draining: bool,
+    pub(crate) drain: Drain,
     /// Removed, but for the requests it still works on.
     pub(crate) leaving: bool,
     /// Since then it is given more, bit by bit.
@@ -45,7 +45,12 @@ pub(crate) struct Member<S> {
 impl<S> Member<S> {
     /// Is it given requests as things are?
     pub(crate) fn is_serving(&self) -> bool {
-        !self.leaving && !self.draining && self.health.is_up() && !self.ejection.is_out()
+        self.drain == Drain::Off && self.serves_its_own()
+    }
+
+    /// Is it given requests of clients that belong to it?
+    pub(crate) fn serves_its_own(&self) -> bool {
+        !self.leaving && self.drain != Drain::All && self.health.is_up() && !self.ejection.is_out()
     }
 
     pub(crate) fn is_full(&self, terms: &Terms) -> bool {
@@ -96,7 +101,7 @@ impl<S> Member<S> {
     pub(crate) fn standing(&self, terms: &Terms, now: Instant) -> Standing {
         match self.ejection.place() {
             _ if self.leaving => Standing::Leaving,
-            _ if self.draining => Standing::Draining,
+            _ if self.drain != Drain::Off => Standing::Draining,
             _ if !self.health.is_up() => Standing::Down,
             Place::Out { .. } => Standing::Ejected,
             Place::Probation { .. } => Standing::Probation,

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use proptest::prelude::*;
 
 use crate::{
-    Ask, Change, Group, NoServer, Outcome, Pick, Policy, Secret, Server, ServerStatus, Standing, Terms,
-    Token, key,
+    Ask, Change, Drain, Group, NoServer, Outcome, Pick, Policy, Secret, Server, ServerStatus, Standing,
+    Terms, Token, key,
 };
 
 const MS: Duration = Duration::from_millis(1);
@@ -49,7 +49,7 @@ enum Step {
     Finish { which: usize, outcome: Outcome },
     Abandon { which: usize },
     Health { host: usize, well: bool },
-    Drain { host: u32, on: bool },
+    Drain { host: u32, drain: Drain },
     Servers(Vec<u32>),
     Wait(u64),
 }
@@ -57,13 +57,14 @@ enum Step {
 fn step() -> impl Strategy<Value = Step> {
     let outcome =
         prop::sample::select(vec![Outcome::Answered, Outcome::Failed, Outcome::Failed, Outcome::NotReached]);
+    let drain = prop_oneof![3 => Just(Drain::Off), 1 => Just(Drain::New), 1 => Just(Drain::All)];
     prop_oneof![
         8 => (any::<u64>(), any::<Option<u64>>(), prop::option::of(0_u32..6), any::<bool>())
             .prop_map(|(random, key, sticky, tried)| Step::Pick { random, key, sticky, tried }),
         6 => (any::<usize>(), outcome).prop_map(|(which, outcome)| Step::Finish { which, outcome }),
         1 => any::<usize>().prop_map(|which| Step::Abandon { which }),
         1 => (0_usize..6, any::<bool>()).prop_map(|(host, well)| Step::Health { host, well }),
-        1 => (0_u32..6, any::<bool>()).prop_map(|(host, on)| Step::Drain { host, on }),
+        1 => (0_u32..6, drain).prop_map(|(host, drain)| Step::Drain { host, drain }),
         1 => prop::collection::btree_set(0_u32..6, 0..6).prop_map(|hosts| Step::Servers(hosts.into_iter().collect())),
         3 => (0_u64..8000).prop_map(Step::Wait),
     ]
@@ -107,9 +108,12 @@ impl Life {
         let name = format!("host-{}", pick.server());
         let chosen = &before[&name];
         assert!(open(chosen), "never more than it may have: {chosen:?}");
-        assert!(!matches!(chosen.standing, Standing::Draining | Standing::Leaving), "{chosen:?}");
+        assert_ne!(chosen.standing, Standing::Leaving);
+        let own = ask.sticky == Some(Token::new(&Secret::from_bytes(&[1; 32]), "api", &name));
+        let kept = own && self.group.drained().contains(&(name.clone(), Drain::New));
+        assert!(chosen.standing != Standing::Draining || kept, "{chosen:?}");
         assert_ne!(tried, Some(&*name));
-        if !lives(chosen) {
+        if !lives(chosen) && !kept {
             let free =
                 |status: &&ServerStatus| matches!(status.standing, Standing::Serving | Standing::Warming);
             assert_eq!(living().filter(free).count(), 0, "{name} is out, others are not: {before:?}");
@@ -163,10 +167,7 @@ impl Life {
                     self.group.report_health(*id, well, self.now);
                 }
             }
-            Step::Drain { host, on } => {
-                let there = self.group.servers().iter().any(|(_, server)| *server == host);
-                assert_eq!(self.group.drain(&format!("host-{host}"), on, self.now), there);
-            }
+            Step::Drain { host, drain } => self.group.drain(&format!("host-{host}"), drain, self.now),
             Step::Servers(hosts) => {
                 let servers = hosts.into_iter().map(|host| server(host, 1 + host % 3)).collect();
                 self.group.set_servers(servers, self.now);
@@ -289,7 +290,7 @@ fn keys_stay_when_servers_come_and_go() {
     let moved = before.iter().zip(homes(&group, now)).filter(|(before, after)| **before != *after);
     let moved: Vec<_> = moved.map(|(_, after)| after).collect();
     assert!(moved.iter().all(|&after| after == 4) && (300..500).contains(&moved.len()), "{}", moved.len());
-    group.drain("host-4", true, now);
+    group.drain("host-4", Drain::New, now);
     assert_eq!(homes(&group, now), before);
     let heavy = (0..4).map(|host| server(host, if host == 0 { 3 } else { 1 })).collect();
     group.set_servers(heavy, now);
@@ -302,8 +303,8 @@ fn a_key_comes_back_once_during_slow_start() {
     let start = Instant::now();
     let group = group(of(Policy::Hash), &[1, 1, 1], start);
     let before = homes(&group, start);
-    group.drain("host-1", true, start);
-    group.drain("host-1", false, start);
+    group.drain("host-1", Drain::All, start);
+    group.drain("host-1", Drain::Off, start);
     let mut homes_before = vec![];
     let mut counts = Vec::new();
     for second in 0..=10 {
@@ -352,13 +353,34 @@ fn why_there_is_no_server() {
     assert_eq!(group.pick(&again).unwrap_err(), NoServer::Full);
     let both = [one.id(), other.id()];
     assert_eq!(group.pick(&Ask { tried: &both, ..ask(now, 1) }).unwrap_err(), NoServer::Tried);
-    assert!(group.drain("host-0", true, now) && group.drain("host-1", true, now));
-    assert!(!group.drain("nobody", true, now));
+    group.drain("host-0", Drain::New, now);
+    group.drain("host-1", Drain::All, now);
     assert_eq!(group.pick(&ask(now, 1)).unwrap_err(), NoServer::Drained);
     let host = *one.server();
     drop(one);
-    assert!(group.drain(&format!("host-{host}"), false, now));
+    group.drain(&format!("host-{host}"), Drain::Off, now);
     assert_eq!(*group.pick(&ask(now, 1)).unwrap().server(), host);
+}
+
+#[test]
+fn a_drained_server_keeps_its_clients_or_not() {
+    let now = Instant::now();
+    let group = group(of(Policy::RoundRobin), &[1, 1], now);
+    let token = |host| Token::new(&Secret::from_bytes(&[1; 32]), "api", &format!("host-{host}"));
+    let gets = |sticky| *group.pick(&Ask { sticky, ..ask(now, 0) }).unwrap().server();
+    group.drain("host-0", Drain::New, now);
+    assert_eq!([gets(None), gets(None), gets(None)], [1, 1, 1]);
+    assert_eq!([gets(Some(token(0))), gets(Some(token(1)))], [0, 1]);
+    group.drain("host-0", Drain::All, now);
+    let pick = group.pick(&Ask { sticky: Some(token(0)), ..ask(now, 0) }).unwrap();
+    assert_eq!((*pick.server(), pick.new_token()), (1, Some(token(1))), "it is told where it is now");
+    group.set_servers(vec![server(1, 1)], now);
+    group.set_servers(vec![server(0, 1), server(1, 1)], now);
+    assert_eq!([gets(None), gets(None)], [1, 1], "it comes back as it went");
+    assert_eq!(group.drained(), [("host-0".to_owned(), Drain::All)]);
+    group.drain("host-0", Drain::Off, now);
+    assert_eq!(gets(Some(token(0))), 0);
+    assert!(group.drained().is_empty());
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::{Ask, Group, NoServer, Outcome, Pick, Server, ServerId, Terms};
+use crate::{Ask, Drain, Group, NoServer, Outcome, Pick, Server, ServerId, Terms};
 
 const HOSTS: usize = 3;
 
@@ -200,7 +200,10 @@ impl World {
     fn act(&mut self, act: Act) {
         let now = self.now();
         match act {
-            Act::Drain(host, on) => assert!(self.group.drain(&format!("host-{host}"), on, now)),
+            Act::Drain(host, on) => {
+                let drain = if on { Drain::All } else { Drain::Off };
+                self.group.drain(&format!("host-{host}"), drain, now);
+            }
             Act::Servers(count) => self.group.set_servers(servers(count), now),
             Act::Be(host, state) => {
                 let before = std::mem::replace(&mut self.hosts[host], state);

@@ -1,12 +1,13 @@
 //! What is behind a group's lock: who is in rotation, what an outcome changes.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use crate::budget::Budget;
 use crate::choose::Choice;
 use crate::ejection::{Ejection, Place};
 use crate::estimate::Estimate;
-use crate::group::{Ask, Change, NoServer, Outcome, Server, ServerId, ServerStatus, key};
+use crate::group::{Ask, Change, Drain, NoServer, Outcome, Server, ServerId, ServerStatus, key};
 use crate::health::Health;
 use crate::member::Member;
 use crate::sticky::{Secret, Token};
@@ -26,6 +27,8 @@ pub(crate) struct State<S> {
     members: Vec<Option<Member<S>>>,
     /// Places of those that serve, in that order.
     rotation: Vec<usize>,
+    /// By the operator, whether or not there is a server of that name now.
+    drained: BTreeMap<String, Drain>,
     /// When the first of those that are out is to be looked at again.
     recheck_at: Option<Instant>,
     next_id: u64,
@@ -56,6 +59,7 @@ impl<S> State<S> {
             sticky,
             members: Vec::new(),
             rotation: Vec::new(),
+            drained: BTreeMap::new(),
             recheck_at: None,
             next_id: 0,
             turn: 0.0,
@@ -221,19 +225,27 @@ impl<S> State<S> {
         Some(Change::Down)
     }
 
-    pub(crate) fn drain(&mut self, name: &str, on: bool, now: Instant) -> bool {
-        let named = |it: &Option<Member<S>>| it.as_ref().is_some_and(|it| it.name == name && !it.leaving);
-        let Some(at) = self.members.iter().position(named) else { return false };
-        let Some(Some(member)) = self.members.get_mut(at) else { return false };
-        let was = std::mem::replace(&mut member.draining, on);
-        if was && !on {
+    pub(crate) fn drain(&mut self, name: &str, drain: Drain, now: Instant) {
+        match drain {
+            Drain::Off => drop(self.drained.remove(name)),
+            Drain::New | Drain::All => drop(self.drained.insert(name.to_owned(), drain)),
+        }
+        // One that is leaving, too: it may come back as the same.
+        let named = |it: &Option<Member<S>>| it.as_ref().is_some_and(|it| it.name == name);
+        let Some(at) = self.members.iter().position(named) else { return };
+        let Some(Some(member)) = self.members.get_mut(at) else { return };
+        let was = std::mem::replace(&mut member.drain, drain);
+        if was != Drain::Off && drain == Drain::Off {
             // It may be another program by now.
             (member.ejection, member.health) = (Ejection::new(), Health::new());
             self.welcome(at, now);
         } else {
             self.rotate();
         }
-        true
+    }
+
+    pub(crate) fn drained(&self) -> Vec<(String, Drain)> {
+        self.drained.iter().map(|(name, drain)| (name.clone(), *drain)).collect()
     }
 
     pub(crate) fn set_servers(
@@ -260,6 +272,7 @@ impl<S> State<S> {
     }
 
     fn add(&mut self, Server { name, server, .. }: Server<S>, weight: f64, now: Instant, slowly: bool) {
+        let drain = self.drained.get(&name).copied().unwrap_or_default();
         let member = Member {
             id: ServerId(self.next_id),
             token: self.sticky.as_ref().map(|secret| Token::new(secret, &self.name, &name)),
@@ -272,7 +285,7 @@ impl<S> State<S> {
             health: Health::new(),
             ejection: Ejection::new(),
             doubted_until: None,
-            draining: false,
+            drain,
             leaving: false,
             warm_since: None,
             turn: self.turn,
@@ -343,7 +356,7 @@ impl<S: Clone> State<S> {
         if staying.peek().is_none() {
             return Err(NoServer::None);
         }
-        let mut open = staying.filter(|member| !member.draining).peekable();
+        let mut open = staying.filter(|member| member.drain == Drain::Off).peekable();
         if open.peek().is_none() {
             return Err(NoServer::Drained);
         }

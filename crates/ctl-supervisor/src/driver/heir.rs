@@ -55,6 +55,7 @@ impl Driver {
         let (mut heritage, mut fds) = self.house.heritage(self.stays() && self.house.adopts());
         heritage.elder = inherit::number(&theirs);
         heritage.staff = self.state.staff();
+        heritage.drained = self.state.drained().to_vec();
         fds.push(theirs);
         let heritage = serde_json::to_string(&heritage).map_err(|error| problem(error.into()))?;
         let mut command = Command::new(program);

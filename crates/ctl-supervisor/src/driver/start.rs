@@ -1,6 +1,6 @@
 //! Starting the children: as programs of their own, or as forks of the template.
 
-use ctl_admin::words::{AppReport, FromTemplate, ToTemplate};
+use ctl_admin::words::{AppReport, Drained, FromTemplate, ToTemplate};
 use rustix::process::Pid;
 
 use crate::event::{Event, Exit, Place, Who};
@@ -13,8 +13,12 @@ use super::children::{self, Child};
 const STRANGERS_MAX: usize = 1024;
 
 impl Driver {
-    pub(super) fn start_gateway(&mut self, active: Option<(u32, Box<AppReport>)>) -> Event {
-        let start = self.house.gateway_start(active);
+    pub(super) fn start_gateway(
+        &mut self,
+        active: Option<(u32, Box<AppReport>)>,
+        drained: Vec<Drained>,
+    ) -> Event {
+        let start = self.house.gateway_start(active, drained);
         match Child::start(self.house.gateway_program()) {
             Ok(mut child) => {
                 child.peer.send(&start, "the gateway");

@@ -30,6 +30,7 @@ impl House {
             ordinal: self.ordinal + 1,
             sockets: sockets.collect(),
             staff: Vec::new(),
+            drained: Vec::new(),
             parent_stays,
         };
         (heritage, bound().map(|bound| Arc::clone(&bound.fd)).chain([Arc::clone(lock)]).collect())

@@ -102,7 +102,7 @@ impl State {
         self.gateway.life = Life::Starting { deadline: now + READY_TIMEOUT };
         self.gateway.leaving = None;
         self.gateway.failed = None;
-        self.out.push(Action::SpawnGateway { active: self.active.clone() });
+        self.out.push(Action::SpawnGateway { active: self.active.clone(), drained: self.drained.clone() });
     }
 
     pub(super) fn restart_gateway(&mut self, now: Instant) {
@@ -133,6 +133,7 @@ impl State {
             FromGateway::PoolWanted { pool } => self.wake(pool, now),
             FromGateway::Status(status) => self.answer_status(Some(status)),
             FromGateway::Bans { number, answer } => self.bans_answered(number, answer),
+            FromGateway::Upstream { number, answer } => self.upstream_answered(number, answer),
             FromGateway::Synced { number } => self.reload_synced(number),
             FromGateway::Moved => self.upgraded(),
             FromGateway::Drained => {
@@ -164,7 +165,7 @@ impl State {
         let pid = self.gateway.pid.take().unwrap_or_default();
         let leaving = self.gateway.leaving.take();
         self.answer_status(None);
-        self.forget_bans_asked();
+        self.forget_questions();
         self.forget_online(now);
         if self.stop.is_some() {
             self.upgraded();

@@ -143,7 +143,7 @@ impl State {
             return;
         }
         self.answer_status(None);
-        self.forget_bans_asked();
+        self.forget_questions();
         let Some(stop) = &self.stop else { return };
         let (outcome, clients) = (stop.outcome.clone(), stop.clients.clone());
         self.reply(&clients, &Reply::Done { text: "stopped".to_owned() });

@@ -2,9 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use ctl_admin::words::{
-    AppReport, BansAnswer, BansRequest, Command, FromGateway, FromWorker, Reply, ToGateway,
-};
+use ctl_admin::words::{AppReport, Command, FromGateway, FromWorker, Reply, ToGateway};
 
 use crate::event::{Action, Event, Exit, Level, Notify, Place, Pool, RecycleLimits, Settings, Who};
 use crate::plan::{Outcome, Problem};
@@ -15,6 +13,7 @@ use super::State;
 mod births;
 mod dev;
 mod order;
+mod questions;
 mod scaling;
 mod upgrade;
 
@@ -136,8 +135,11 @@ fn of(place: Place) -> String {
 fn words(actions: &[Action]) -> String {
     let word = |action: &Action| {
         Some(match action {
-            Action::SpawnGateway { active: None } => "gateway".to_owned(),
-            Action::SpawnGateway { active: Some((generation, _)) } => format!("gateway:active{generation}"),
+            Action::SpawnGateway { active, drained } => {
+                let active = active.as_ref().map(|(generation, _)| format!(":active{generation}"));
+                let drained = if drained.is_empty() { "" } else { ":drained" };
+                format!("gateway{}{drained}", active.unwrap_or_default())
+            }
             Action::SpawnTemplate { template, generation } => {
                 format!("template{template}:generation{generation}")
             }
@@ -175,6 +177,7 @@ fn words(actions: &[Action]) -> String {
             Action::Notify(Notify::Successor(pid)) => format!("mainpid{pid}"),
             Action::TellGateway(ToGateway::HandOver) => "hand-over".to_owned(),
             Action::TellGateway(ToGateway::Bans { number, .. }) => format!("bans{number}"),
+            Action::TellGateway(ToGateway::Upstream { number, .. }) => format!("upstream{number}"),
             Action::TellGateway(_)
             | Action::Log(..)
             | Action::Notify(_)
@@ -521,23 +524,4 @@ fn status_does_not_wait_for_a_gateway_that_is_silent() {
     table.after(Duration::from_secs(60));
     table.exits(Who::Gateway, Exit::Signal(9));
     assert_eq!(table.does(Event::Asked { client: 9, command: Command::Status }), "status→[9]");
-}
-
-#[test]
-fn a_question_about_bans_goes_to_the_gateway_and_its_answer_back() {
-    let ask = |client| Event::Asked { client, command: Command::Bans(BansRequest::List) };
-    let answer = |number| {
-        let answer = BansAnswer::List { bans: Vec::new(), total: 0 };
-        Event::Gateway(FromGateway::Bans { number, answer })
-    };
-    let mut table = Table::serving(1);
-    assert_eq!(table.does(ask(7)), "bans7");
-    assert_eq!(table.does(ask(8)), "bans8");
-    assert_eq!(table.does(answer(7)), "bans→7");
-    assert_eq!(table.does(answer(7)), "", "once");
-    assert_eq!(table.after(Duration::from_secs(3)), "failed→8");
-    assert_eq!(table.does(answer(8)), "", "too late");
-    table.does(ask(9));
-    let died = table.exits(Who::Gateway, Exit::Signal(9));
-    assert!(died.contains("failed→9"), "{died}");
 }

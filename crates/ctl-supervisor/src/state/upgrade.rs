@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use ctl_admin::words::{Reply, ToGateway};
+use ctl_admin::words::{Drained, Reply, ToGateway};
 
 use crate::event::{Action, ClientId, Exit, Level, Notify, Who};
 use crate::plan::{Outcome, Problem};
@@ -55,8 +55,9 @@ pub(super) enum Elder {
 
 impl State {
     /// This instance is an heir: for now it has no names.
-    pub(crate) fn inherits(&mut self, staff: &[u32]) {
+    pub(crate) fn inherits(&mut self, staff: &[u32], drained: Vec<Drained>) {
         self.begin_with(staff);
+        self.drained = drained;
         self.elder = Some(Elder::Waits { told: 0 });
     }
 

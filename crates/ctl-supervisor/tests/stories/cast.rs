@@ -125,6 +125,11 @@ impl Gateway {
                 let answer = ctl_admin::words::BansAnswer::Done { text: "so it is".to_owned() };
                 say(&self.control, &FromGateway::Bans { number, answer });
             }
+            ToGateway::Upstream { number, .. } => {
+                let (text, drained) = ("so it is".to_owned(), Vec::new());
+                let answer = ctl_admin::words::UpstreamAnswer::Done { text, drained };
+                say(&self.control, &FromGateway::Upstream { number, answer });
+            }
             ToGateway::Sync { number } => say(&self.control, &FromGateway::Synced { number }),
             ToGateway::Drain if script("gateway") == "endless" => {}
             ToGateway::HandOver => {

@@ -76,6 +76,8 @@ fn paths_and_methods() {
     check(admin, "POST", "/metrics", "", 405);
     check(admin, "PUT", "/stop", "", 405);
     assert!(asked.commands.try_recv().is_err(), "nothing was asked yet");
+    check(admin, "POST", "/upstreams/api/drain?server=a", "", 404);
+    check(admin, "GET", "/upstreams/api/drain?server=a", "", 405);
     check(admin, "POST", "/reload", "", 202);
     check(admin, "POST", "/stop", "", 503);
     assert_eq!(asked.commands.try_recv(), Ok(Command::Reload));

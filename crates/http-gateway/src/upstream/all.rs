@@ -28,6 +28,10 @@ impl Upstreams {
         self.0.iter().find(|upstream| upstream.name() == name)
     }
 
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Upstream> {
+        self.0.iter()
+    }
+
     /// What is counted of each, with its name.
     pub fn metrics(&self) -> Vec<(&str, &UpstreamMetrics)> {
         self.0.iter().map(|upstream| (upstream.name(), upstream.metrics())).collect()

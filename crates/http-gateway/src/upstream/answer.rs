@@ -13,6 +13,7 @@ use super::group::{Failure, Upstream};
 use super::h2;
 use super::parse::{Answer, BadAnswer, Framing};
 use super::pump::{self, Body as Coming, pump};
+use super::server::Lasting;
 use crate::message::{AnsweredBy, Body, Response, Trail};
 use crate::spool::spool;
 use crate::upload::{self, Waits, upload};
@@ -56,7 +57,7 @@ impl Rest {
 impl Upstream {
     /// From the head of an answer to a response.
     pub(super) async fn answer(&self, heard: Heard, trail: &mut Trail) -> Result<Response, Failure> {
-        let Heard { answer, way } = heard;
+        let Heard { answer, mut way } = heard;
         let server = Arc::clone(way.server());
         let bad = |why: BadAnswer| {
             let (request_id, upstream, server) = (&*trail.request_id, &self.settings.name, &server.name);
@@ -67,6 +68,9 @@ impl Upstream {
         let is_event_stream = headers.get("content-type").is_some_and(|kind| {
             kind.len() >= EVENTS.len() && kind.iter().zip(EVENTS).all(|(a, b)| a.eq_ignore_ascii_case(b))
         });
+        if is_event_stream {
+            way.lasts(Lasting::new(&self.metrics));
+        }
         let at_once = match framing {
             Framing::Length(length) => length <= AT_ONCE_BYTES_MAX,
             Framing::Chunked => !is_event_stream,

@@ -10,7 +10,7 @@ use super::group::{Failure, Forward, Upstream};
 use super::outgoing::{Content, Outgoing};
 use super::parse::{Answer, Asked};
 use super::request::{BadRequest, Terms, convert, encode};
-use super::server::{Lease, NoConnection, Server, Wanted};
+use super::server::{Lasting, Lease, NoConnection, Server, Wanted};
 use super::settings::HostRule;
 use super::{h2, session};
 use crate::message::RequestBody;
@@ -64,6 +64,14 @@ impl Way {
         match self {
             Self::One(lease, _) => lease.pick.as_ref()?.new_token(),
             Self::Two(lease, ..) => lease.pick.as_ref()?.new_token(),
+        }
+    }
+
+    /// It is counted as what lasts until all is said.
+    pub(super) fn lasts(&mut self, lasting: Lasting) {
+        match self {
+            Self::One(lease, _) => lease.lasts = Some(lasting),
+            Self::Two(lease, ..) => lease.lasts = Some(lasting),
         }
     }
 

@@ -23,7 +23,7 @@ use super::exchange::Lost;
 use super::outgoing::Content;
 use super::parse::{Asked, BadAnswer};
 use super::resolve::Name;
-use super::server::{Bounds, NoConnection, Place, Server, Wanted};
+use super::server::{Bounds, Lasting, NoConnection, Place, Server, Wanted};
 use super::settings::{HashBy, ServerAddress, Settings, names};
 use super::tls::{ClientTls, TlsFiles, client_config};
 use crate::dispatch::Origin;
@@ -59,7 +59,7 @@ pub struct Forward<'a> {
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
-    /// 503: every connection that may be is in use.
+    /// 503: every connection that may be is in use, or all servers are being drained.
     #[error("all connections are in use")]
     Busy,
     /// 502: no server can be reached, or its answer broke off before its head was over.
@@ -143,6 +143,15 @@ impl Upstream {
         &self.metrics
     }
 
+    pub(super) fn group(&self) -> &Group<Arc<Server>> {
+        &self.group
+    }
+
+    /// Do clients belong to servers?
+    pub(super) fn is_sticky(&self) -> bool {
+        self.settings.sticky.is_some()
+    }
+
     /// Are bodies to be read whole before they are passed on?
     pub fn buffers(&self) -> bool {
         self.settings.buffer
@@ -197,7 +206,7 @@ impl Upstream {
         let ask = Ask { request, content: &Content::Nothing, asked, key: Some(&key) };
         let heard = self.attempts(ask, body, trail).await?;
         let token = heard.way.new_token();
-        let (lease, mut answer) = match heard {
+        let (mut lease, mut answer) = match heard {
             Heard { answer, way: Way::One(lease, _) } if answer.status == 101 => (lease, answer),
             heard => {
                 let mut response =
@@ -217,6 +226,7 @@ impl Upstream {
         self.bind(token, request, 101, &mut answer.headers);
         trail.by = AnsweredBy::Upstream;
         trail.lasts = true;
+        lease.lasts = Some(Lasting::new(&self.metrics));
         let tunnel = Tunnel::new(Box::new(lease), self.settings.tunnel_timeout);
         Ok(Handshake::Accepted(answer.headers, tunnel))
     }
@@ -306,7 +316,10 @@ impl Upstream {
             self.metrics.failures.inc();
             let (request_id, upstream) = (&*trail.request_id, &self.settings.name);
             warn!(request_id, upstream, "{why}: the client was told so");
-            if why == NoServer::Full { Failure::Busy } else { Failure::Lost }
+            match why {
+                NoServer::Full | NoServer::Drained => Failure::Busy,
+                NoServer::None | NoServer::Tried => Failure::Lost,
+            }
         })
     }
 

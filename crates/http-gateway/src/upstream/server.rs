@@ -105,6 +105,23 @@ impl Drop for Open {
     }
 }
 
+/// Counts a WebSocket or an event stream while it lives.
+#[derive(Debug)]
+pub(super) struct Lasting(Arc<UpstreamMetrics>);
+
+impl Lasting {
+    pub(super) fn new(metrics: &Arc<UpstreamMetrics>) -> Self {
+        metrics.long_lived.add(1);
+        Self(Arc::clone(metrics))
+    }
+}
+
+impl Drop for Lasting {
+    fn drop(&mut self) {
+        self.0.long_lived.add(-1);
+    }
+}
+
 /// A connection in use. Dropping it closes the connection.
 pub(super) struct Lease {
     connection: Box<Connection>,
@@ -113,6 +130,8 @@ pub(super) struct Lease {
     pub(super) reused: bool,
     /// The request's place with the server, as long as it is worked on.
     pub(super) pick: Option<Pick<Arc<Server>>>,
+    /// It carries a WebSocket or an event stream.
+    pub(super) lasts: Option<Lasting>,
     _place: OwnedSemaphorePermit,
 }
 
@@ -165,7 +184,7 @@ impl Server {
             Some(connection) => connection,
             None => Box::new(self.dial(deadline).await?),
         };
-        Ok(Lease { connection, server: Arc::clone(self), reused, pick: None, _place: place })
+        Ok(Lease { connection, server: Arc::clone(self), reused, pick: None, lasts: None, _place: place })
     }
 
     /// One of `connections_max` places.

@@ -12,7 +12,7 @@ use http_upstream::Pick;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout_at};
 
-use super::server::{NoConnection, Server, Wanted};
+use super::server::{Lasting, NoConnection, Server, Wanted};
 use crate::reactor;
 
 /// What a server may send ahead in one stream: large enough for a long fast way, and what is read goes to a spool with bounds of
@@ -52,6 +52,8 @@ pub(super) struct Lease {
     pub(super) reused: bool,
     /// The request's place with the server, as long as it is worked on.
     pub(super) pick: Option<Pick<Arc<Server>>>,
+    /// It carries an event stream.
+    pub(super) lasts: Option<Lasting>,
     used: Arc<Used>,
     _place: OwnedSemaphorePermit,
 }
@@ -103,7 +105,15 @@ impl Server {
             match timeout_at(deadline, sender.ready()).await {
                 Ok(Ok(sender)) => {
                     let server = Arc::clone(self);
-                    return Ok(Lease { sender, server, reused: true, pick: None, used, _place: place });
+                    return Ok(Lease {
+                        sender,
+                        server,
+                        reused: true,
+                        pick: None,
+                        lasts: None,
+                        used,
+                        _place: place,
+                    });
                 }
                 // It is going.
                 Ok(Err(_)) => *session = None,
@@ -112,7 +122,15 @@ impl Server {
         }
         let (sender, used) = self.open_session(deadline).await?;
         *session = Some(Session { sender: sender.clone(), used: Arc::clone(&used) });
-        Ok(Lease { sender, server: Arc::clone(self), reused: false, pick: None, used, _place: place })
+        Ok(Lease {
+            sender,
+            server: Arc::clone(self),
+            reused: false,
+            pick: None,
+            lasts: None,
+            used,
+            _place: place,
+        })
     }
 
     async fn open_session(&self, deadline: Instant) -> Result<(SendRequest<Bytes>, Arc<Used>), NoConnection> {

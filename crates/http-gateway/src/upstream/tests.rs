@@ -3,6 +3,7 @@
 mod balance;
 mod bodies;
 mod connections;
+mod drained;
 mod http2;
 mod lies;
 mod sticky;

@@ -438,7 +438,7 @@ impl World {
                     }
                 }
             }
-            ToGateway::Bans { .. } => panic!("nobody asks here"),
+            ToGateway::Bans { .. } | ToGateway::Upstream { .. } => panic!("nobody asks here"),
             ToGateway::HandOver => panic!("no heir comes so far here"),
             ToGateway::Drain => {
                 assert!(self.stopping);

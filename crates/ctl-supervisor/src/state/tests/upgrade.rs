@@ -161,7 +161,7 @@ fn a_stop_ends_the_heir_too_and_waits_for_it() {
 #[test]
 fn an_heir_waits_until_all_its_workers_serve_and_takes_the_names_when_told() {
     let mut table = Table::new(2);
-    table.state.inherits(&[2]);
+    table.state.inherits(&[2], Vec::new());
     table.does(Event::Begin);
     table.does(Event::Gateway(FromGateway::Ready));
     table.up(1);
@@ -180,14 +180,14 @@ fn an_heir_waits_until_all_its_workers_serve_and_takes_the_names_when_told() {
 #[test]
 fn an_heir_that_nobody_wants_any_more_goes() {
     let mut table = Table::new(1);
-    table.state.inherits(&[1]);
+    table.state.inherits(&[1], Vec::new());
     table.does(Event::Begin);
     table.does(Event::Gateway(FromGateway::Ready));
     table.up(1);
     assert_eq!(table.does(Event::ElderGone), "drain unlisten");
     // One that has the names already is not put out by the elder's end.
     let mut table = Table::new(1);
-    table.state.inherits(&[1]);
+    table.state.inherits(&[1], Vec::new());
     table.does(Event::Begin);
     table.does(Event::Gateway(FromGateway::Ready));
     table.up(1);
