@@ -169,7 +169,7 @@ fn check_method(text: &str) -> Result<(), Fault> {
     Err(Fault::new(format!("\"{text}\" is not a method")).hint("for example POST"))
 }
 
-fn check_by(text: &str) -> Result<(), Fault> {
+pub(crate) fn check_by(text: &str) -> Result<(), Fault> {
     let is_token = |name: &str| {
         let letter = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
         !name.is_empty() && name.len() <= 256 && name.bytes().all(letter)

@@ -4,6 +4,7 @@
 
 mod condition;
 mod edit;
+mod flight;
 mod forward_auth;
 mod rewrite;
 mod template;
@@ -13,6 +14,7 @@ use std::time::Duration;
 
 pub use condition::{HeaderCondition, HostCondition, PathCondition};
 pub use edit::{Change, HeaderEdit};
+pub use flight::{ANYONE, Idempotency, SingleFlight};
 pub use forward_auth::ForwardAuth;
 pub use rewrite::{Rewrite, encode_path};
 pub use template::{Piece, Placeholder, Template};
@@ -166,6 +168,20 @@ record! {
         limit: Vec<String> = Vec::new(), otherwise("only those that hold for all"), example("[\"api\"]");
         /// How important these requests are under overload.
         priority: Option<Importance> = None, otherwise("as `queue.priority` says"), example("\"high\"");
+        /// What a request does while another of the same user is under way on this route: `join` (equal requests share one answer),
+        /// `queue(5)` (it waits for its turn, behind five at most and for `queue_timeout`), `reject` (409), `cancel_previous` (it
+        /// goes, and the other is broken off). See docs/guides/single-flight.md.
+        single_flight: Option<String> = None,
+            otherwise("requests do not look at one another"), example("\"queue(5)\""),
+            checked(flight::check_single_flight);
+        /// Whose requests are one at a time, and whose Idempotency-Keys are known, in the words of `limit.by`; `anyone` alone: all
+        /// requests of the route together.
+        single_flight_by: Vec<String> = vec!["user".to_owned()],
+            example("[\"header:X-Api-Key\"]"), checked(flight::check_by);
+        /// Hear the field Idempotency-Key: a POST or PATCH that is sent again with its key is not done again, it gets the answer of
+        /// then. Terms are in `[idempotency]`. See docs/guides/single-flight.md.
+        idempotency: Option<Idempotency> = None,
+            otherwise("the field is passed on, and nothing else is done"), example("\"optional\"");
     }
 }
 
@@ -186,6 +202,8 @@ impl Rules for Route {
             upstream(route, loaded, place, problems);
             limits(route, loaded, place, problems);
             forward_auth::together(route, loaded, place, problems);
+            let is_given = |key: &str| loaded.place(&tables::key_of(Self::TABLE, index, key)).is_some();
+            flight::together(route, is_given, place, problems);
             let earlier = &routes[..index];
             if route.name.is_some() && earlier.iter().any(|other| other.name == route.name) {
                 let name = route.label(index);
@@ -212,6 +230,7 @@ impl Rules for Route {
             "pool" | "worker_pool" => "app",
             "proxy_pass" | "proxy" | "reverse_proxy" | "backend" => "upstream",
             "auth_request" | "auth_url" | "auth" => "forward_auth",
+            "idempotency_key" => "idempotency",
             "headers" => "header\", \"request_headers\" or \"response_headers",
             _ => return holds_for_all(name, &["timeouts", "limits", "queue", "buffers"], "routes"),
         };
@@ -302,6 +321,8 @@ fn idle(route: &Route, place: impl Fn(&str) -> Option<Place>, problems: &mut Vec
         ("queue_timeout", route.queue_timeout.is_some()),
         ("priority", route.priority.is_some()),
         ("request_headers", !route.request_headers.is_empty()),
+        ("single_flight", route.single_flight.is_some()),
+        ("idempotency", route.idempotency.is_some()),
     ];
     let path = [("strip_prefix", route.strip_prefix.is_some()), ("rewrite", route.rewrite.is_some())];
     let Some(action) = route.actions().into_iter().find(|action| *action != "app") else { return };
@@ -309,7 +330,12 @@ fn idle(route: &Route, place: impl Fn(&str) -> Option<Place>, problems: &mut Vec
     // Files are compressed once, and kept so; what the gateway says itself is short.
     let bodies = [("compress", route.compress.is_some())].into_iter().filter(|_| action != "upstream");
     // An upstream is asked as an app is, but it is no pool.
-    let goes_along = |key: &str| action == "upstream" && matches!(key, "body_max" | "request_headers");
+    let goes_along = |key: &str| match key {
+        "body_max" | "request_headers" | "single_flight" | "idempotency" => action == "upstream",
+        // In the line of those who fly alone.
+        "queue_timeout" => action == "upstream" && route.single_flight.is_some(),
+        _ => false,
+    };
     for (key, _) in
         asks_app.into_iter().chain(path).chain(bodies).filter(|(key, there)| *there && !goes_along(key))
     {

@@ -537,6 +537,25 @@ settings! {
             example("[\"/account/*\"]"), checked(check_pattern);
     }
 
+    /// The answers to requests with an Idempotency-Key, for routes with `idempotency`. See docs/guides/single-flight.md.
+    [idempotency] IdempotencyTerms {
+        /// How long the answer to a key is known; then the key is a new one.
+        lifetime: Duration = Duration::from_secs(24 * 3600),
+            between("1s", "30d", "clients that come again do so within hours");
+        /// Keys that are known at one time. When there are so many a new one is answered 503: to forget one early could do something twice.
+        keys_max: u32 = 100_000,
+            between("1", "10000000", "each takes some hundred bytes without its answer");
+        /// Memory for all answers together. Of one for which there is no room it is known only that it was given.
+        memory_max: u64 = 64 * MIB,
+            between("0", "1TiB", "it is taken from the memory of the machine");
+        /// The longest body of an answer that is kept.
+        answer_max: u64 = 256 * KIB,
+            between("0", "64MiB", "what is paid for or booked is told in a few lines");
+        /// A page that tells your clients how to use the field; problems link to it.
+        help: Option<String> = None,
+            otherwise("they link to the IETF's draft"), example("\"https://example.org/api/idempotency\"");
+    }
+
     /// What is written to standard error, and the access log on standard output.
     [log] Log {
         /// The access log.

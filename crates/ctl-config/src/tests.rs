@@ -331,9 +331,12 @@ fn every_key_of_a_table_is_sound() {
             for required in table.required.iter().filter(|required| required.key != key.name) {
                 writeln!(text, "{} = {}", required.key, required.example).unwrap();
             }
+            // Without somebody who is asked, or something that is done for each, they would do nothing.
             if key.name.starts_with("forward_auth_") {
-                // Without somebody who is asked they would do nothing.
                 text.push_str("forward_auth = \"/check\"\n");
+            }
+            if key.name == "single_flight_by" {
+                text.push_str("single_flight = \"join\"\n");
             }
             if let Some(example) = key.example {
                 from_file(&format!("{text}{} = {example}\n", key.name));

@@ -138,6 +138,34 @@ metrics! {
     Counter REDIS_FAILURES_TOTAL = "quintet_redis_failures_total";
     /// Times Redis went away.
     Counter REDIS_AWAY_TOTAL = "quintet_redis_away_total";
+    /// Requests that got the answer of an equal one (`single_flight = "join"`).
+    Counter FLIGHT_JOINED_TOTAL = "quintet_single_flight_joined_total";
+    /// Requests that joined another, whose answer was not for them: they were worked on by themselves.
+    Counter FLIGHT_ALONE_TOTAL = "quintet_single_flight_alone_total";
+    /// Requests that had to wait for another of the same user (`single_flight = "queue(n)"`).
+    Counter FLIGHT_QUEUED_TOTAL = "quintet_single_flight_queued_total";
+    /// Requests that were refused because of another of the same user.
+    Counter FLIGHT_REFUSED_TOTAL = "quintet_single_flight_refused_total";
+    /// Requests that were broken off by a later one of the same user.
+    Counter FLIGHT_CANCELLED_TOTAL = "quintet_single_flight_cancelled_total";
+    /// Requests that wait for another, or for its answer, now.
+    Gauge FLIGHT_WAITING = "quintet_single_flight_waiting";
+    /// Requests with a known Idempotency-Key that got the answer of then.
+    Counter IDEMPOTENCY_REPLAYED_TOTAL = "quintet_idempotency_replayed_total";
+    /// Requests whose Idempotency-Key was missing or malformed.
+    Counter IDEMPOTENCY_MALFORMED_TOTAL = "quintet_idempotency_refused_total" {"why" = "malformed"};
+    /// Requests whose Idempotency-Key is being worked on.
+    Counter IDEMPOTENCY_OUTSTANDING_TOTAL = "quintet_idempotency_refused_total" {"why" = "outstanding"};
+    /// Requests whose Idempotency-Key belongs to another request.
+    Counter IDEMPOTENCY_DIFFERS_TOTAL = "quintet_idempotency_refused_total" {"why" = "differs"};
+    /// Requests whose Idempotency-Key was used, and whose answer is not there to be given again.
+    Counter IDEMPOTENCY_SPENT_TOTAL = "quintet_idempotency_refused_total" {"why" = "spent"};
+    /// Requests for whose Idempotency-Key there was no room (`idempotency.keys_max`).
+    Counter IDEMPOTENCY_FULL_TOTAL = "quintet_idempotency_refused_total" {"why" = "full"};
+    /// Idempotency-Keys that are known now.
+    Gauge IDEMPOTENCY_KEYS = "quintet_idempotency_keys";
+    /// Memory of their answers.
+    Gauge IDEMPOTENCY_MEMORY_BYTES = "quintet_idempotency_memory_bytes";
     /// Clients that are banned now.
     Gauge BANNED = "quintet_banned";
     /// Bans for too many offences.

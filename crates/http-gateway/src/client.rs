@@ -75,6 +75,21 @@ pub struct Identity<'a> {
     pub headers_heard: bool,
 }
 
+impl Identity<'_> {
+    /// The same, for longer than the request lasts.
+    pub fn into_owned(self) -> Identity<'static> {
+        Identity {
+            addr: self.addr,
+            port: self.port,
+            scheme: self.scheme,
+            host: Cow::Owned(self.host.into_owned()),
+            server_name: Cow::Owned(self.server_name.into_owned()),
+            server_port: self.server_port,
+            headers_heard: self.headers_heard,
+        }
+    }
+}
+
 /// May the app see this request field (in lower case)? `headers_heard` is from [`Identity`].
 ///
 /// Removed are forwarded headers nobody vouches for, what concerns only the connection (RFC 9110, 7.6.1), and

@@ -143,10 +143,14 @@ impl Dispatcher {
             };
             trail.queue_wait += waited;
             checkout.is_for(&trail.request_id, terms.app_timeout);
+            if let Some(place) = terms.flight {
+                checkout.hold(place);
+            }
             let outcome = match request.payload {
                 Payload::Stream(len) => self.streamed(&mut checkout, request, *len, body).await,
                 _ => self.attempt(&mut checkout, request, body).await.map(|received| (received, None)),
             };
+            trail.begun |= !matches!(outcome, Err(Lost::Untouched));
             let worker = checkout.worker();
             match outcome {
                 Ok((received, rest)) => return self.answer(checkout, received, rest, trail),

@@ -130,7 +130,7 @@ impl Running {
         let guard = Guard::new(&config, Arc::clone(&trusted), start.state_dir, redis.as_ref())?;
         let guard = Arc::new(guard);
         tokio::spawn(chores(Arc::clone(&guard), Arc::clone(&config)));
-        let gateway = Arc::new(Gateway::new(
+        let gateway = Gateway::new(
             Arc::clone(&config),
             Arc::clone(&trusted),
             Arc::clone(&pools),
@@ -138,7 +138,7 @@ impl Running {
             access,
             Arc::clone(&guard),
             upstreams,
-        )?);
+        )?;
         let mut listeners = Vec::new();
         for listener in start.listeners {
             let socket = take(listener.fd).map_err(|error| format!("{}: {error}", listener.name))?;

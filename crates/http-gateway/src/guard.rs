@@ -37,10 +37,11 @@ use ctl_admin::words::{BanRow, BansAnswer, BansRequest};
 use ctl_config::{BanAnswer, Config};
 use ctl_telemetry::events::{BANS_FULL, CLIENT_BANNED};
 use ctl_telemetry::metrics as m;
-use http_limits::{Ban, Bans, BansFull, Quota, Reason, Seed, Snapshot, Table, Terms, Verdict};
+use http_limits::{Ban, Bans, BansFull, KeyHasher, Quota, Reason, Seed, Snapshot, Table, Terms, Verdict};
 
 use crate::client::TrustedProxies;
 use crate::message::{AnsweredBy, Exchange, NO_ANSWER, RequestHead, Response, Trail};
+use crate::pools::pattern::decode;
 use crate::redis::Redis;
 use answer::Refused;
 pub use chores::chores;
@@ -52,6 +53,7 @@ pub(crate) use lists::Stamp;
 pub use shared::Question;
 use shared::Shared;
 use whose::Asks;
+pub(crate) use whose::Whose;
 
 /// Django's own default for SESSION_COOKIE_NAME.
 const SESSION_COOKIE: &[u8] = b"sessionid";
@@ -153,6 +155,19 @@ impl Guard {
         self.session_cookie.store(Arc::new(name.as_bytes().to_vec()));
     }
 
+    /// The secret of all hashes.
+    pub(crate) fn seed(&self) -> Seed {
+        self.seed
+    }
+
+    /// The beginning of a key that says whose a request is. `None`: nothing tells.
+    pub(crate) fn whose(&self, whose: &Whose, head: &RequestHead, trail: &Trail) -> Option<KeyHasher> {
+        let cookie = self.session_cookie.load();
+        let mut key = self.seed.hasher();
+        whose.put(&mut key, &of_route(head, trail, &cookie), &decode(head.path()))?;
+        Some(key)
+    }
+
     /// Is this connection to be turned away before it has said anything?
     pub fn turns_away(&self, peer: IpAddr) -> Option<Turned> {
         if self.trusted.contains(peer) || !self.is_shut_out(peer, || self.clock.now()) {
@@ -249,7 +264,8 @@ impl Guard {
         match status {
             429 => true,
             408 | 412 | 416 | 499 => false,
-            NO_ANSWER => by != AnsweredBy::Gateway && self.count_4xx,
+            // One request too many at a time is a double click.
+            NO_ANSWER | 409 => by != AnsweredBy::Gateway && self.count_4xx,
             400..=498 => self.count_4xx,
             _ => false,
         }

@@ -26,6 +26,7 @@ pub mod error_page;
 mod extra_fields;
 pub mod file_read;
 pub mod files;
+pub mod flight;
 pub mod gateway;
 pub mod guard;
 pub mod h1;

@@ -15,6 +15,7 @@ use py_link::Local;
 pub use py_link::Version;
 
 use crate::pace::Bandwidth;
+use crate::request_body::Payload;
 use crate::request_id::RequestId;
 use crate::spool::BodyStream;
 
@@ -231,6 +232,11 @@ pub trait RequestBody: Send {
     /// waiting for a slot or an answer. Cancel safe; pending for ever where the protocol drops the service instead.
     fn closed(&mut self) -> impl Future<Output = ()> + Send;
 
+    /// All of it, where somebody has read it already.
+    fn gathered(&mut self) -> Option<Payload> {
+        None
+    }
+
     /// Sends an informational response (103 Early Hints, RFC 8297) before the final one, to clients that understand it (not
     /// HTTP/1.0); what cannot be sent at once is dropped.
     fn inform(&mut self, status: u16, headers: &Headers) -> impl Future<Output = ()> + Send {
@@ -338,6 +344,8 @@ pub struct Trail {
     pub queue_wait: Duration,
     /// `quintet dev`: what the worker told of its database.
     pub queries: Option<Queries>,
+    /// A worker or another server may have begun to work on it.
+    pub begun: bool,
     /// A WebSocket or an event stream: how long it took says nothing of how fast the app is.
     pub lasts: bool,
     /// The route that took it.

@@ -60,6 +60,9 @@ pub struct GatherLimits<'a> {
 
 /// Reads all of a body.
 pub async fn gather<B: RequestBody>(body: &mut B, limits: GatherLimits<'_>) -> Result<Payload, GatherError> {
+    if let Some(payload) = body.gathered() {
+        return Ok(payload);
+    }
     let announced = match body.length() {
         BodyLength::None => return Ok(Payload::Empty),
         BodyLength::Known(len) if len > limits.body_bytes_max => return Err(BodyError::TooLarge.into()),

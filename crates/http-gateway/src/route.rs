@@ -17,6 +17,7 @@ mod vouched;
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use ctl_config::pool::DEFAULT_POOL;
@@ -25,6 +26,7 @@ use ctl_config::{Config, Fault};
 
 use crate::client::{Identity, Scheme};
 use crate::dispatch::Terms;
+use crate::flight;
 use crate::message::{Headers, RequestHead, Response, Taken, Trail};
 use crate::pace::Bandwidth;
 pub use crate::pools::pattern::decode;
@@ -109,6 +111,9 @@ pub struct Route {
     terms: Terms<'static>,
     /// The numbers of the limits that it names.
     limits: Box<[usize]>,
+    /// What is done about requests that are sent twice.
+    flight: Option<Box<flight::Rules>>,
+    number: usize,
 }
 
 /// What becomes of a request.
@@ -173,7 +178,7 @@ impl Routes {
         let mut routes = Vec::with_capacity(config.route.len());
         for (index, own) in config.route.iter().enumerate() {
             let label = own.label(index);
-            let route = Route::new(own, &label, config, &mut numbers)
+            let route = Route::new(own, (&label, index), config, &mut numbers)
                 .map_err(|fault| format!("route {label}: {}", fault.message))?;
             routes.push(route);
         }
@@ -198,6 +203,11 @@ impl Routes {
         first.and_then(|index| self.routes.get(index)).map_or(Choice::Nobody, Choice::Route)
     }
 
+    /// The route of this number.
+    pub(crate) fn number(&self, number: usize) -> Option<&Route> {
+        self.routes.get(number)
+    }
+
     fn first(&self, asked: &Asked<'_>, path: &Reading<'_>) -> Option<usize> {
         self.routes.iter().position(|route| route.conditions.unmet(asked, path).is_none())
     }
@@ -220,7 +230,7 @@ impl Routes {
 impl Route {
     fn new(
         own: &ctl_config::Route,
-        label: &str,
+        (label, number): (&str, usize),
         config: &Config,
         numbers: &mut Numbers,
     ) -> Result<Self, Fault> {
@@ -272,18 +282,46 @@ impl Route {
                 app_timeout: own.app_timeout,
                 patience: own.queue_timeout,
                 class: own.priority.map(class),
+                flight: None,
             },
             limits: own
                 .limit
                 .iter()
                 .filter_map(|name| config.limit.iter().position(|limit| limit.name == *name))
                 .collect(),
+            flight: flight::Rules::new(own).map(Box::new),
+            number,
         })
     }
 
     /// What of it goes along with the answer.
     pub fn taken(&self) -> &Arc<Taken> {
         &self.taken
+    }
+
+    /// What is done about requests that are sent twice.
+    pub(crate) fn flight(&self) -> Option<&flight::Rules> {
+        self.flight.as_deref()
+    }
+
+    /// Its place among the routes: see [`Routes::number`].
+    pub(crate) fn number(&self) -> usize {
+        self.number
+    }
+
+    /// The longest body, where it is not as elsewhere.
+    pub(crate) fn body_bytes_max(&self) -> Option<u64> {
+        self.terms.body_bytes_max
+    }
+
+    /// How long the app may take, where it is not as elsewhere.
+    pub(crate) fn app_timeout(&self) -> Option<Duration> {
+        self.terms.app_timeout
+    }
+
+    /// How long a request may wait, where it is not as elsewhere.
+    pub(crate) fn patience(&self) -> Option<Duration> {
+        self.terms.patience
     }
 
     /// The limits that hold for its requests besides those that hold for all, by their numbers.

@@ -1,6 +1,8 @@
 //! The way of one request: identity, health, route, file, body, queue, worker, answer. Read [`Gateway::call`] first.
 
 mod app;
+mod errand;
+mod flown;
 mod forward_auth;
 mod passed;
 mod passwords;
@@ -9,7 +11,7 @@ mod routed;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, Weak};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -25,6 +27,7 @@ use crate::compress::Compression;
 use crate::dispatch::{Dispatcher, Failure, Handshake, Origin, Ready, Terms};
 use crate::error_page;
 use crate::files::{FileResponse, Files};
+use crate::flight::{Flights, Problems, Store};
 use crate::guard::{Entry, Guard, Pass, Turned};
 use crate::link::long::LongLinks;
 use crate::message::{
@@ -60,6 +63,11 @@ pub struct Gateway {
     broken: Broken,
     guard: Arc<Guard>,
     compression: Option<Compression>,
+    flights: Arc<Flights>,
+    keys: Arc<Store>,
+    problems: Problems,
+    /// For what outlives its client.
+    own: Weak<Self>,
 }
 
 /// A request on its way: what is asked, by whom, and how the app is to be asked.
@@ -83,7 +91,7 @@ impl Gateway {
         access: Option<AccessLog>,
         guard: Arc<Guard>,
         upstreams: Arc<Upstreams>,
-    ) -> Result<Self, String> {
+    ) -> Result<Arc<Self>, String> {
         let routes = Routes::new(&config)?;
         let passwords = users_files(&config).map(|(file, label)| Passwords::new(file, &label));
         let passwords = passwords.collect::<Result<_, _>>()?;
@@ -107,7 +115,9 @@ impl Gateway {
             },
         };
         let compression = Compression::new(&config);
-        Ok(Self {
+        let (flights, keys) = (Flights::new(guard.seed()), Store::new(&config, guard.seed()));
+        let problems = Problems::new(config.idempotency.help.as_deref());
+        Ok(Arc::new_cyclic(|own| Self {
             dispatcher,
             trusted,
             ids: RequestIds::default(),
@@ -123,7 +133,11 @@ impl Gateway {
             broken: Broken::default(),
             guard,
             compression,
-        })
+            flights,
+            keys,
+            problems,
+            own: Weak::clone(own),
+        }))
     }
 
     /// The upstreams of the configuration.

@@ -10,6 +10,7 @@
 //! Dropping [`BodyStream`] tells the pump that the client is gone; the worker is cancelled and its slot given back.
 
 mod hold;
+mod hooks;
 mod pump;
 mod slowing;
 
@@ -32,6 +33,7 @@ use crate::message::{FileBody, Headers};
 use crate::upload::Upload;
 pub(crate) use hold::Hold;
 pub use hold::HoldLimits;
+pub(crate) use hooks::Cutter;
 pub use pump::PumpLimits;
 pub(crate) use pump::pump;
 use slowing::Slowed;
@@ -55,7 +57,7 @@ pub struct SpoolLimits {
 }
 
 /// A piece of a streamed body.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub enum Piece {
     /// Bytes from memory.
     Bytes(Bytes),
@@ -96,6 +98,10 @@ struct State {
     slowed: Slowed,
     /// The reader is to hurry while more than this waits.
     hurry_above: Option<u64>,
+    /// Broken off from outside.
+    cut: bool,
+    /// See [`hooks`].
+    held: Option<hooks::Held>,
 }
 
 impl State {
@@ -245,6 +251,9 @@ impl Shared {
     #[allow(clippy::option_option)] // as above
     fn try_next(&self, trailers: &mut Option<Headers>) -> Option<Option<Result<Piece, Aborted>>> {
         let mut state = self.state();
+        if state.cut {
+            return Some(Some(Err(Aborted)));
+        }
         let piece = state.pieces.pop_front();
         self.to_writer.notify_one();
         if let Some(piece) = piece {
@@ -428,7 +437,9 @@ impl Drop for Writer {
         if state.ended.is_none() {
             state.ended = Some(Err(Aborted));
         }
+        let held = state.held.take();
         drop(state);
+        drop(held);
         self.shared.to_reader.notify_one();
     }
 }

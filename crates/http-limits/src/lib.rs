@@ -16,8 +16,6 @@
 //! | `shared.rs` | the same rates for several hosts: scripts for Redis, and what they answer |
 //! | `snapshot.rs` | what is kept over a restart, as bytes |
 //!
-//! The gateway does not ask `single_flight.rs` and `idempotency.rs` yet: no setting turns them on.
-//!
 //! Promises: memory is bounded whatever clients do, and nothing here is locked as a whole: tables are cut into shards,
 //! each with a lock of its own that is held for a few dozen instructions.
 

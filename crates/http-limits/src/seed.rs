@@ -51,6 +51,11 @@ impl KeyHasher {
         self.0.write(bytes);
     }
 
+    /// A part that comes in pieces, and is the last: where it is cut makes no difference.
+    pub fn stream(&mut self, piece: &[u8]) {
+        self.0.write(piece);
+    }
+
     /// The key.
     pub fn key(&self) -> u64 {
         self.0.finish()
@@ -60,6 +65,18 @@ impl KeyHasher {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn where_a_stream_is_cut_makes_no_difference() {
+        let whole: Vec<u8> = (0..=255).collect();
+        let mut at_once = Seed::from_bytes([1; 16]).hasher();
+        at_once.stream(&whole);
+        for size in [1, 3, 8, 100] {
+            let mut hasher = Seed::from_bytes([1; 16]).hasher();
+            whole.chunks(size).for_each(|piece| hasher.stream(piece));
+            assert_eq!(hasher.key(), at_once.key(), "{size}");
+        }
+    }
 
     #[test]
     fn parts_keep_their_places_and_seeds_differ() {

@@ -95,6 +95,12 @@ impl Flights {
         }
     }
 
+    /// The answer of a request that went can be shared, or is known to be for itself only; it goes on. Those who joined until now.
+    pub fn shared(&mut self, key: u64, ticket: Ticket) -> Vec<Ticket> {
+        let flight = self.0.get_mut(&key).filter(|flight| flight.leader == ticket);
+        flight.map_or_else(Vec::new, |flight| std::mem::take(&mut flight.joined))
+    }
+
     /// A request that went has been answered, or never will be. One that was superseded ends nothing.
     pub fn ended(&mut self, key: u64, ticket: Ticket) -> Ended {
         let Entry::Occupied(mut taken) = self.0.entry(key) else { return Ended::default() };
@@ -152,6 +158,7 @@ mod tests {
         assert_eq!(flights.arrive(1, 12, Policy::Join(2)), Arrival::Joins(10));
         assert_eq!(flights.arrive(1, 13, Policy::Join(2)), Arrival::Refused);
         assert_eq!(flights.arrive(2, 14, Policy::Join(2)), Arrival::Leads, "another key");
+        assert_eq!(flights.shared(1, 12), [], "one who only joined");
         flights.gone(1, 11);
         flights.gone(1, 10);
         assert_eq!(flights.ended(1, 10), Ended { joined: vec![12], next: None });

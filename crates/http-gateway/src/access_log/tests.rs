@@ -19,6 +19,7 @@ fn with_exchange(head: Option<&RequestHead>, complete: bool, look: impl FnOnce(&
         client: "192.0.2.7".parse().ok(),
         by: AnsweredBy::Worker(3),
         queue_wait: Duration::from_micros(1_002_003),
+        begun: false,
         queries: None,
         lasts: false,
         route: None,

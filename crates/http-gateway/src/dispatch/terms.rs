@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Dispatcher, Ready};
+use crate::flight::Place;
 use crate::message::RequestHead;
 use crate::queue::Queue;
 use crate::queue::priority::{Class, Level};
@@ -24,6 +25,8 @@ pub struct Terms<'a> {
     pub patience: Option<Duration>,
     /// How important it is.
     pub class: Option<Class>,
+    /// Held until its worker is free again: see [`crate::flight`].
+    pub flight: Option<&'a Arc<Place>>,
 }
 
 impl Dispatcher {

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use ctl_telemetry::metrics::PoolMetrics;
 
 use super::Queue;
+use crate::flight::Place;
 use crate::link::Slot;
 use crate::request_id::RequestId;
 
@@ -24,6 +25,8 @@ pub struct CheckedOut {
     since: Instant,
     /// A request was sent, or may have been.
     used: bool,
+    /// Its flight lasts as long as its worker is busy with it.
+    flight: Option<Arc<Place>>,
     /// In the task that ends its exchange.
     ending: bool,
 }
@@ -37,6 +40,7 @@ impl CheckedOut {
             app_timeout_ms: None,
             since,
             used: false,
+            flight: None,
             ending: false,
         }
     }
@@ -57,6 +61,11 @@ impl CheckedOut {
         self.request_id = request_id.clone();
         let ms = app_timeout.map(|own| u32::try_from(own.as_millis()).unwrap_or(u32::MAX));
         self.app_timeout_ms = ms.and_then(NonZeroU32::new);
+    }
+
+    /// Keeps a flight going until the slot is free.
+    pub fn hold(&mut self, flight: &Arc<Place>) {
+        self.flight = Some(Arc::clone(flight));
     }
 
     /// The slot.
@@ -118,6 +127,7 @@ impl Drop for CheckedOut {
             app_timeout_ms: self.app_timeout_ms,
             since: self.since,
             used: self.used,
+            flight: self.flight.take(),
             ending: true,
         };
         if self.ending {

@@ -83,6 +83,9 @@ impl Gateway {
         terms: &Terms<'_>,
         body: &mut B,
     ) -> Result<Payload, GatherError> {
+        if let Some(payload) = body.gathered() {
+            return Ok(payload);
+        }
         let length = body.length();
         let body_bytes_max = terms.body_bytes_max.unwrap_or(self.config.limits.body_max);
         let streamed = |prefix: &String| !prefix.is_empty() && head.path().starts_with(prefix.as_bytes());

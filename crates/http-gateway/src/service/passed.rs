@@ -29,12 +29,14 @@ impl Gateway {
         let request = Forward { head: asks.head, origin, body_bytes_max };
         match upstream.forward(&request, payload, body, trail).await {
             Ok(mut response) => {
+                trail.begun = true;
                 if !response.headers.contains("x-request-id") {
                     response.headers.push(b"X-Request-ID", request_id.as_bytes());
                 }
                 response
             }
             Err(failure) => {
+                trail.begun |= failure.has_begun();
                 let mut response = self.not_passed(&failure, asks.head, trail);
                 response.close |= streamed;
                 response
@@ -66,6 +68,9 @@ impl Gateway {
         body_bytes_max: u64,
         body: &mut B,
     ) -> Result<Payload, GatherError> {
+        if let Some(payload) = body.gathered() {
+            return Ok(payload);
+        }
         let length = body.length();
         if upstream.buffers() || length == BodyLength::None {
             let memory_bytes = self.config.buffers.request_memory;
@@ -83,7 +88,9 @@ impl Gateway {
     fn not_passed(&self, failure: &Failure, head: &RequestHead, trail: &Trail) -> Response {
         let (status, why) = match failure {
             Failure::Busy => (503, ""),
-            Failure::Lost | Failure::Bad => (502, "The server behind this page did not answer."),
+            Failure::NotReached | Failure::Lost | Failure::Bad => {
+                (502, "The server behind this page did not answer.")
+            }
             Failure::TimedOut => (504, "The server behind this page took too long to answer."),
             Failure::Body(error) => (body_status(*error), ""),
             Failure::ClientGone => (499, ""),

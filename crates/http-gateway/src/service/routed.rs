@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use ctl_telemetry::metrics::ROUTES_DOUBTFUL_TOTAL;
 
+use super::flown::Trip;
 use super::forward_auth::Leave;
 use super::{
     Answer, AnsweredBy, Asks, Gateway, Identity, RequestBody, RequestHead, Response, Routes, Terms, Trail,
@@ -42,8 +43,15 @@ impl Gateway {
                     Err(refusal) => refusal,
                     Ok(leave) => {
                         let head = leave.head(asks.head);
-                        let way = route.way(Comes { head, ..comes });
-                        let mut response = self.follow(way, Asks { head, ..asks }, body, trail).await;
+                        let (comes, asks) = (Comes { head, ..comes }, Asks { head, ..asks });
+                        let mut response = match route.flight() {
+                            None => self.follow(route.way(comes), asks, body, trail).await,
+                            // Boxed: few routes look at what is sent twice, and all requests would carry it.
+                            Some(rules) => {
+                                let trip = Trip { rules, route, comes, asks };
+                                Box::pin(self.flown(trip, body, trail)).await
+                            }
+                        };
                         leave.tell(&mut response.headers);
                         response
                     }
@@ -80,7 +88,7 @@ impl Gateway {
     }
 
     /// Does what the route has decided.
-    async fn follow<B: RequestBody>(
+    pub(super) async fn follow<B: RequestBody>(
         &self,
         way: Way<'_>,
         asks: Asks<'_>,
@@ -95,6 +103,7 @@ impl Gateway {
                 self.pass_on(name, Asks { head: &head, terms, ..asks }, body, trail).await
             }
             Way::On { head, headers_heard, terms, app_only } => {
+                let terms = Terms { flight: asks.terms.flight, ..terms };
                 let identity = Identity { headers_heard, ..asks.identity.clone() };
                 let asks = Asks { head: &head, identity: &identity, terms, ..asks };
                 if app_only {

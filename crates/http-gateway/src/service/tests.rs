@@ -1,5 +1,7 @@
 //! What takes which way: slots for requests, the long link for what lasts; against workers that are played by the test.
 
+mod flown;
+
 use std::time::Duration;
 
 use py_link::long::{Close, DETACHED_FIRST, encode_fields};
@@ -26,10 +28,15 @@ struct Site {
 
 impl Site {
     fn new(interface: Interface) -> Self {
+        Self::with(interface, |_| {})
+    }
+
+    fn with(interface: Interface, change: impl FnOnce(&mut Config)) -> Self {
         let mut config = Config::default();
         config.timeouts.app = Duration::from_millis(400);
         config.timeouts.queue = Duration::from_millis(200);
         config.files.enabled = false;
+        change(&mut config);
         let config = Arc::new(config);
         let (pools, _) = Pools::new(&config);
         let limits = LongLimits { grace: Duration::from_millis(50), app: config.timeouts.app };
@@ -40,7 +47,7 @@ impl Site {
         let (own_pools, own_links) = (Arc::clone(&pools), Arc::clone(&links));
         let gateway = Gateway::new(config, trusted, own_pools, own_links, None, guard, upstreams).unwrap();
         gateway.activate(1, &AppReport { interface, ..AppReport::default() });
-        Self { gateway: Arc::new(gateway), pools, links }
+        Self { gateway, pools, links }
     }
 
     fn slot(&self, worker: u32) -> Worker {

@@ -62,7 +62,10 @@ pub enum Failure {
     /// 503: every connection that may be is in use, or all servers are being drained.
     #[error("all connections are in use")]
     Busy,
-    /// 502: no server can be reached, or its answer broke off before its head was over.
+    /// 502: no server can be reached.
+    #[error("no server answered")]
+    NotReached,
+    /// 502: an answer broke off before its head was over.
     #[error("no server answered")]
     Lost,
     /// 502
@@ -83,6 +86,13 @@ pub enum Failure {
     /// 500: its spooled body cannot be read, or the system gives no random number.
     #[error("something of ours failed")]
     Ours,
+}
+
+impl Failure {
+    /// A server may have begun to work on it.
+    pub fn has_begun(&self) -> bool {
+        !matches!(self, Self::Busy | Self::NotReached | Self::Refused(_))
+    }
 }
 
 /// What a server says to a WebSocket's handshake.
@@ -318,7 +328,7 @@ impl Upstream {
             warn!(request_id, upstream, "{why}: the client was told so");
             match why {
                 NoServer::Full | NoServer::Drained => Failure::Busy,
-                NoServer::None | NoServer::Tried => Failure::Lost,
+                NoServer::None | NoServer::Tried => Failure::NotReached,
             }
         })
     }
@@ -352,7 +362,7 @@ impl Upstream {
             NoConnection::Full => Failure::Busy,
             NoConnection::Failed(_) | NoConnection::TimedOut => {
                 self.record(pick, Outcome::NotReached, asked_at);
-                Failure::Lost
+                Failure::NotReached
             }
         };
         self.tell(pick.server(), error, another, trail);
