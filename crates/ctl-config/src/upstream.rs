@@ -94,6 +94,10 @@ record! {
         /// What the servers are told as Host: `client` for what the client said, `server` for what the server is called in
         /// `servers`, or any other name.
         host: String = HOST_OF_CLIENT.to_owned(), example("\"server\""), checked(check_host);
+        /// Tell the servers with `Via` that a request came through here, as RFC 9110 wants it, and answer 508 when one has come through
+        /// eight of us: it goes in a circle. Off for servers that answer differently then: nginx does not compress
+        /// (`gzip_proxied`).
+        via: bool = true;
         /// What the servers are spoken to in. Over `h2` all requests of a reactor share one connection; `connections_max` counts
         /// requests then. WebSockets are asked for in HTTP/1.1 either way.
         protocol: Protocol = Protocol::Http1;

@@ -13,7 +13,7 @@
 //! | `session.rs`, `h2.rs` | HTTP/2: connections that requests share; one request in a stream |
 //! | `sticky.rs`, `secret.rs` | the cookie by which a client comes back to its server (pure), and what it is signed with |
 //! | `standing.rs` | how servers fare, and taking them out by hand |
-//! | `request.rs`, `outgoing.rs` | a request's head as bytes (pure), and what follows it |
+//! | `request.rs`, `via.rs`, `outgoing.rs` | a request's head as bytes, and the way it has come (pure), and what follows it |
 //! | `attempt.rs`, `exchange.rs` | one request on one connection, up to the answer's head |
 //! | `parse.rs`, `body.rs` | bytes to heads and bodies (pure) |
 //! | `answer.rs`, `pump.rs` | from there to a response: its body at once, or into a spool |
@@ -42,6 +42,7 @@ mod socket;
 mod standing;
 mod sticky;
 mod tls;
+mod via;
 
 pub use all::Upstreams;
 pub use group::{Failure, Forward, Handshake, Upstream};

@@ -68,10 +68,10 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    /// 5xx, but for those that speak of the request: 501 (not implemented) and 505 (version).
+    /// 5xx, but for those that speak of the request: 501 (not implemented), 505 (version), 508 (it goes in a circle).
     pub fn of_status(status: u16) -> Self {
         match status {
-            501 | 505 => Self::Answered,
+            501 | 505 | 508 => Self::Answered,
             500..=599 => Self::Failed,
             _ => Self::Answered,
         }

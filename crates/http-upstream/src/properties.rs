@@ -415,6 +415,7 @@ fn which_answers_are_failures() {
         (501, Outcome::Answered),
         (503, Outcome::Failed),
         (505, Outcome::Answered),
+        (508, Outcome::Answered),
     ] {
         assert_eq!(Outcome::of_status(status), outcome, "{status}");
     }

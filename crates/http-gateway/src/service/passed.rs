@@ -93,6 +93,7 @@ impl Gateway {
             }
             Failure::TimedOut => (504, "The server behind this page took too long to answer."),
             Failure::Body(error) => (body_status(*error), ""),
+            Failure::Circle => (508, "The servers behind this page send requests to each other in a circle."),
             Failure::ClientGone => (499, ""),
             Failure::Refused(why) => (400, *why),
             Failure::Ours => (500, ""),

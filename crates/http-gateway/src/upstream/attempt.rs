@@ -129,6 +129,7 @@ impl Upstream {
             sends: content.sends(),
             expects_continue,
             websocket_key: key,
+            via: self.settings.via,
             own_cookie: self.settings.sticky.as_ref().map(|sticky| sticky.cookie.as_bytes()),
         };
         let patience =

@@ -218,6 +218,7 @@ pub(super) fn settings(servers: Vec<ServerAddress>) -> Settings {
         sticky: None,
         http2: false,
         host: HostRule::Client,
+        via: true,
         tls_server_name: None,
         connect_timeout: Duration::from_secs(5),
         response_timeout: Duration::from_secs(5),

@@ -26,6 +26,7 @@ use super::resolve::Name;
 use super::server::{Bounds, Lasting, NoConnection, Place, Server, Wanted};
 use super::settings::{HashBy, ServerAddress, Settings, names};
 use super::tls::{ClientTls, TlsFiles, client_config};
+use super::via::goes_in_a_circle;
 use crate::dispatch::Origin;
 use crate::message::{AnsweredBy, BodyError, Headers, Method, RequestBody, RequestHead, Response, Trail};
 use crate::request_body::Payload;
@@ -77,6 +78,9 @@ pub enum Failure {
     /// The request's body failed.
     #[error("request body: {0}")]
     Body(BodyError),
+    /// 508: it has come through here too often.
+    #[error("the request goes in a circle")]
+    Circle,
     /// Nobody is left to answer.
     #[error("the client went away")]
     ClientGone,
@@ -249,6 +253,15 @@ impl Upstream {
         trail: &Trail,
     ) -> Result<Heard, Failure> {
         let Ask { request, content, key, .. } = ask;
+        if goes_in_a_circle(&request.head.headers) {
+            self.metrics.failures.inc();
+            let (request_id, upstream) = (&*trail.request_id, &self.settings.name);
+            warn!(
+                request_id,
+                upstream, "the request goes in a circle: some server behind this one sends it back"
+            );
+            return Err(Failure::Circle);
+        }
         let mut tried = Vec::new();
         let mut retry_same = None;
         loop {

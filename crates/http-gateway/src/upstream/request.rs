@@ -9,6 +9,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use http::{HeaderName, HeaderValue};
 use py_link::Scheme;
 
+use super::via::via;
 use crate::cookie::without;
 use crate::dispatch::Origin;
 use crate::extra_fields::wants_trailers;
@@ -40,6 +41,8 @@ pub struct Terms<'a> {
     pub expects_continue: bool,
     /// The key of a WebSocket's handshake; without one this is no handshake.
     pub websocket_key: Option<&'a str>,
+    /// Say that the request came through here.
+    pub via: bool,
     /// A cookie that is between the client and us.
     pub own_cookie: Option<&'a [u8]>,
 }
@@ -124,6 +127,9 @@ fn fields(
             }
             _ => put(name, value),
         }
+    }
+    if terms.via {
+        put(b"Via", via(head.version));
     }
     forwarded(put, terms.origin);
     put(b"X-Request-ID", terms.origin.request_id.as_bytes());
@@ -236,6 +242,7 @@ mod tests {
             sends: Sends::Nothing,
             expects_continue: false,
             websocket_key: None,
+            via: false,
             own_cookie: None,
         }
     }
@@ -292,6 +299,21 @@ mod tests {
             show(&all, Sends::Nothing, None),
             format!("GET / HTTP/1.1|Host: a.test:8443|cookie: a=b; c=d|cookie: e=f|{WHO}|")
         );
+    }
+
+    #[test]
+    fn the_way_grows_by_one() {
+        let origin = origin("192.0.2.9", "a.test:8443");
+        let mut came = head("GET", "/", "Via: 1.0 fred");
+        let via = |head: &RequestHead| {
+            let said =
+                String::from_utf8(encode(head, &Terms { via: true, ..terms(&origin) }).unwrap()).unwrap();
+            let lines = said.split("\r\n").filter(|line| line.to_ascii_lowercase().starts_with("via"));
+            lines.collect::<Vec<_>>().join("|")
+        };
+        assert_eq!(via(&came), "via: 1.0 fred|Via: 1.1 quintet");
+        came.version = Version::Http2;
+        assert_eq!(via(&came), "via: 1.0 fred|Via: 2.0 quintet");
     }
 
     #[test]

@@ -54,6 +54,8 @@ pub struct Settings {
     pub http2: bool,
     /// Host.
     pub host: HostRule,
+    /// They are told that requests came through here.
+    pub via: bool,
     /// What certificates must be for, where it is not the server's name.
     pub tls_server_name: Option<String>,
     /// To connect, with TLS and all.
@@ -112,6 +114,7 @@ impl Settings {
                 HOST_OF_SERVER => HostRule::Server,
                 name => HostRule::Name(name.to_owned()),
             },
+            via: own.via,
             tls_server_name: own.tls_server_name.clone(),
             connect_timeout: own.connect_timeout,
             response_timeout: own.response_timeout,

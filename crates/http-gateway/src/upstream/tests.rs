@@ -9,3 +9,4 @@ mod lies;
 mod sticky;
 mod tls;
 mod tunnels;
+mod via;
