@@ -238,3 +238,41 @@ def test_a_worker_that_dies_of_it_may_have_done_it(twice: Callable[..., Twice]) 
     assert site.notes("pay") == ["pay ada 5"]
     # Another key is another request.
     assert ada.post("/pay", data=form | {"seconds": "0"}, headers={"Idempotency-Key": "2"}).status_code == 201
+
+
+GATEWAY_DIED = "gateway"
+
+
+def test_a_key_outlives_the_gateway(twice: Callable[..., Twice]) -> None:
+    site = twice(PAY)
+    site.site.allow_log(GATEWAY_DIED)
+    ada = site.signed_in("ada")
+    form = {"amount": "5", "csrfmiddlewaretoken": ada.get("/pay").text}
+    cookies = {"Cookie": cookies_of(ada)}
+
+    def pay(key: str, **more: str) -> httpx.Response:
+        return site.site.post("/pay", data=form | more, headers=cookies | {"Idempotency-Key": key})
+
+    assert pay("done").text == "ada has paid 5"
+    with ThreadPoolExecutor(1) as pool:
+        cut = pool.submit(pay, "cut", amount="6", seconds="3")
+        wait_until(lambda: site.notes("pay ada 6"), 10, "it runs")
+        site.site.kill_gateway()
+        with pytest.raises(httpx.TransportError):
+            cut.result()
+    site.site.wait_ready()
+    again = pay("done")
+    assert (again.status_code, again.text) == (201, "ada has paid 5")
+    assert again.headers["Idempotent-Replayed"] == "true"
+    # The view has run on, but nobody has heard what came of it.
+    doubtful = pay("cut", amount="6", seconds="3")
+    assert (doubtful.status_code, doubtful.json()["title"]) == (
+        409,
+        "The request with this Idempotency-Key was broken off",
+    )
+    assert "Retry-After" not in doubtful.headers
+    # Over an upgrade as well.
+    upgraded = site.site.quintet("upgrade")
+    assert upgraded.returncode == 0, upgraded.stderr
+    assert pay("done").headers["Idempotent-Replayed"] == "true"
+    assert site.notes("pay") == ["pay ada 5", "pay ada 6"]

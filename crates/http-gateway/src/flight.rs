@@ -9,6 +9,7 @@
 //! | `answer.rs` | an answer that is given more than once |
 //! | `record.rs` | a streamed answer on its way to one client, and what is kept of it for others |
 //! | `keys.rs` | Idempotency-Keys and their answers |
+//! | `kept.rs` | the files in which they outlive the process |
 //! | `problem.rs` | what is said to who asks for what cannot be (RFC 9457) |
 //!
 //! The service brings them together (`service/flown.rs`). **A flight is over when its worker is done**, not when its client has read
@@ -21,6 +22,7 @@
 
 mod answer;
 mod body;
+mod kept;
 mod keys;
 mod line;
 mod problem;

@@ -139,6 +139,7 @@ impl Running {
             Arc::clone(&guard),
             upstreams,
         )?;
+        tokio::spawn(Arc::clone(gateway.keys()).keep_clean());
         let mut listeners = Vec::new();
         for listener in start.listeners {
             let socket = take(listener.fd).map_err(|error| format!("{}: {error}", listener.name))?;

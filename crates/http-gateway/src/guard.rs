@@ -27,7 +27,7 @@ mod tests;
 mod whose;
 
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant, SystemTime};
@@ -155,15 +155,26 @@ impl Guard {
         self.session_cookie.store(Arc::new(name.as_bytes().to_vec()));
     }
 
+    /// Where what outlives the process is kept.
+    pub(crate) fn state_dir(&self) -> Option<&Path> {
+        self.keeper.dir()
+    }
+
     /// The secret of all hashes.
     pub(crate) fn seed(&self) -> Seed {
         self.seed
     }
 
     /// The beginning of a key that says whose a request is. `None`: nothing tells.
-    pub(crate) fn whose(&self, whose: &Whose, head: &RequestHead, trail: &Trail) -> Option<KeyHasher> {
+    pub(crate) fn whose(
+        &self,
+        seed: Seed,
+        whose: &Whose,
+        head: &RequestHead,
+        trail: &Trail,
+    ) -> Option<KeyHasher> {
         let cookie = self.session_cookie.load();
-        let mut key = self.seed.hasher();
+        let mut key = seed.hasher();
         whose.put(&mut key, &of_route(head, trail, &cookie), &decode(head.path()))?;
         Some(key)
     }

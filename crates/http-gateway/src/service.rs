@@ -115,7 +115,8 @@ impl Gateway {
             },
         };
         let compression = Compression::new(&config);
-        let (flights, keys) = (Flights::new(guard.seed()), Store::new(&config, guard.seed()));
+        let (flights, keys) =
+            (Flights::new(guard.seed()), Store::new(&config, guard.seed(), guard.state_dir()));
         let problems = Problems::new(config.idempotency.help.as_deref());
         Ok(Arc::new_cyclic(|own| Self {
             dispatcher,
@@ -143,6 +144,11 @@ impl Gateway {
     /// The upstreams of the configuration.
     pub fn upstreams(&self) -> &Arc<Upstreams> {
         &self.upstreams
+    }
+
+    /// Idempotency-Keys.
+    pub(crate) fn keys(&self) -> &Arc<Store> {
+        &self.keys
     }
 
     /// `quintet dev`: the code does not start, or may start again.

@@ -107,7 +107,7 @@ enum State<T> {
 pub struct Keys<T> {
     limits: KeysLimits,
     entries: HashMap<u64, Entry<T>, Seed>,
-    /// When each answered key is forgotten; in order, since all live equally long.
+    /// When each answered key is forgotten; in order.
     ends: VecDeque<(Duration, u64)>,
     bytes: usize,
 }
@@ -148,6 +148,31 @@ impl<T: Clone> Keys<T> {
             entry.state = State::Answered { answer, bytes };
             self.ends.push_back((now + self.limits.lifetime, key));
         }
+    }
+
+    /// Another process knows a key that nobody here has answered: this is its answer, for so long. Without room for it the key is known
+    /// all the same.
+    pub fn restore(
+        &mut self,
+        key: u64,
+        fingerprint: u64,
+        (answer, bytes): (T, usize),
+        left: Duration,
+        now: Duration,
+    ) {
+        self.forget(now);
+        match self.entries.get(&key) {
+            Some(Entry { state: State::Answered { .. }, .. }) => return,
+            None if self.entries.len() >= self.limits.keys_max => return,
+            Some(Entry { state: State::Outstanding, .. }) | None => {}
+        }
+        let fits = bytes <= self.limits.bytes_max - self.bytes;
+        let (answer, bytes) = if fits { (Some(answer), bytes) } else { (None, 0) };
+        self.bytes += bytes;
+        self.entries.insert(key, Entry { fingerprint, state: State::Answered { answer, bytes } });
+        let end = now + left.min(self.limits.lifetime);
+        let place = self.ends.partition_point(|(other, _)| *other <= end);
+        self.ends.insert(place, (end, key));
     }
 
     /// The app has not seen the request that was first: another may use the key.
@@ -257,6 +282,25 @@ mod tests {
         keys.answered(2, "fits", 10, DAY);
         assert_eq!(keys.begin(3, 3, DAY + DAY), Begin::First, "when the others' time is over");
         assert_eq!((keys.len(), keys.bytes()), (1, 0));
+    }
+
+    #[test]
+    fn what_another_process_knows_is_known() {
+        let mut keys = keys(3, 10);
+        let now = DAY * 5;
+        keys.begin(1, 7, now);
+        keys.restore(1, 8, ("theirs", 6), DAY / 2, now);
+        assert_eq!((keys.begin(1, 8, now), keys.begin(1, 7, now)), (Begin::Again("theirs"), Begin::Differs));
+        keys.restore(1, 8, ("again", 6), DAY, now);
+        keys.restore(2, 9, ("no room", 6), DAY * 2, now);
+        keys.restore(3, 9, ("short", 1), DAY / 4, now);
+        keys.restore(4, 9, ("one too many", 1), DAY, now);
+        assert_eq!((keys.len(), keys.bytes(), keys.begin(2, 9, now)), (3, 7, Begin::Spent));
+        assert_eq!(keys.begin(3, 9, now + DAY / 4), Begin::First, "each has its own time");
+        keys.forget(now + DAY / 2);
+        assert_eq!((keys.len(), keys.bytes()), (2, 0));
+        keys.forget(now + DAY);
+        assert_eq!(keys.len(), 1, "no longer than a lifetime; one is being worked on");
     }
 
     proptest! {

@@ -94,3 +94,48 @@ impl Answer {
         Response { status: self.status, reason: self.reason.clone(), headers, body, close: false, trail }
     }
 }
+
+/// How it is written down: numbers in little endian, each text behind its length.
+impl Answer {
+    /// Appends it. Its body is one that was kept: in memory.
+    pub(super) fn encode(&self, out: &mut Vec<u8>) {
+        let mut put = |bytes: &[u8]| {
+            out.extend((bytes.len() as u64).to_le_bytes());
+            out.extend(bytes);
+        };
+        put(&self.status.to_le_bytes());
+        put(&match self.by {
+            AnsweredBy::Worker(worker) => worker.to_le_bytes(),
+            AnsweredBy::File | AnsweredBy::Upstream | AnsweredBy::Gateway => u32::MAX.to_le_bytes(),
+        });
+        put(&self.reason);
+        put(&self.bytes().unwrap_or_default());
+        for (name, value) in self.headers.iter() {
+            put(name);
+            put(value);
+        }
+    }
+
+    /// Reads it again. `None`: it is none.
+    pub(super) fn decode(mut bytes: &[u8]) -> Option<Self> {
+        let mut take = || -> Option<&[u8]> {
+            let (len, rest) = bytes.split_first_chunk::<8>()?;
+            let (part, rest) = rest.split_at_checked(usize::try_from(u64::from_le_bytes(*len)).ok()?)?;
+            bytes = rest;
+            Some(part)
+        };
+        let status = u16::from_le_bytes(take()?.try_into().ok()?);
+        let by = match u32::from_le_bytes(take()?.try_into().ok()?) {
+            u32::MAX => AnsweredBy::Upstream,
+            worker => AnsweredBy::Worker(worker),
+        };
+        let (reason, body) = (take()?.into(), Bytes::copy_from_slice(take()?));
+        let mut headers = Headers::default();
+        while let Some(name) = take() {
+            headers.push(name, take()?);
+        }
+        let body = if body.is_empty() { Vec::new() } else { vec![Piece::Bytes(body)] };
+        let is_whole = bytes.is_empty() && (200..600).contains(&status);
+        is_whole.then(|| Self { status, reason, headers, body: body.into(), by, asked: None })
+    }
+}

@@ -39,6 +39,10 @@ impl Keeper {
         (keeper, kept)
     }
 
+    pub(super) fn dir(&self) -> Option<&Path> {
+        self.dir.as_deref()
+    }
+
     pub(super) fn writer(&self) -> u64 {
         self.writer
     }

@@ -58,7 +58,7 @@ impl Gateway {
                 return self.says(problem, trip, trail);
             }
         };
-        let whose = self.guard.whose(&trip.rules.whose, trip.comes.head, trail);
+        let whose = self.guard.whose(self.guard.seed(), &trip.rules.whose, trip.comes.head, trail);
         let (Some(policy), Some(mut line)) = (trip.rules.policy, whose) else {
             return self.take_off(None, own, None, trip, body, trail).await;
         };
@@ -231,10 +231,12 @@ impl Gateway {
         body: &mut B,
         trail: &mut Trail,
     ) -> Response {
-        let held = match own.map(|own| self.begin(&own, fingerprint, trip, trail)) {
+        let held = match own {
             None => None,
-            Some(Begun::First(held)) => Some(held),
-            Some(begun) => return self.not_again(begun, trip, trail),
+            Some(own) => match self.begin(&own, fingerprint, trip, trail).await {
+                Begun::First(held) => Some(held),
+                begun => return self.not_again(begun, trip, trail),
+            },
         };
         let Some(gateway) = self.own.upgrade() else { return error_for(trip.comes.head, 503, trail) };
         let joins = matches!(trip.rules.policy, Some(Policy::Join(_)));
@@ -258,19 +260,20 @@ impl Gateway {
     }
 
     /// Has this key been used?
-    fn begin(&self, own: &OwnKey, body: u64, trip: Trip<'_>, trail: &Trail) -> Begun {
+    async fn begin(&self, own: &OwnKey, body: u64, trip: Trip<'_>, trail: &Trail) -> Begun {
         let Trip { rules, route, comes: Comes { head, .. }, .. } = trip;
         // Who cannot be told from others still has a key that nobody else can guess.
-        let whose = self.guard.whose(&rules.whose, head, trail);
-        let mut key = whose.unwrap_or_else(|| self.guard.seed().hasher());
+        let seed = self.keys.seed();
+        let whose = self.guard.whose(seed, &rules.whose, head, trail);
+        let mut key = whose.unwrap_or_else(|| seed.hasher());
         key.part(kind::ROUTE, route.taken().name.as_bytes());
         key.part(kind::KEY, own);
-        let mut fingerprint = self.guard.seed().hasher();
+        let mut fingerprint = seed.hasher();
         let content_type = head.headers.get("content-type").unwrap_or_default();
         for part in [head.method.as_bytes(), &head.target, content_type, &body.to_le_bytes()] {
             fingerprint.part(kind::REQUEST, part);
         }
-        self.keys.begin(key.key(), fingerprint.key())
+        self.keys.begin(key.key(), fingerprint.key()).await
     }
 
     /// The answer to who has used his key before.
@@ -296,7 +299,7 @@ impl Gateway {
 
     /// All of the body, and what it was.
     async fn read<B: RequestBody>(&self, trip: Trip<'_>, body: &mut B) -> Result<Read, GatherError> {
-        let mut body = Fingerprinted::new(body, self.guard.seed());
+        let mut body = Fingerprinted::new(body, self.keys.seed());
         let payload = gather(&mut body, self.gathering(trip.route)).await?;
         Ok((payload, body.fingerprint()))
     }

@@ -42,7 +42,9 @@ impl Site {
         let limits = LongLimits { grace: Duration::from_millis(50), app: config.timeouts.app };
         let (links, _) = LongLinks::new(limits);
         let trusted = Arc::new(TrustedProxies::default());
-        let guard = Arc::new(Guard::new(&config, Arc::clone(&trusted), None, None).unwrap());
+        let guard = Arc::new(
+            Guard::new(&config, Arc::clone(&trusted), config.server.state_dir.clone(), None).unwrap(),
+        );
         let upstreams = Upstreams::new(&config, &Secrets::default()).unwrap();
         let (own_pools, own_links) = (Arc::clone(&pools), Arc::clone(&links));
         let gateway = Gateway::new(config, trusted, own_pools, own_links, None, guard, upstreams).unwrap();

@@ -414,15 +414,7 @@ async fn who_left_gets_his_answer_when_he_asks_again() {
     slot.asked().await;
     first.leaves().await;
     slot.answers("paid").await;
-    let again = async {
-        loop {
-            let again = site.posts("k", "amount=1").response().await;
-            if again.status != 409 {
-                break again;
-            }
-        }
-    };
-    assert_eq!(text(timeout(SOON, again).await.expect("it is known")).await, "200 paid");
+    assert_eq!(text(known(|| site.posts("k", "amount=1")).await).await, "200 paid");
     slot.is_left_alone().await;
 }
 
@@ -478,4 +470,62 @@ async fn an_answer_that_is_too_large_is_known_to_have_been_given() {
         let again = site.posts(key, "amount=1").response().await;
         assert_eq!((again.status, again.headers.contains("retry-after")), (409, false), "{key}");
     }
+}
+
+/// Until an answer is another one than that the first is still being worked on.
+async fn known(asks: impl Fn() -> Sending) -> Response {
+    let known = async {
+        loop {
+            let answer = asks().response().await;
+            if !(answer.status == 409 && answer.headers.contains("retry-after")) {
+                break answer;
+            }
+        }
+    };
+    timeout(SOON, known).await.expect("it is known")
+}
+
+#[tokio::test]
+async fn a_key_is_known_to_the_next_gateway() {
+    let dir = tempfile::tempdir().unwrap();
+    let gateway = || {
+        site("", |config, route| {
+            route.idempotency = Some(Idempotency::Required);
+            config.server.state_dir = Some(dir.path().to_owned());
+        })
+    };
+    let (elder, heir) = (gateway(), gateway());
+    let (mut slot, mut heirs) = (elder.slot(1), heir.slot(2));
+    let first = elder.posts("k", "amount=1");
+    slot.asked().await;
+    let outstanding = heir.posts("k", "amount=1").response().await;
+    assert_eq!((outstanding.status, outstanding.headers.contains("retry-after")), (409, true));
+    slot.answers("paid").await;
+    assert_eq!(first.text().await, "200 paid");
+    let again = known(|| heir.posts("k", "amount=1")).await;
+    assert_eq!(again.headers.get("idempotent-replayed"), Some(&b"true"[..]));
+    assert_eq!(text(again).await, "200 paid");
+    assert_eq!(heir.posts("k", "amount=2").response().await.status, 422);
+    // What was not done is free everywhere.
+    let busy = elder.posts("l", "amount=1");
+    slot.asked().await;
+    slot.head(0, 503, "text/plain", Flags::END, b"later").await;
+    assert_eq!(busy.text().await, "503 later");
+    let free = async {
+        loop {
+            let answer = heir.posts("l", "amount=1");
+            tokio::select! {
+                _ = heirs.asked() => break answer,
+                () = tokio::time::sleep(Duration::from_millis(50)) => {}
+            }
+        }
+    };
+    let answer = timeout(SOON, free).await.expect("it is free");
+    heirs.answers("paid by the heir").await;
+    assert_eq!(answer.text().await, "200 paid by the heir");
+    // A third one reads all of it when it begins.
+    drop((elder, slot));
+    let third = gateway();
+    assert_eq!(text(third.posts("k", "amount=1").response().await).await, "200 paid");
+    assert_eq!(text(known(|| third.posts("l", "amount=1")).await).await, "200 paid by the heir");
 }
