@@ -1,4 +1,4 @@
-//! What an import has come to: settings with the place each came from, pools, and what was not carried and why.
+//! What an import has come to: settings with the place each came from, tables, and what was not carried and why.
 //!
 //! The draft is checked by the loader that will read it: what our configuration refuses (out of range, no such path
 //! form) becomes a note instead of a line.
@@ -28,7 +28,7 @@ pub(super) enum Fate {
 
 #[derive(Debug, Clone)]
 struct Line {
-    /// `section.name`, or the name of a pool's key.
+    /// `section.name`, or the name of a table's key.
     key: &'static str,
     value: Json,
     from: String,
@@ -46,9 +46,19 @@ struct Note {
 pub(super) struct Draft {
     source: String,
     lines: Vec<Line>,
-    pools: Vec<Vec<Line>>,
+    /// Of those that may be there several times.
+    tables: Vec<Table>,
     notes: Vec<Note>,
 }
+
+#[derive(Debug, Clone)]
+struct Table {
+    name: &'static str,
+    lines: Vec<Line>,
+}
+
+/// A line of such a table: its key, its value, and where it comes from.
+pub(super) type Entry = (&'static str, Json, String);
 
 impl Draft {
     /// Of what was read: "gunicorn.conf.py", "the command line".
@@ -90,10 +100,15 @@ impl Draft {
         self.lines.iter().find(|line| line.key == key).map(|line| &line.value)
     }
 
-    /// A pool: key, value and place of each of its lines.
-    pub(super) fn pool(&mut self, lines: Vec<(&'static str, Json, String)>) {
+    /// A table that may be there several times.
+    pub(super) fn table(&mut self, name: &'static str, lines: Vec<Entry>) {
         let line = |(key, value, from)| Line { key, value, from };
-        self.pools.push(lines.into_iter().map(line).collect());
+        self.tables.push(Table { name, lines: lines.into_iter().map(line).collect() });
+    }
+
+    /// A pool.
+    pub(super) fn pool(&mut self, lines: Vec<Entry>) {
+        self.table(WorkerPool::TABLE, lines);
     }
 
     /// What became of `option`, when it is no line.
@@ -116,8 +131,8 @@ impl Draft {
 
     /// Lets our own loader look at it; lines that it refuses become notes.
     pub(super) fn check(&mut self) {
-        // Every round takes a line away, so the rounds end.
-        for _ in 0..=self.line_count() {
+        // Every round takes a line away, or closes a route, so the rounds end.
+        for _ in 0..=self.line_count() + 2 * self.tables.len() {
             let (body, places) = self.body();
             let path = Path::new("/").join("quintet.toml");
             let file = Some(TextFile { path, text: body });
@@ -126,28 +141,57 @@ impl Draft {
             };
             let Some(problem) = problems.0.first() else { return };
             let place = problem.line().and_then(|line| places.iter().find(|(known, ..)| *known == line));
-            let Some((_, pool, index)) = place.copied() else {
-                return self.not_carried("what stands above", format!("quintet says: {}", problem.message));
+            let Some((_, table, index)) = place.copied() else {
+                let why = format!("quintet says: {}", problem.message);
+                let Some(table) = self.tables.pop() else {
+                    return self.not_carried("what stands above", why);
+                };
+                let from = table.lines.first().map_or("a table", |line| &line.from);
+                self.not_carried(from, why);
+                continue;
             };
-            let lines = match pool {
-                Some(pool) => &mut self.pools[pool],
-                None => &mut self.lines,
-            };
-            let line = lines.remove(index);
             let hint = problem.hint.as_ref().map(|hint| format!(" ({hint})")).unwrap_or_default();
-            self.not_carried(line.from, format!("quintet does not take it: {}{hint}", problem.message));
-            if let Some(pool) = pool.filter(|pool| !self.pools[*pool].iter().any(|line| line.key == "match"))
-            {
-                self.pools.remove(pool);
-            }
+            let why = format!("quintet does not take it: {}{hint}", problem.message);
+            let from = match table {
+                Some(table) => self.take_out(table, index),
+                None => self.lines.remove(index).from,
+            };
+            self.not_carried(from, why);
         }
     }
 
-    fn line_count(&self) -> usize {
-        self.lines.len() + self.pools.iter().map(Vec::len).sum::<usize>()
+    /// Takes a line out of a table. Where the table would mean something else without it, it goes; a route that would open what was
+    /// closed takes its requests all the same, and answers 503.
+    fn take_out(&mut self, table: usize, index: usize) -> String {
+        const CONDITIONS: [&str; 4] = ["host", "path", "method", "header"];
+        const HARMLESS: [&str; 6] =
+            ["request_headers", "response_headers", "compress", "bandwidth", "bandwidth_after", "body_max"];
+        let Table { name, lines } = &mut self.tables[table];
+        let Line { key, from, .. } = lines.remove(index);
+        let goes = match *name {
+            "route" if HARMLESS.contains(&key) => false,
+            "route" if CONDITIONS.contains(&key) || key == "respond" || key == "status" => true,
+            "route" => {
+                lines.retain(|line| CONDITIONS.contains(&line.key));
+                let line = |key, value: Json| Line { key, value, from: from.clone() };
+                lines.extend([line("respond", "".into()), line("status", 503.into())]);
+                false
+            }
+            "upstream" | "limit" => ["name", "servers", "rate", "by"].contains(&key),
+            WorkerPool::TABLE => key == "match",
+            _ => true,
+        };
+        if goes || lines.is_empty() {
+            self.tables.remove(table);
+        }
+        from
     }
 
-    /// The tables, and for each line of a value its number, pool and index.
+    fn line_count(&self) -> usize {
+        self.lines.len() + self.tables.iter().map(|table| table.lines.len()).sum::<usize>()
+    }
+
+    /// The tables, and for each line of a value its number, table and index.
     fn body(&self) -> (String, Vec<(usize, Option<usize>, usize)>) {
         let mut out = Body::default();
         for section in ctl_config::SECTIONS {
@@ -157,9 +201,9 @@ impl Draft {
             rows.sort_by_key(|(_, line)| section.settings.iter().position(|setting| setting.key == line.key));
             out.table(&format!("[{}]", section.name), None, &rows);
         }
-        for (index, pool) in self.pools.iter().enumerate() {
-            let rows: Vec<_> = pool.iter().enumerate().collect();
-            out.table(&format!("[[{}]]", WorkerPool::TABLE), Some(index), &rows);
+        for (index, table) in self.tables.iter().enumerate() {
+            let rows: Vec<_> = table.lines.iter().enumerate().collect();
+            out.table(&format!("[[{}]]", table.name), Some(index), &rows);
         }
         (out.text, out.places)
     }

@@ -1,7 +1,28 @@
-//! nginx.conf: the server that passes to the app, its files, its limits; the rest by name.
+//! nginx.conf: servers and their locations as routes, what they pass to as upstreams, the app's own server and its files; the rest by
+//! name.
+//!
+//! | file | what happens there |
+//! |---|---|
+//! | `file.rs` | the form: words, blocks, files that are included |
+//! | `server.rs` | servers and their locations in the order in which nginx would choose among them |
+//! | `route.rs` | a location as a `[[route]]` |
+//! | `folder.rs`, `change.rs`, `access.rs` | its parts: files, what is changed on the way, who may come |
+//! | `besides.rs` | routes that no location stands for |
+//! | `upstream.rs`, `limit.rs` | what several of them share |
+//! | `words.rs` | variables, expressions, paths |
+//! | `table.rs` | every other directive |
 
+mod access;
+mod besides;
+mod change;
 mod file;
+mod folder;
+mod limit;
+mod route;
+mod server;
 mod table;
+mod upstream;
+mod words;
 
 use std::path::Path;
 
@@ -14,6 +35,7 @@ use crate::exit::Exit;
 use crate::failure::{Failure, Result};
 use file::Directive;
 pub(super) use table::ROWS;
+use words::Kind;
 
 const PASSES: [&str; 6] =
     ["proxy_pass", "uwsgi_pass", "fastcgi_pass", "scgi_pass", "grpc_pass", "memcached_pass"];
@@ -26,50 +48,61 @@ pub(super) fn import(name: &str, text: &str, dir: &Path) -> Result<Draft> {
             .hint("nginx -t tells more")
     })?;
     let mut draft = Draft::new(name);
-    let mut servers = Vec::new();
-    outside(&mut draft, &directives, &mut servers);
-    let main = servers
-        .iter()
-        .position(passes)
-        .or_else(|| servers.iter().position(serves))
-        .or((!servers.is_empty()).then_some(0));
-    for (index, server) in servers.iter().enumerate() {
-        if Some(index) == main {
-            of_server(&mut draft, server);
-        } else {
-            other_server(&mut draft, server);
-        }
-    }
+    let mut found = Found::default();
+    outside(&mut draft, &directives, &mut found);
+    server::servers(&mut draft, &found);
     Ok(draft)
 }
 
-/// main, events and http; servers are put aside.
-fn outside(draft: &mut Draft, directives: &[Directive], servers: &mut Vec<Directive>) {
-    for directive in directives {
-        match directive.name.as_str() {
-            "http" | "events" => outside(draft, directive.inside(), servers),
-            "server" if directive.block.is_some() => servers.push(directive.clone()),
-            "upstream" => upstream(draft, directive),
-            _ => one(draft, directive),
-        }
-    }
+/// What is looked at together.
+#[derive(Default)]
+struct Found {
+    servers: Vec<Directive>,
+    upstreams: Vec<Directive>,
+    zones: Vec<Directive>,
+    /// What holds for each location that does not say otherwise.
+    http: Vec<Directive>,
 }
 
-/// Several servers on this machine are workers here; on other machines, something has to choose among them.
-fn upstream(draft: &mut Draft, directive: &Directive) {
-    let is_elsewhere = |server: &&Directive| {
-        let address = server.args.first().map_or("", String::as_str);
-        !["unix:", "127.", "localhost", "[::1]"].iter().any(|here| address.starts_with(here))
-    };
-    let servers = directive.inside().iter().filter(|one| one.name == "server");
-    match servers.filter(is_elsewhere).count() {
-        0 | 1 => one(draft, directive),
-        count => draft.not_carried(
-            directive.shown(),
-            format!(
-                "{count} servers on other machines: keep a load balancer, and run quintet on each of them"
-            ),
-        ),
+/// These are looked at with each location that they hold for.
+const SCOPED: [&str; 17] = [
+    "add_header",
+    "proxy_set_header",
+    "limit_req",
+    "limit_req_status",
+    "auth_basic",
+    "auth_basic_user_file",
+    "auth_request",
+    "auth_request_set",
+    "allow",
+    "deny",
+    "proxy_connect_timeout",
+    "proxy_ssl_trusted_certificate",
+    "proxy_ssl_certificate",
+    "proxy_ssl_certificate_key",
+    "proxy_ssl_name",
+    "return",
+    "rewrite",
+];
+
+/// main, events and http; what is looked at together is put aside.
+fn outside(draft: &mut Draft, directives: &[Directive], found: &mut Found) {
+    for directive in directives {
+        match directive.name.as_str() {
+            "http" | "events" => outside(draft, directive.inside(), found),
+            "server" if directive.block.is_some() => found.servers.push(directive.clone()),
+            "upstream" => found.upstreams.push(directive.clone()),
+            "limit_req_zone" | "limit_conn_zone" => found.zones.push(directive.clone()),
+            name => {
+                let scoped = SCOPED.contains(&name);
+                if !scoped {
+                    one(draft, directive);
+                }
+                if scoped || name.starts_with("proxy_") {
+                    found.http.push(directive.clone());
+                }
+            }
+        }
     }
 }
 
@@ -107,17 +140,6 @@ fn is_pass(directive: &Directive) -> bool {
     PASSES.contains(&directive.name.as_str())
 }
 
-/// Where a location passes requests to: a server or upstream, and the path that replaces its own.
-fn target(location: &Directive) -> Option<(&str, &str)> {
-    let text = location.inside().iter().find(|one| is_pass(one))?.args.first()?;
-    let rest = text.split_once("://").map_or(text.as_str(), |(_, rest)| rest);
-    if let Some(socket) = rest.strip_prefix("unix:") {
-        return Some(socket.split_once(':').unwrap_or((socket, "")));
-    }
-    let at = rest.find('/').unwrap_or(rest.len());
-    Some(rest.split_at(at))
-}
-
 fn passes(server: &Directive) -> bool {
     server.inside().iter().any(|directive| is_pass(directive) || passes(directive))
 }
@@ -126,60 +148,13 @@ fn serves(server: &Directive) -> bool {
     server.inside().iter().any(|directive| directive.name == "location")
 }
 
+/// A server without TLS beside others that have it.
 fn other_server(draft: &mut Draft, server: &Directive) {
     let names =
         server.get("server_name").map_or_else(String::new, |names| format!(" {}", names.args.join(" ")));
-    let shown = format!("{}: server{names}", server.place);
-    let answers: Vec<&Directive> = server
-        .inside()
-        .iter()
-        .chain(server.inside().iter().flat_map(Directive::inside))
-        .filter(|one| matches!(one.name.as_str(), "return" | "rewrite"))
-        .collect();
-    let refuses = |one: &&&Directive| one.args.first().is_some_and(|code| code.starts_with('4'));
-    let why = match answers.iter().find(refuses) {
-        _ if answers.is_empty() || passes(server) => {
-            "another site: an instance of its own, or keep this server in nginx"
-        }
-        Some(_) => {
-            "it turns others away: Django's ALLOWED_HOSTS answers 400 to names that are not the site's"
-        }
-        None => {
-            "a redirect: Django's SECURE_SSL_REDIRECT behind a load balancer, or keep this server in nginx"
-        }
-    };
-    draft.not_carried(shown, why);
-}
-
-fn of_server(draft: &mut Draft, server: &Directive) {
-    let secure =
-        server.inside().iter().any(|one| one.name == "listen" && one.args.iter().any(|arg| arg == "ssl"));
-    for directive in server.inside() {
-        match directive.name.as_str() {
-            "listen" => listen(draft, directive, secure),
-            "location" => {}
-            _ => one(draft, directive),
-        }
-    }
-    let locations: Vec<_> = server.inside().iter().filter(|one| one.name == "location").collect();
-    // The general one first: what others say about their part is measured by it.
-    let (general, special): (Vec<_>, Vec<_>) =
-        locations.into_iter().partition(|location| is_general(location));
-    let app = general.iter().chain(&special).find_map(|location| target(location)).map(|(to, _)| to);
-    for location in general {
-        for directive in location.inside() {
-            one(draft, directive);
-        }
-    }
-    for location in special {
-        match target(location) {
-            Some((to, _)) if Some(to) != app => {
-                let why = "it goes to another program than the rest: keep a proxy before both";
-                draft.not_carried(format!("{}, passed to {to}", location.shown()), why);
-            }
-            _ => of_location(draft, server, location),
-        }
-    }
+    let why = "with certificates every TCP address speaks TLS: what comes over plain HTTP is answered before quintet; https = true in a [[route]] redirects what comes over a unix socket \
+               or from a trusted proxy";
+    draft.not_carried(format!("{}: server{names}", server.place), why);
 }
 
 /// `/` and named locations (`@app`).
@@ -218,92 +193,30 @@ fn listen(draft: &mut Draft, directive: &Directive, secure: bool) {
     }
 }
 
-/// A part of the site: files, files that the app sends, or paths with limits of their own.
-fn of_location(draft: &mut Draft, server: &Directive, location: &Directive) {
-    let shown = location.shown();
-    let (modifier, path) = match location.args.as_slice() {
-        [path] => ("", path.as_str()),
-        [modifier, path] => (modifier.as_str(), path.as_str()),
-        _ => return draft.not_carried(shown, "it names no path"),
-    };
-    if modifier.starts_with('~') {
-        return draft.not_carried(shown, "regular expressions are not read: patterns are paths with *");
-    }
-    let passes_on = location.inside().iter().any(is_pass);
-    let own = |name: &str| location.get(name);
-    let dir = match (own("alias"), own("root").or_else(|| server.get("root"))) {
-        (Some(alias), _) => alias.args.first().map(|dir| value::join(dir, "")),
-        (None, Some(root)) => root.args.first().map(|root| value::join(root, path)),
-        (None, None) => None,
-    };
-    match dir.map(|dir| dir.trim_end_matches('/').to_owned()) {
-        _ if passes_on => app_location(draft, location, modifier, path),
-        Some(dir) if own("internal").is_some() => {
-            let from = format!("{}: location {path}", location.place);
-            draft.push("files.accel", format!("{}/={dir}", path.trim_end_matches('/')), &from);
-            rest(draft, location, &["alias", "root", "internal"]);
-        }
-        Some(_) if modifier == "=" => {
-            draft.not_carried(shown, "one file: put it among the static files, or let the app answer it");
-        }
-        Some(_) if guarded(location) => {
-            let why =
-                "files behind a check: let the app check, and send them by X-Accel-Redirect (files.accel)";
-            draft.not_carried(shown, why);
-        }
-        Some(dir) => {
-            let url = format!("{}/", path.trim_end_matches('/'));
-            let from = format!("{}: location {path}", location.place);
-            super::serve_files(draft, &url, &dir, &from, &shown);
-            if let Some(expires) = own("expires") {
-                expire(draft, expires);
-            }
-            rest(draft, location, &["alias", "root", "expires"]);
-        }
-        None if location.inside().iter().all(|one| one.name == "return") => {
-            draft.not_carried(shown, "the app answers it, or a proxy before quintet");
-        }
-        None => rest(draft, location, &[]),
-    }
-}
-
-/// Not everybody may fetch what is there: such files must not become public.
-fn guarded(location: &Directive) -> bool {
-    let guards = |name: &str| {
-        ["auth_", "secure_link", "limit_except"].iter().any(|prefix| name.starts_with(prefix))
-            || matches!(name, "allow" | "deny" | "satisfy" | "if" | "return" | "valid_referers")
-    };
-    location.inside().iter().any(|directive| guards(&directive.name))
-}
-
 /// Directives of a location that hold for all paths here.
 fn rest(draft: &mut Draft, location: &Directive, done: &[&str]) {
     let at = location.args.last().map_or("", String::as_str);
     for directive in location.inside().iter().filter(|one| !done.contains(&one.name.as_str())) {
         match find(table::ROWS, &directive.name).map(|row| row.becomes) {
-            Some(Becomes::Set(..)) => draft.not_carried(
-                directive.shown(),
-                format!("for {at} alone; in quintet the setting holds for all paths"),
-            ),
+            Some(row) if matches!(row, Becomes::Set(..)) || directive.name == "limit_conn" => draft
+                .not_carried(
+                    directive.shown(),
+                    format!("for {at} alone; in quintet the setting holds for all paths"),
+                ),
             _ => one(draft, directive),
         }
     }
 }
 
 /// A location that the app answers: slow ones are a pool of their own.
-fn app_location(draft: &mut Draft, location: &Directive, modifier: &str, path: &str) {
-    if let Some((_, own)) = target(location).filter(|(_, own)| !own.is_empty() && *own != path) {
-        let why =
-            format!("the app sees {own} in the place of {path} there, here it sees the path as it was sent");
-        draft.not_carried(location.shown(), why);
-    }
+fn app_location(draft: &mut Draft, location: &Directive, kind: Kind, path: &str) {
     let is_upgrade = |one: &&Directive| {
         one.name == "proxy_set_header"
             && one.args.first().is_some_and(|name| name.eq_ignore_ascii_case("upgrade"))
     };
     let websockets = location.inside().iter().any(|one| is_upgrade(&one));
-    let pattern = if modifier == "=" { path.to_owned() } else { format!("{path}*") };
-    let mut done: Vec<&str> = PASSES.to_vec();
+    let pattern = if kind == Kind::Exact { path.to_owned() } else { format!("{path}*") };
+    let mut done: Vec<&str> = PASSES.iter().chain(&route::DONE).copied().collect();
     for name in ["proxy_read_timeout", "uwsgi_read_timeout"] {
         let Some(directive) = location.get(name) else { continue };
         done.push(name);

@@ -9,7 +9,7 @@ use super::super::value::{self, Means, plain};
 
 const GATEWAY: &str = "the gateway decides it";
 const TLS: &str = "TLS has one configuration, a modern one: 1.2 and 1.3, HTTP/2 by ALPN";
-const LIMITS: &str = "rate limits come later; until then keep nginx or a load balancer before quintet for it";
+const LIMITS: &str = "limits are [[limit]], limits.connections_per_address and limits.bandwidth";
 const CACHE: &str = "a cache of responses comes later; until then keep nginx or a CDN before quintet for it";
 const HEADERS: &str = "the app sets headers (Django: SecurityMiddleware and the like); quintet adds none";
 const APP: &str = "the app, or a proxy before quintet, does this";
@@ -18,7 +18,7 @@ const COMPRESS: &str =
     "what compresses is compressed (files.compress), and .gz and .br files beside are used";
 const BUFFERS: &str =
     "answers are always buffered: memory, then disk (buffers.response_memory, buffers.response_disk)";
-const FORWARDED: &str = "the app sees client, scheme and host without headers between";
+pub(super) const FORWARDED: &str = "the app sees client, scheme and host without headers between";
 
 pub(in super::super) const ROWS: &[Row] = &[
     // Looked at with their block.
@@ -26,7 +26,7 @@ pub(in super::super) const ROWS: &[Row] = &[
     option("root", "", Together("`files.static_root`, `files.media_root`")),
     option("alias", "", Together("`files.static_root`, `files.media_root`")),
     option("internal", "", Together("`files.accel`")),
-    option("proxy_pass", "", Together("the app")),
+    option("proxy_pass", "", Together("the app, or an `[[upstream]]`")),
     option("uwsgi_pass", "", Together("the app")),
     option("expires", "", Together("`files.max_age`")),
     // Carried.
@@ -42,7 +42,9 @@ pub(in super::super) const ROWS: &[Row] = &[
     option("uwsgi_read_timeout", "", Set("timeouts.app", value::nginx_time)),
     option("proxy_max_temp_file_size", "", Set("buffers.response_disk", value::nginx_bytes)),
     option("uwsgi_max_temp_file_size", "", Set("buffers.response_disk", value::nginx_bytes)),
-    option("gzip", "", Set("files.compress", value::switch)),
+    option("gzip", "", By(gzip, "`compression.enabled`, `files.compress`")),
+    option("gzip_min_length", "", Set("compression.body_min", value::nginx_bytes)),
+    option("ssl_protocols", "", By(protocols, "`tls.min_version`")),
     option("access_log", "", By(access_log, "`log.access`")),
     option("set_real_ip_from", "", By(real_ip_from, "`proxy.trusted`")),
     option("real_ip_header", "", By(real_ip_header, "`proxy.protocol`, or nothing")),
@@ -52,14 +54,24 @@ pub(in super::super) const ROWS: &[Row] = &[
     option("max_headers", "", Set("limits.header_count_max", value::count)),
     // Not carried.
     option("server_name", "", No("Django's ALLOWED_HOSTS decides which names are answered")),
+    option("limit_rate", "", Set("limits.bandwidth", rate)),
+    option("limit_rate_after", "", Set("limits.bandwidth_after", value::nginx_bytes)),
+    option("limit_conn", "", By(limit_conn, "`limits.connections_per_address`")),
+    option("limit_req", "", Together("`[[limit]]`")),
+    option("limit_req_zone", "", Together("`[[limit]]`")),
+    option("limit_conn_zone", "", Same("limits.connections_per_address counts by address")),
+    option("limit_req_status", "", Same("too many requests are answered 429")),
+    option("limit_conn_status", "", Same("too many connections are answered 503")),
     option("limit_*", "", No(LIMITS)),
     option("proxy_cache*", "", No(CACHE)),
     option("uwsgi_cache*", "", No(CACHE)),
-    option("add_header*", "", No(HEADERS)),
+    option("add_header", "", Together("`response_headers` of a `[[route]]`")),
+    option("add_trailer", "", No(HEADERS)),
     option("proxy_hide_header", "", No(HEADERS)),
     option("more_set_headers", "", No(HEADERS)),
-    option("return", "", No(APP)),
-    option("rewrite*", "", No(APP)),
+    option("return", "", Together("`redirect` or `respond` of a `[[route]]`")),
+    option("rewrite", "", Together("`rewrite` or `redirect` of a `[[route]]`")),
+    option("rewrite_log", "", No(APP)),
     option("if", "", No(APP)),
     option("map", "", By(map, "nothing for $http_upgrade; others are the app's")),
     option("geo*", "", No(APP)),
@@ -73,9 +85,13 @@ pub(in super::super) const ROWS: &[Row] = &[
     ),
     option("index", "", No("directories are the app's")),
     option("autoindex*", "", No("directories are the app's")),
+    option("auth_basic", "", Together("`basic_auth` of a `[[route]]`")),
+    option("auth_basic_user_file", "", Together("`basic_auth` of a `[[route]]`")),
+    option("auth_request", "", Together("`forward_auth` of a `[[route]]`")),
+    option("auth_request_set", "", Together("`forward_auth_headers` of a `[[route]]`")),
     option("auth_*", "", No(ACCESS)),
-    option("allow", "", No(ACCESS)),
-    option("deny", "", No(ACCESS)),
+    option("allow", "", Together("`respond` with 403 in a `[[route]]`, `bans.deny_file`")),
+    option("deny", "", Together("`respond` with 403 in a `[[route]]`, `bans.deny_file`")),
     option("satisfy", "", No(ACCESS)),
     option("valid_referers", "", No(ACCESS)),
     option("secure_link*", "", No(ACCESS)),
@@ -96,8 +112,8 @@ pub(in super::super) const ROWS: &[Row] = &[
     option("modsecurity*", "", No("a firewall for requests stands before quintet")),
     // Nothing to say.
     option("include", "", By(include, "followed when it lies beside")),
-    option("location", "", Together("`files`, `[[worker_pool]]`, `buffers.request_stream`")),
-    option("upstream", "", Same("quintet runs the app itself")),
+    option("location", "", Together("`[[route]]`, `files`, `[[worker_pool]]`, `buffers.request_stream`")),
+    option("upstream", "", Together("the app, or an `[[upstream]]`")),
     option("default_type", "", Same("types of files are known by their names")),
     option("types*", "", Same("types of files are known by their names")),
     option("charset*", "", Same("text files are UTF-8")),
@@ -158,7 +174,7 @@ pub(in super::super) const ROWS: &[Row] = &[
     option("resolver*", "", Same("there is nothing to resolve")),
     option("etag", "", Same("files have an ETag")),
     option("if_modified_since", "", Same("files answer conditional requests")),
-    option("proxy_set_header", "", By(set_header, "nothing for the usual ones; others are named")),
+    option("proxy_set_header", "", Together("`request_headers` of a `[[route]]`")),
     option("proxy_redirect", "", Same(FORWARDED)),
     option("proxy_pass_header", "", Same(FORWARDED)),
     option("proxy_pass_request_*", "", Same(FORWARDED)),
@@ -188,8 +204,44 @@ pub(in super::super) const ROWS: &[Row] = &[
     option("uwsgi_*", "", Same("quintet runs the app itself")),
 ];
 
+/// Answers of the app, and files.
+fn gzip(draft: &mut Draft, given: &Given) {
+    let on = value::is_on(&given.value);
+    draft.set("files.compress", on, given.from.clone());
+    if on {
+        draft.set("compression.enabled", true, given.from.clone());
+    }
+}
+
+/// `TLSv1.2 TLSv1.3`; the older ones are not spoken.
+fn protocols(draft: &mut Draft, given: &Given) {
+    let text = plain(&given.value);
+    let has = |version: &str| text.split(' ').any(|word| word == version);
+    if has("TLSv1.3") && !has("TLSv1.2") {
+        draft.set("tls.min_version", "1.3", given.from.clone());
+    } else if has("TLSv1") || has("TLSv1.1") {
+        draft.not_carried(given.shown(), "versions before 1.2 are not spoken (RFC 8996)");
+    } else {
+        draft.not_needed(given.shown(), TLS);
+    }
+}
+
+/// Connections of one client; nginx counts those with a request on its way.
+fn limit_conn(draft: &mut Draft, given: &Given) {
+    let text = plain(&given.value);
+    match text.split(' ').nth(1).and_then(|count| count.parse::<u64>().ok()) {
+        Some(count) => draft.set("limits.connections_per_address", count, given.from.clone()),
+        None => draft.not_carried(given.shown(), "a zone and a number"),
+    }
+}
+
+/// nginx's 0 is no limit.
+fn rate(value: &Json) -> Means {
+    if plain(value) == "0" { Means::Same("no limit is the default") } else { value::nginx_bytes(value) }
+}
+
 /// nginx's 0 is no limit; the largest of ours comes nearest.
-fn body_size(value: &Json) -> Means {
+pub(super) fn body_size(value: &Json) -> Means {
     if plain(value) == "0" { Means::Value("1TiB".into()) } else { value::nginx_bytes(value) }
 }
 
@@ -243,20 +295,9 @@ const TOLD_ANYWAY: [&str; 14] = [
     "x-request-id",
 ];
 
-fn set_header(draft: &mut Draft, given: &Given) {
-    let text = plain(&given.value);
-    let field = text.split(' ').next().unwrap_or_default();
-    // Without the value, which may be a secret between nginx and the app.
-    let shown = format!("{} {field}", given.from);
-    let name = field.to_ascii_lowercase();
-    if name == "x-real-ip" {
-        let why = "no X-Real-IP is added: the app finds the client in REMOTE_ADDR";
-        draft.not_carried(shown, why);
-    } else if TOLD_ANYWAY.contains(&name.as_str()) {
-        draft.not_needed(shown, FORWARDED);
-    } else {
-        draft.not_carried(shown, "quintet adds no fields to a request: the app has to do without it");
-    }
+/// A field that tells the app of its client, or is about the connection to it.
+pub(super) fn is_told_anyway(name: &str) -> bool {
+    TOLD_ANYWAY.contains(&name.to_ascii_lowercase().as_str())
 }
 
 /// What `uwsgi_params` holds is in every WSGI environment.
