@@ -158,6 +158,34 @@ UPSTREAMS = """
 """
 
 
+ELSEWHERE = """
+    upstream twins {{ server 0.0.0.0:{one}; server 0.0.0.0:{twin} weight=2; }}
+    server {{
+        listen 127.0.0.1:{port};
+        auth_basic "all";
+        auth_basic_user_file {dir}/htpasswd;
+        location / {{ proxy_pass http://twins; proxy_set_header Host $host; add_header X-Own general; }}
+        location /static/ {{ auth_basic off; alias {dir}/static/; expires 1h; }}
+        location ^~ /media/ {{ auth_basic off; root {dir}; }}
+        location ~ \\.bin$ {{ return 403; }}
+        location /doc/ {{ auth_basic off; alias {dir}/blog/; }}
+        location /locked/ {{ alias {dir}/blog/; }}
+        location = /post {{ auth_basic off; alias {dir}/blog/post.html; }}
+        location /gone/ {{ return 410; }}
+        location /some/ {{ allow 10.0.0.0/8; deny all; auth_basic off; alias {dir}/blog/; }}
+        location /v1/ {{ auth_basic off; rewrite ^/v1/(.*)$ /v2/$1 break; proxy_pass http://twins; proxy_set_header Host $host; }}
+        location /text/ {{ auth_basic off; return 200 "{{{{braces}}}} and more"; }}
+        location /there/ {{ auth_basic off; return 302 $scheme://other.example/?from=there; }}
+    }}
+}}
+"""
+
+ELSEWHERE_REQUESTS = """
+/ /x /static/a.css /static/none /media/m.bin /media/none /a.bin /static/m.bin /doc/ /doc/post.html /locked/post.html /post /gone/x /some/post.html
+/v1/x?y=1 /v1/ /text/ /there/x
+"""
+
+
 @dataclass
 class Ask:
     """One request."""
@@ -297,11 +325,11 @@ def paired(start: Start, tmp_path: Path) -> Iterator[Paired]:
         (tmp_path / name).write_text(text)
     # Whoever nginx's user is.
     tmp_path.chmod(0o755)
-    with echo("app") as app, echo("one") as one, echo("two") as two:
+    with echo("app") as app, echo("one") as one, echo("two") as two, echo("one") as twin:
         running: list[Any] = []
 
         def both(text: str) -> Pair:
-            ports = {"app": app, "one": one, "two": two, "port": free_port()}
+            ports = {"app": app, "one": one, "two": two, "twin": twin, "port": free_port()}
             user = "root" if os.geteuid() == 0 else "nobody"
             config = tmp_path / "nginx.conf"
             config.write_text((HEAD + text).format(dir=tmp_path, user=user, **ports))
@@ -366,3 +394,11 @@ def test_servers_upstreams_and_checks_are_alike(paired: Paired) -> None:
     for port in (pair.nginx, pair.quintet):
         servers = [Ask("/spread/x").of(port).body.split()[0] for _ in range(10)]
         assert servers.count(b"one") == servers.count(b"two") == 5, "one after the other"
+
+
+def test_a_site_whose_servers_are_elsewhere_is_alike(paired: Paired) -> None:
+    pair = paired(ELSEWHERE)
+    asked = [Ask(path, fields=fields) for path in ELSEWHERE_REQUESTS.split() for fields in ((), (KEY,))]
+    assert_none(pair, [unlike(pair, ask) for ask in asked])
+    assert_none(pair, [unlike(pair, Ask("/x", fields=(KEY,)), "X-Own")])
+    assert_none(pair, [unlike(pair, Ask("/static/a.css"), "Cache-Control")])

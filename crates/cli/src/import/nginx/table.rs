@@ -23,8 +23,8 @@ pub(super) const FORWARDED: &str = "the app sees client, scheme and host without
 pub(in super::super) const ROWS: &[Row] = &[
     // Looked at with their block.
     option("listen", "", Together("`server.bind`")),
-    option("root", "", Together("`files.static_root`, `files.media_root`")),
-    option("alias", "", Together("`files.static_root`, `files.media_root`")),
+    option("root", "", Together("`files.static_root`, `files.media_root`, or `files` of a `[[route]]`")),
+    option("alias", "", Together("`files.static_root`, `files.media_root`, or `files` of a `[[route]]`")),
     option("internal", "", Together("`files.accel`")),
     option("proxy_pass", "", Together("the app, or an `[[upstream]]`")),
     option("uwsgi_pass", "", Together("the app")),
