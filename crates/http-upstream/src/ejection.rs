@@ -30,6 +30,8 @@ pub(crate) struct Ejection {
     place: Place,
     /// Failures in a row.
     failures: u32,
+    /// Answers in a row that began well and broke off. They are counted apart: the beginning of each ends the row of failures.
+    broken: u32,
     /// The last time out: how long, and when it ended.
     last: Option<(Duration, Instant)>,
     /// Times out.
@@ -38,7 +40,7 @@ pub(crate) struct Ejection {
 
 impl Ejection {
     pub(crate) fn new() -> Self {
-        Self { place: Place::In, failures: 0, last: None, count: 0 }
+        Self { place: Place::In, failures: 0, broken: 0, last: None, count: 0 }
     }
 
     pub(crate) fn place(&self) -> Place {
@@ -102,9 +104,26 @@ impl Ejection {
             Place::Out { .. } => false,
             Place::Probation { .. } => probe,
         };
-        if !enough || !may_go {
+        (enough && may_go).then(|| self.rest(terms, now))
+    }
+
+    /// An answer came to its end.
+    pub(crate) fn was_whole(&mut self) {
+        self.broken = 0;
+    }
+
+    /// One that had begun well did not. How long it is taken out now; `None`: it is not.
+    pub(crate) fn broke_off(&mut self, may_go: bool, terms: &Terms, now: Instant) -> Option<Duration> {
+        self.broken = self.broken.saturating_add(1);
+        if self.place != Place::In || self.broken < terms.eject_after || !may_go {
             return None;
         }
+        // When it is back, the next one decides.
+        self.broken = terms.eject_after - 1;
+        Some(self.rest(terms, now))
+    }
+
+    fn rest(&mut self, terms: &Terms, now: Instant) -> Duration {
         let time = match self.last {
             // Who has been well for longer than it was out begins anew.
             Some((last, ended))
@@ -117,13 +136,33 @@ impl Ejection {
         let until = now + time;
         (self.place, self.last) = (Place::Out { until }, Some((time, until)));
         self.count += 1;
-        Some(time)
+        time
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn answers_that_break_off_count_though_they_began_well() {
+        let (mut it, terms, now) = (Ejection::new(), terms(), Instant::now());
+        let begin_and_break = |it: &mut Ejection, now| {
+            it.succeeded(true, now);
+            it.broke_off(true, &terms, now)
+        };
+        assert_eq!(begin_and_break(&mut it, now), None);
+        assert_eq!(begin_and_break(&mut it, now), None);
+        it.was_whole();
+        assert_eq!(begin_and_break(&mut it, now), None);
+        assert_eq!(begin_and_break(&mut it, now), None);
+        assert_eq!(it.broke_off(false, &terms, now), None, "the group cannot do without it");
+        assert_eq!(begin_and_break(&mut it, now), Some(10 * S));
+        assert_eq!(it.broke_off(true, &terms, now), None, "it was on its way");
+        let now = now + 10 * S;
+        assert!(it.tick(now) && it.picked());
+        assert_eq!(begin_and_break(&mut it, now), Some(20 * S), "the first one after its rest decides");
+    }
 
     const S: Duration = Duration::from_secs(1);
 

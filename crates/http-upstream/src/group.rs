@@ -173,7 +173,7 @@ impl<S: Clone> Group<S> {
     /// A place with a server.
     pub fn pick(self: &Arc<Self>, ask: &Ask<'_>) -> Result<Pick<S>, NoServer> {
         let chosen = self.lock().pick(ask)?;
-        Ok(Pick { group: Arc::clone(self), chosen, recorded: false })
+        Ok(Pick { group: Arc::clone(self), chosen, recorded: false, good: false })
     }
 
     /// May a request be sent once more? Then it is counted. Not to be asked for one that never reached a server: to send it to
@@ -224,6 +224,8 @@ pub struct Pick<S> {
     group: Arc<Group<S>>,
     chosen: Chosen<S>,
     recorded: bool,
+    /// Its answer has begun well, and not broken off.
+    good: bool,
 }
 
 impl<S> Pick<S> {
@@ -248,6 +250,7 @@ impl<S> Pick<S> {
         if std::mem::replace(&mut self.recorded, true) {
             return None;
         }
+        self.good = outcome == Outcome::Answered;
         let mut state = self.group.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.record(self.chosen.at, self.chosen.id, self.chosen.probe, outcome, latency, now)
     }
@@ -256,12 +259,21 @@ impl<S> Pick<S> {
     pub fn finished(mut self, outcome: Outcome, latency: Duration, now: Instant) -> Option<Change> {
         self.record(outcome, latency, now)
     }
+
+    /// The answer had begun well, and then broke off: that is the server's fault.
+    pub fn broke_off(&mut self, now: Instant) -> Option<Change> {
+        if !std::mem::replace(&mut self.good, false) {
+            return None;
+        }
+        let mut state = self.group.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.broke_off(self.chosen.at, self.chosen.id, now)
+    }
 }
 
 impl<S> Drop for Pick<S> {
     fn drop(&mut self) {
         let mut state = self.group.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let gone = state.release(self.chosen.at, self.chosen.id, self.chosen.probe);
+        let gone = state.release(self.chosen.at, self.chosen.id, self.chosen.probe, self.good);
         drop(state);
         // What the caller put there is dropped without the lock.
         drop(gone);

@@ -200,9 +200,23 @@ impl<S> State<S> {
         Some(Change::Ejected(time))
     }
 
-    /// A request is over. Returns the server when it was the last one of a server that is gone.
-    pub(crate) fn release(&mut self, at: usize, id: ServerId, probe: bool) -> Option<Member<S>> {
+    /// An answer that had begun well broke off.
+    pub(crate) fn broke_off(&mut self, at: usize, id: ServerId, now: Instant) -> Option<Change> {
+        let may_go = self.may_go(at, Outcome::Failed);
+        let terms = self.terms;
         let member = self.member(at, id)?;
+        member.failures += 1;
+        let time = member.ejection.broke_off(may_go, &terms, now)?;
+        self.rotate();
+        Some(Change::Ejected(time))
+    }
+
+    /// A request is over; `whole`: its answer came to its end. Returns the server when it was the last one of a server that is gone.
+    pub(crate) fn release(&mut self, at: usize, id: ServerId, probe: bool, whole: bool) -> Option<Member<S>> {
+        let member = self.member(at, id)?;
+        if whole {
+            member.ejection.was_whole();
+        }
         member.pending = member.pending.saturating_sub(1);
         if probe {
             member.ejection.probed();

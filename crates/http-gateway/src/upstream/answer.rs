@@ -81,12 +81,14 @@ impl Upstream {
             Way::One(lease, out) => {
                 let decoder = BodyDecoder::new(framing);
                 let mut body = Coming { lease, decoder, out, keep_alive, trailers: None };
-                let first = first(&mut body, at_once, until).await.map_err(bad)?;
+                let first = first(&mut body, at_once, until).await;
+                let first = first.inspect_err(|_| pump::blame(body.lease.pick.as_mut())).map_err(bad)?;
                 (Rest::One(body), first)
             }
             Way::Two(lease, recv, sending) => {
                 let mut body = h2::Body::new(lease, recv, sending, framing);
-                let first = body.first(until, AT_ONCE_BYTES_MAX as usize).await.map_err(bad)?;
+                let first = body.first(until, AT_ONCE_BYTES_MAX as usize).await;
+                let first = first.inspect_err(|_| body.blame()).map_err(bad)?;
                 (Rest::Two(body), first)
             }
         };

@@ -416,6 +416,6 @@ impl Upstream {
 }
 
 /// The clock of the balance.
-fn now() -> Instant {
+pub(super) fn now() -> Instant {
     tokio::time::Instant::now().into_std()
 }

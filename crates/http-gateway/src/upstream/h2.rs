@@ -18,7 +18,7 @@ use tracing::warn;
 use super::exchange::{CONTINUE_WAIT, INFORMATIONAL_MAX, Lost, Patience};
 use super::outgoing::Outgoing;
 use super::parse::{Answer, BadAnswer, Framing};
-use super::pump::{Bounds, SILENT, Short, push};
+use super::pump::{Bounds, SILENT, Short, blame, push};
 use super::session::Lease;
 use crate::h1::parse_content_length;
 use crate::message::{BodyError, Headers, RequestBody};
@@ -302,6 +302,11 @@ impl Body {
         self.sending.out.is_clients()
     }
 
+    /// That it broke off is the server's fault.
+    pub(super) fn blame(&mut self) {
+        blame(self.lease.pick.as_mut());
+    }
+
     /// What comes until then, up to `bytes_max`.
     pub(super) async fn first(&mut self, until: Instant, bytes_max: usize) -> Result<Bytes, BadAnswer> {
         let mut first = Bytes::new();
@@ -333,6 +338,9 @@ pub(super) async fn pump(
         }
         Err(short) => short,
     };
+    if matches!(short, Short::Server(_)) {
+        body.blame();
+    }
     let Some(why) = short.why(&metrics) else { return };
     let server = &body.lease.server.name;
     warn!(request_id = &*request_id, server, "a response of an upstream was cut: {why}");

@@ -9,13 +9,15 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use ctl_telemetry::metrics::UpstreamMetrics;
+use http_upstream::{Change, Pick};
 use tracing::warn;
 
 use super::body::BodyDecoder;
 use super::exchange::{Clock, Moved, poll_moved};
+use super::group::now;
 use super::outgoing::Outgoing;
 use super::parse::BadAnswer;
-use super::server::Lease;
+use super::server::{Lease, Server};
 use crate::h1::StreamError;
 use crate::message::Headers;
 use crate::request_id::RequestId;
@@ -130,6 +132,15 @@ impl Short {
     }
 }
 
+/// An answer that had begun well broke off: that counts against its server.
+pub(super) fn blame(pick: Option<&mut Pick<Arc<Server>>>) {
+    let Some(pick) = pick else { return };
+    if let Some(Change::Ejected(time)) = pick.broke_off(now()) {
+        let (server, rests_s) = (&pick.server().name, time.as_secs_f64());
+        warn!(server, rests_s, "a server of an upstream has failed too often and rests");
+    }
+}
+
 /// Adds a piece to the spool, and waits for the client where there is no room.
 pub(super) async fn push(writer: &mut Writer, piece: Bytes, bounds: &Bounds) -> Result<(), Short> {
     match spool::push(writer, piece, bounds.held).await {
@@ -159,6 +170,9 @@ pub(super) async fn pump(
             writer.end(Ok(()));
         }
         Err(short) => {
+            if matches!(short, Short::Server(_)) {
+                blame(body.lease.pick.as_mut());
+            }
             let Some(why) = short.why(&metrics) else { return };
             warn!(
                 request_id = &*request_id,
