@@ -161,7 +161,11 @@ impl Running {
             for (number, reactor) in reactors.handles().iter().enumerate() {
                 reactor.spawn(Arc::clone(redis).keep_lane(number));
             }
-            tokio::spawn(Arc::clone(redis).keep(Heartbeat));
+            let keeper = Arc::clone(redis);
+            match guard.ban_duty(&config) {
+                Some(duty) => drop(tokio::spawn(keeper.keep(duty))),
+                None => drop(tokio::spawn(keeper.keep(Heartbeat))),
+            }
         }
         tokio::spawn(Arc::clone(gateway.upstreams()).keep_clean());
         let link = take(start.link_fd).map_err(|error| format!("link: {error}"))?;

@@ -5,7 +5,8 @@
 //! | `limits.rs` | `[[limit]]`: which limits hold for a request |
 //! | `whose.rs` | for whom it is counted |
 //! | `lists.rs` | the files of addresses that are always or never let in, read again when they change |
-//! | `shared.rs` | limits that several hosts count together |
+//! | `shared.rs`, `together.rs` | limits that several hosts count together, bans that hold on all |
+//! | `operator.rs` | `quintet bans` |
 //! | `keep.rs` | the file in which bans and counts outlive the process |
 //! | `chores.rs` | what is done now and then: the files, memory given back |
 //! | `answer.rs` | what is said to those who are refused |
@@ -21,9 +22,11 @@ mod chores;
 mod keep;
 mod limits;
 mod lists;
+mod operator;
 mod shared;
 #[cfg(test)]
 mod tests;
+mod together;
 mod whose;
 
 use std::net::IpAddr;
@@ -33,11 +36,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwap;
-use ctl_admin::words::{BanRow, BansAnswer, BansRequest};
 use ctl_config::{BanAnswer, Config};
 use ctl_telemetry::events::{BANS_FULL, CLIENT_BANNED};
 use ctl_telemetry::metrics as m;
-use http_limits::{Ban, Bans, BansFull, KeyHasher, Quota, Reason, Seed, Snapshot, Table, Terms, Verdict};
+use http_limits::{Bans, BansFull, KeyHasher, Moment, Quota, Seed, Snapshot, Table, Terms, Verdict};
 
 use crate::client::TrustedProxies;
 use crate::message::{AnsweredBy, Exchange, NO_ANSWER, RequestHead, Response, Trail};
@@ -52,6 +54,7 @@ use lists::Lists;
 pub(crate) use lists::Stamp;
 pub use shared::Question;
 use shared::Shared;
+use together::News;
 use whose::Asks;
 pub(crate) use whose::Whose;
 
@@ -61,9 +64,6 @@ const SESSION_COOKIE: &[u8] = b"sessionid";
 /// Requests that wait for their turn under `action = "delay"`, all together: each holds a connection or a stream.
 const WAITING_MAX: usize = 10_000;
 
-/// Bans that one answer to `quintet bans list` holds: it travels as one line.
-const LISTED_MAX: usize = 2000;
-
 /// See the module's own words.
 pub struct Guard {
     clock: Clock,
@@ -71,6 +71,8 @@ pub struct Guard {
     limits: Limits,
     /// With other hosts, when Redis is named.
     shared: Option<Shared>,
+    /// What other hosts are to hear of bans.
+    news: Option<Arc<News>>,
     bans: Bans,
     /// How far each client is from a ban; `None`: nobody is banned by himself.
     offences: Option<Table>,
@@ -131,6 +133,9 @@ impl Guard {
             seed,
             limits: Limits::new(config, seed),
             shared: redis.filter(|_| config.redis.limits).map(|redis| Shared::new(config, Arc::clone(redis))),
+            news: redis
+                .filter(|_| config.redis.bans)
+                .map(|redis| Arc::new(News::new(config, Arc::clone(redis)))),
             bans: Bans::new(terms, seed),
             offences,
             count_4xx: bans.count_4xx,
@@ -256,13 +261,26 @@ impl Guard {
         }
         let key = whose::address_key(self.seed, client);
         if let Verdict::Passes { .. } = offences.take(key, now) {
+            if let Some(news) = &self.news {
+                news.offended(client);
+            }
             return;
         }
-        // When the ban is over, what led to it has been paid for.
-        offences.forget(key);
+        self.strike(client, now);
+    }
+
+    /// A client has earned a ban.
+    fn strike(&self, client: IpAddr, now: Duration) {
+        if let Some(offences) = &self.offences {
+            // When the ban is over, what led to it has been paid for.
+            offences.forget(whose::address_key(self.seed, client));
+        }
         match self.bans.strike(client, now) {
             Ok(time) => {
                 self.ban_changes.fetch_add(1, Relaxed);
+                if let Some(news) = &self.news {
+                    news.banned(client);
+                }
                 CLIENT_BANNED.happened(format_args!("{client} for {} s", time.as_secs()));
             }
             Err(BansFull) => BANS_FULL.happened(format_args!("{client}")),
@@ -293,62 +311,12 @@ impl Guard {
         (lists.deny.contains(addr) || banned()) && !lists.allow.contains(addr)
     }
 
-    /// `quintet bans`.
-    pub fn answer(&self, request: &BansRequest) -> BansAnswer {
-        let now = self.clock.now();
-        match request {
-            BansRequest::List => {
-                let all = self.bans.list(now);
-                let total = all.len() as u64;
-                BansAnswer::List { bans: all.iter().take(LISTED_MAX).map(row).collect(), total }
-            }
-            BansRequest::Add { address, seconds } => self.add(*address, *seconds, now),
-            BansRequest::Remove { address } => {
-                let client = http_limits::client(*address);
-                let was = self.bans.remove(client, now);
-                self.ban_changes.fetch_add(1, Relaxed);
-                if self.lists.load().deny.contains(*address) {
-                    let text = format!("{address} stands in bans.deny_file: take it out there");
-                    return BansAnswer::Failed { text };
-                }
-                let text = if was { format!("{} may come again", named(client)) } else { String::new() };
-                if was {
-                    BansAnswer::Done { text }
-                } else {
-                    BansAnswer::Failed { text: format!("{} is not banned", named(client)) }
-                }
-            }
-        }
-    }
-
-    fn add(&self, address: IpAddr, seconds: Option<u64>, now: Duration) -> BansAnswer {
-        let client = http_limits::client(address);
-        let time = seconds.map_or(self.ban_time, Duration::from_secs);
-        if self.trusted.contains(address) {
-            let text = format!(
-                "{address} is a trusted proxy: a ban would shut out everybody behind it\nhint: see proxy.trusted"
-            );
-            return BansAnswer::Failed { text };
-        }
-        if self.lists.load().allow.contains(address) {
-            let text = format!("{address} is never banned: it stands in bans.allow_file");
-            return BansAnswer::Failed { text };
-        }
-        match self.bans.add(client, time, now) {
-            Ok(()) => {
-                self.ban_changes.fetch_add(1, Relaxed);
-                BansAnswer::Done { text: format!("{} is banned for {} s", named(client), time.as_secs()) }
-            }
-            Err(full) => BansAnswer::Failed { text: format!("{full}\nhint: see bans.clients_max") },
-        }
-    }
-
     /// All that outlives the process.
     fn snapshot(&self) -> Snapshot {
         let now = self.clock.now();
         Snapshot {
             writer: self.keeper.writer(),
-            written_ms: unix_ms(),
+            written: moment(),
             seed: self.seed,
             bans: self.bans.keep(now),
             limits: self.limits.keep(now),
@@ -357,12 +325,19 @@ impl Guard {
 
     /// Takes over what another process knew.
     fn learn(&self, kept: &Snapshot) {
+        self.learn_at(kept, moment());
+    }
+
+    fn learn_at(&self, kept: &Snapshot, moment: Moment) {
         let now = self.clock.now();
-        let elapsed = http_limits::elapsed(kept.written_ms, unix_ms());
+        let elapsed = moment.since(kept.written);
         for ban in &kept.bans {
             if self.bans.restore(ban, elapsed, now).is_err() {
                 BANS_FULL.happened(format_args!("{}", ban.client));
             }
+        }
+        if let Some(news) = &self.news {
+            news.many();
         }
         // Keys are hashes: under another seed they are noise.
         if kept.seed == self.seed {
@@ -432,28 +407,15 @@ impl Clock {
     }
 }
 
-fn unix_ms() -> u64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-}
-
-fn row(ban: &Ban) -> BanRow {
-    BanRow {
-        client: named(ban.client),
-        ends_in_s: ban.ends_in.as_secs().max(1),
-        times: ban.times,
-        by: match ban.reason {
-            Reason::Offences => "offences",
-            Reason::Operator => "operator",
-        }
-        .to_owned(),
-    }
-}
-
-/// A client as people write it: an address, or the /64 that it stands for.
-fn named(client: IpAddr) -> String {
-    match client {
-        IpAddr::V4(addr) => addr.to_string(),
-        IpAddr::V6(addr) => format!("{addr}/64"),
+/// Now, as the boot's clock and the wall's tell it.
+fn moment() -> Moment {
+    // As it is written there: 8cb9b3f6-….
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    let since_boot = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    Moment {
+        boot: u128::from_str_radix(&boot.trim().replace('-', ""), 16).unwrap_or(0),
+        since_boot_ms: since_boot.tv_sec as u64 * 1000 + since_boot.tv_nsec as u64 / 1_000_000,
+        wall_ms: u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX),
     }
 }

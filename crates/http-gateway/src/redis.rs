@@ -365,6 +365,17 @@ impl Redis {
 }
 
 impl Keeper<'_> {
+    /// Runs a script; what no request waits for may take longer.
+    pub(crate) async fn run(
+        &self,
+        script: &Script,
+        keys: &[String],
+        args: &[Vec<u8>],
+    ) -> Result<Value, Trouble> {
+        let asked = script.run(self.link, keys, args);
+        tokio::time::timeout(self.limit, asked).await.unwrap_or(Err(Trouble::Late))
+    }
+
     /// Is it there still?
     pub(crate) async fn ping(&self) -> Result<(), Trouble> {
         let mut ping = Vec::new();

@@ -173,15 +173,8 @@ impl Bans {
         let mut kept = Vec::new();
         for shard in &self.shards {
             let shard = lock(shard);
-            kept.extend(shard.records.iter().filter(|(_, record)| self.remembers(record, now)).map(
-                |(client, record)| KeptBan {
-                    client: *client,
-                    ends_in: Duration::from_nanos(record.until.saturating_sub(now)),
-                    over_for: Duration::from_nanos(now.saturating_sub(record.until)),
-                    times: record.times,
-                    reason: record.reason,
-                },
-            ));
+            let remembered = shard.records.iter().filter(|(_, record)| self.remembers(record, now));
+            kept.extend(remembered.map(|(client, record)| record.kept(*client, now)));
         }
         kept
     }
@@ -205,6 +198,20 @@ impl Bans {
             }
             None => self.put(&mut shard, kept.client, record),
         }
+    }
+
+    /// The same from the operator of another host, whose word holds, also when it makes a ban shorter.
+    pub fn replace(&self, kept: &KeptBan, now: Duration) -> Result<(), BansFull> {
+        let until = nanos(now) + nanos(kept.ends_in);
+        let record = Record { until, times: kept.times, reason: kept.reason };
+        self.put(&mut self.shard(kept.client), kept.client, record)
+    }
+
+    /// What is known of a client, as [`Bans::keep`] says it.
+    pub fn kept(&self, client: IpAddr, now: Duration) -> Option<KeptBan> {
+        let now = nanos(now);
+        let record = *self.shard(client).records.get(&client).filter(|record| self.remembers(record, now))?;
+        Some(record.kept(client, now))
     }
 
     /// Forgets who has behaved for long enough. Call it every few seconds.
@@ -248,6 +255,18 @@ impl Bans {
     fn shard(&self, client: IpAddr) -> MutexGuard<'_, Shard> {
         // The map inside uses the other bits.
         lock(&self.shards[(self.seed.hash_one(client) >> 32) as usize % SHARDS])
+    }
+}
+
+impl Record {
+    fn kept(self, client: IpAddr, now: u64) -> KeptBan {
+        KeptBan {
+            client,
+            ends_in: Duration::from_nanos(self.until.saturating_sub(now)),
+            over_for: Duration::from_nanos(now.saturating_sub(self.until)),
+            times: self.times,
+            reason: self.reason,
+        }
     }
 }
 

@@ -38,5 +38,5 @@ pub use network::{BadLine, BadNetwork, Network, NetworkSet};
 pub use seed::{KeyHasher, Seed};
 pub use shared::Together;
 pub use single_flight::{Arrival, Ended, Flights, Policy, Ticket};
-pub use snapshot::{BadSnapshot, KeptLimit, Snapshot, elapsed};
+pub use snapshot::{BadSnapshot, KeptLimit, Moment, Snapshot, elapsed};
 pub use table::Table;

@@ -18,6 +18,9 @@ pub const TAKE: &str = include_str!("shared/take.lua");
 /// Gives back: a key a limit; for each its interval.
 pub const GIVE_BACK: &str = include_str!("shared/give_back.lua");
 
+/// Bans of all hosts: see there what it takes and answers.
+pub const BANS: &str = include_str!("shared/bans.lua");
+
 /// What [`TAKE`] says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Together {

@@ -1,8 +1,8 @@
 //! What is kept over a restart, as bytes.
 //!
-//! All times in it are relative to the moment it was written, which stands in it as time of the wall: the clock that never
-//! jumps begins anew with each process, and a wall clock that jumps must not make a ban last longer. A snapshot that was cut
-//! off or changed is refused as a whole, by a checksum.
+//! All times in it are relative to the moment it was written. That stands in it twice: as the time since this machine was booted,
+//! which never jumps, and as time of the wall for whoever reads it after another boot. A wall clock that jumps ahead frees nobody
+//! then, and one that is set back makes no ban longer. A snapshot that was cut off or changed is refused as a whole, by a checksum.
 //!
 //! The seed stands in it too, since the keys of rates are hashes under it: it is a secret of the instance.
 
@@ -16,7 +16,7 @@ use crate::bans::{KeptBan, Reason};
 use crate::seed::Seed;
 
 /// Says what it is and in which form.
-const MAGIC: &[u8; 8] = b"quintet1";
+const MAGIC: &[u8; 8] = b"quintet2";
 
 /// Of the checksum at the end.
 const SUM_BYTES: usize = 8;
@@ -29,8 +29,8 @@ const DEFINITION_BYTES_MAX: usize = 4096;
 pub struct Snapshot {
     /// Who wrote it: a number that no other process has.
     pub writer: u64,
-    /// When, in milliseconds since 1970.
-    pub written_ms: u64,
+    /// When.
+    pub written: Moment,
     /// Under which the keys were made.
     pub seed: Seed,
     /// Who is banned, or was.
@@ -53,9 +53,31 @@ pub struct KeptLimit {
 #[error("not a whole snapshot of this version")]
 pub struct BadSnapshot;
 
-/// The time since a snapshot was written. A wall clock that was set back says nothing: then it was just now.
+/// A moment as two clocks tell it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Moment {
+    /// Which boot of which machine; 0: nobody knows.
+    pub boot: u128,
+    /// Milliseconds since then, with those in which the machine slept.
+    pub since_boot_ms: u64,
+    /// Milliseconds since 1970, as the wall clock says.
+    pub wall_ms: u64,
+}
+
+/// The time since `written_ms` by the wall clock alone. One that was set back says nothing: then it was just now.
 pub fn elapsed(written_ms: u64, now_ms: u64) -> Duration {
     Duration::from_millis(now_ms.saturating_sub(written_ms))
+}
+
+impl Moment {
+    /// The time since an earlier one. Within one boot the wall clock is not asked.
+    pub fn since(self, written: Self) -> Duration {
+        if written.boot == self.boot && self.boot != 0 {
+            elapsed(written.since_boot_ms, self.since_boot_ms)
+        } else {
+            elapsed(written.wall_ms, self.wall_ms)
+        }
+    }
 }
 
 impl Snapshot {
@@ -63,7 +85,9 @@ impl Snapshot {
     pub fn encode(&self) -> Vec<u8> {
         let mut out = MAGIC.to_vec();
         out.extend(self.writer.to_le_bytes());
-        out.extend(self.written_ms.to_le_bytes());
+        out.extend(self.written.boot.to_le_bytes());
+        out.extend(self.written.since_boot_ms.to_le_bytes());
+        out.extend(self.written.wall_ms.to_le_bytes());
         out.extend(self.seed.to_bytes());
         put_len(&mut out, self.bans.len());
         for ban in &self.bans {
@@ -114,15 +138,13 @@ impl Snapshot {
         if &reader.array::<8>()? != MAGIC {
             return Err(BadSnapshot);
         }
-        let (writer, written_ms) = (reader.u64()?, reader.u64()?);
+        let writer = reader.u64()?;
+        let boot = u128::from_le_bytes(reader.array()?);
+        let written = Moment { boot, since_boot_ms: reader.u64()?, wall_ms: reader.u64()? };
         let seed = Seed::from_bytes(reader.array()?);
         let bans = reader.list(Reader::ban)?;
         let limits = reader.list(Reader::limit)?;
-        if reader.0.is_empty() {
-            Ok(Self { writer, written_ms, seed, bans, limits })
-        } else {
-            Err(BadSnapshot)
-        }
+        if reader.0.is_empty() { Ok(Self { writer, written, seed, bans, limits }) } else { Err(BadSnapshot) }
     }
 }
 
@@ -228,18 +250,34 @@ mod tests {
             .prop_map(|(definition, debts)| KeptLimit { definition, debts })
     }
 
+    fn moment() -> impl Strategy<Value = Moment> {
+        (any::<u128>(), any::<u64>(), any::<u64>()).prop_map(|(boot, since_boot_ms, wall_ms)| Moment {
+            boot,
+            since_boot_ms,
+            wall_ms,
+        })
+    }
+
     fn snapshot() -> impl Strategy<Value = Snapshot> {
-        let head = (any::<u64>(), any::<u64>(), any::<[u8; 16]>().prop_map(Seed::from_bytes));
+        let head = (any::<u64>(), moment(), any::<[u8; 16]>().prop_map(Seed::from_bytes));
         (head, prop::collection::vec(ban(), 0..20), prop::collection::vec(limit(), 0..5)).prop_map(
-            |((writer, written_ms, seed), bans, limits)| Snapshot { writer, written_ms, seed, bans, limits },
+            |((writer, written, seed), bans, limits)| Snapshot { writer, written, seed, bans, limits },
         )
     }
 
     #[test]
     fn a_wall_clock_may_jump() {
-        assert_eq!(elapsed(1000, 4500), Duration::from_millis(3500));
-        assert_eq!(elapsed(4500, 1000), Duration::ZERO, "set back");
-        assert_eq!(elapsed(0, u64::MAX), Duration::from_millis(u64::MAX));
+        const YEAR: u64 = 365 * 24 * 3_600_000;
+        let at = |boot, since_boot_ms, wall_ms| Moment { boot, since_boot_ms, wall_ms };
+        let ms = Duration::from_millis;
+        let written = at(7, 1000, 50 * YEAR);
+        for wall_ms in [50 * YEAR, 51 * YEAR, 0, u64::MAX] {
+            assert_eq!(at(7, 4500, wall_ms).since(written), ms(3500), "within a boot it is not asked");
+        }
+        assert_eq!(at(8, 20, 50 * YEAR + 90_000).since(written), ms(90_000), "another boot");
+        assert_eq!(at(8, 20, 49 * YEAR).since(written), Duration::ZERO, "another boot, set back");
+        assert_eq!(at(0, 4500, 40).since(at(0, 1000, 10)), ms(30), "nobody knows the boot");
+        assert_eq!(at(7, 10, 50 * YEAR).since(written), Duration::ZERO);
     }
 
     proptest! {

@@ -4,6 +4,7 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
 
+use ctl_admin::words::{BansAnswer, BansRequest};
 use ctl_config::{Limit, LimitAction};
 
 use super::*;
@@ -402,6 +403,40 @@ fn bans_and_counts_outlive_the_process() {
     fs::write(state.join("limits"), b"something else").unwrap();
     let after = guard_in(&config, Some(&state));
     assert_eq!(asks(&after, "192.0.2.1", "GET /", &[]), 0, "begins anew");
+}
+
+#[test]
+fn a_clock_that_jumps_frees_nobody_and_keeps_nobody_longer() {
+    const DAY_MS: u64 = 86_400_000;
+    let config = config(vec![limit("all", "2/h", &["address"])]);
+    let before = guard(&config);
+    let (banned, limited) = ("192.0.2.1", "192.0.2.2");
+    before.bans.add(banned.parse().unwrap(), Duration::from_secs(600), before.clock.now()).unwrap();
+    assert_eq!([0; 3].map(|_: i32| asks(&before, limited, "GET /", &[])), [0, 0, 429]);
+    let mut kept = before.snapshot();
+    kept.seed = before.seed;
+    let written = kept.written;
+    assert!(written.boot != 0 && written.since_boot_ms > 0);
+    let after = |moment: Moment| {
+        let after = guard(&config);
+        // Keys are hashes under the seed.
+        let kept = Snapshot { seed: after.seed, limits: Vec::new(), ..kept.clone() };
+        after.learn_at(&kept, moment);
+        after.bans.ends_in(banned.parse().unwrap(), after.clock.now()).map(|left| left.as_secs())
+    };
+    let later = |since_boot_ms: u64, wall_ms: u64| Moment {
+        since_boot_ms: written.since_boot_ms + since_boot_ms,
+        wall_ms,
+        ..written
+    };
+    for wall_ms in [written.wall_ms, written.wall_ms + 4000 * DAY_MS, written.wall_ms - 4000 * DAY_MS, 0] {
+        assert!(matches!(after(later(300_500, wall_ms)), Some(298..=300)), "the wall clock says {wall_ms}");
+        assert_eq!(after(later(601_000, wall_ms)), None, "the wall clock says {wall_ms}");
+    }
+    // After another boot there is no other clock.
+    let rebooted = |wall_ms| Moment { boot: written.boot ^ 1, since_boot_ms: 5, wall_ms };
+    assert!(matches!(after(rebooted(written.wall_ms + 300_000)), Some(298..=300)));
+    assert!(matches!(after(rebooted(0)), Some(598..=600)), "set back: no longer than it was");
 }
 
 #[test]

@@ -42,6 +42,27 @@ fn bans_end_grow_have_a_cap_and_are_forgotten() {
 }
 
 #[test]
+fn the_word_of_another_hosts_operator_holds_also_when_it_is_shorter() {
+    let (bans, now) = (bans(100), 5 * HOUR);
+    bans.add(host(1), 2 * HOUR, now).unwrap();
+    let shorter = KeptBan {
+        client: host(1),
+        ends_in: MINUTE,
+        over_for: Duration::ZERO,
+        times: 3,
+        reason: Reason::Operator,
+    };
+    bans.restore(&shorter, Duration::ZERO, now).unwrap();
+    assert_eq!(bans.ends_in(host(1), now), Some(2 * HOUR), "from a file the longer one holds");
+    bans.replace(&shorter, now).unwrap();
+    assert_eq!(bans.kept(host(1), now), Some(shorter));
+    assert_eq!(bans.kept(host(1), now + MINUTE), None, "nothing grows out of it");
+    bans.strike(host(2), now).unwrap();
+    let over = bans.kept(host(2), now + 15 * MINUTE).unwrap();
+    assert_eq!((over.ends_in, over.over_for, over.times), (Duration::ZERO, 5 * MINUTE, 1));
+}
+
+#[test]
 fn the_operator_bans_pardons_and_sees() {
     let bans = bans(100);
     bans.strike(host(1), HOUR).unwrap();
