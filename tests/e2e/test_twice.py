@@ -167,6 +167,36 @@ def test_the_later_request_takes_the_place_of_the_earlier(twice: Callable[..., T
         assert first.result().status_code == 409
 
 
+def test_servers_behind_are_asked_once_as_well(
+    twice: Callable[..., Twice], start: Start, project: Path
+) -> None:
+    behind = twice("")
+    (project / "quintet.toml").write_text(
+        f'[[upstream]]\nname = "behind"\nservers = ["127.0.0.1:{behind.site.port}"]\n'
+        '[[route]]\nname = "joined"\npath = ["/report", "/stream"]\nupstream = "behind"\nsingle_flight = "join"\n'
+        '[[route]]\npath = "/pay"\nmethod = ["POST"]\nupstream = "behind"\nidempotency = "optional"\n'
+    )
+    front = start(project, flags=("--app", "plain:application"))
+    cookies = {"Cookie": behind.cookies("ada")}
+    for page, noted in (("/report?seconds=1", "report ada begins"), ("/stream", "stream ada")):
+        answers = together(5, lambda page=page: front.get(page, headers=cookies))
+        assert len({(answer.status_code, answer.text) for answer in answers}) == 1
+        assert "ada" in answers[0].text
+        assert behind.notes(noted) == [noted]
+    with closing(behind.signed_in("bob")) as bob:
+        form = {"amount": "5", "csrfmiddlewaretoken": bob.get("/pay").text}
+        fields = {"Cookie": cookies_of(bob), "Idempotency-Key": KEY}
+        answers = [front.post("/pay", data=form, headers=fields) for _ in range(2)]
+        assert [answer.text for answer in answers] == ["bob has paid 5"] * 2
+        # Nobody is behind: nothing is done, and the key is free.
+        behind.site.stop()
+        other = fields | {"Idempotency-Key": "other"}
+        front.allow_log("upstream")
+        assert [front.post("/pay", data=form, headers=other).status_code for _ in range(2)] == [502, 502]
+        assert front.post("/pay", data=form, headers=fields).headers["Idempotent-Replayed"] == "true"
+    assert behind.notes("pay") == ["pay bob 5"]
+
+
 PAY = '[[route]]\nname = "pay"\npath = "/pay"\nmethod = ["POST"]\napp = "default"\nidempotency = "required"\n'
 
 

@@ -170,12 +170,14 @@ impl Answer {
             }
             Choice::Nobody => answer.outcome = vec![format!("It goes to {SITE}"), pool_of(question, config)],
             Choice::Route(route) => {
+                let own = answer.taken_by.and_then(|index| config.route.get(index));
                 answer.outcome = question.follow(|comes| {
                     if let Some(elsewhere) = route.to_https(comes) {
                         return outcome(Way::Answer(elsewhere), config);
                     }
                     let mut lines = outcome(route.way(comes), config);
                     lines.extend(route.forward_auth().map(|auth| may_it(auth, config)));
+                    lines.extend(own.into_iter().flat_map(|own| sent_twice(own, &question.method())));
                     lines
                 });
             }
@@ -230,6 +232,16 @@ fn may_it(auth: &ForwardAuth, config: &Config) -> String {
         Whom::Upstream(name) => format!("the upstream {name}"),
     };
     format!("if {whom} lets it pass, asked for {asked}")
+}
+
+/// What becomes of it while another is under way, and when it comes again.
+fn sent_twice(route: &Route, method: &str) -> Vec<String> {
+    let whose = route.single_flight_by.join(" and ");
+    let alone = route.single_flight.iter().map(|how| format!("single flight by {whose}: {how}"));
+    let keyed = route.idempotency.filter(|_| matches!(method, "POST" | "PATCH"));
+    let keyed =
+        keyed.map(|needs| format!("once for each Idempotency-Key of {whose}, which is {}", needs.word()));
+    alone.chain(keyed).collect()
 }
 
 /// What a route makes of a request, in words.

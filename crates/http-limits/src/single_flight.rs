@@ -195,6 +195,7 @@ mod tests {
         Arrives(u64, Policy),
         /// One of those that are known.
         Ends(prop::sample::Index),
+        Shares(prop::sample::Index),
         Goes(prop::sample::Index),
     }
 
@@ -208,6 +209,7 @@ mod tests {
         prop_oneof![
             (0_u64..3, policy).prop_map(|(key, policy)| Step::Arrives(key, policy)),
             any::<prop::sample::Index>().prop_map(Step::Ends),
+            any::<prop::sample::Index>().prop_map(Step::Shares),
             any::<prop::sample::Index>().prop_map(Step::Goes),
         ]
     }
@@ -247,13 +249,20 @@ mod tests {
                         let (key, leader) = *which.get(&all);
                         end(&mut flights, key, leader, &mut leads, &mut waits);
                     }
+                    Step::Shares(which) if !leads.is_empty() => {
+                        let all: Vec<(u64, Ticket)> = leads.iter().map(|(key, leader)| (*key, *leader)).collect();
+                        let (key, leader) = *which.get(&all);
+                        for told in flights.shared(key, leader) {
+                            assert!(waits.remove(&(key, told)), "{told} did not wait");
+                        }
+                    }
                     Step::Goes(which) if !waits.is_empty() => {
                         let all: Vec<(u64, Ticket)> = waits.iter().copied().collect();
                         let (key, ticket) = *which.get(&all);
                         flights.gone(key, ticket);
                         waits.remove(&(key, ticket));
                     }
-                    Step::Ends(_) | Step::Goes(_) => {}
+                    Step::Ends(_) | Step::Shares(_) | Step::Goes(_) => {}
                 }
                 prop_assert_eq!(flights.len(), leads.len());
             }

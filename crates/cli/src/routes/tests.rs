@@ -78,6 +78,20 @@ fn which_route_and_why() {
 }
 
 #[test]
+fn what_is_sent_twice() {
+    let route = Route {
+        single_flight: Some("queue(2)".to_owned()),
+        idempotency: Some(ctl_config::route::Idempotency::Required),
+        ..Route::default()
+    };
+    let alone = "single flight by user: queue(2)".to_owned();
+    assert_eq!(sent_twice(&route, "GET"), std::slice::from_ref(&alone));
+    let keyed = "once for each Idempotency-Key of user, which is required".to_owned();
+    assert_eq!(sent_twice(&route, "POST"), [alone, keyed]);
+    assert!(sent_twice(&Route::default(), "POST").is_empty());
+}
+
+#[test]
 fn as_an_object() {
     let loaded = loaded();
     let object = table_json(&loaded);

@@ -41,7 +41,9 @@ impl Answer {
         let bytes = self.bytes().filter(|bytes| bytes.len() as u64 <= body_bytes_max)?;
         let body =
             if bytes.is_empty() { Vec::new() } else { vec![Piece::Bytes(Bytes::copy_from_slice(&bytes))] };
-        let (reason, headers) = (self.reason.clone(), self.headers.clone());
+        let (reason, mut headers) = (self.reason.clone(), self.headers.clone());
+        // The driver says when it is given again (RFC 9110, 6.6.1).
+        headers.remove(|name| name.eq_ignore_ascii_case(b"date"));
         Some(Self { status: self.status, reason, headers, body: body.into(), by: self.by, asked: None })
     }
 
