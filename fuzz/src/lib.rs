@@ -224,6 +224,7 @@ pub fn client(data: &[u8]) {
             local: None,
             tls: false,
             tls_facts: None,
+            certificate: None,
         };
         let identity = identify(&connection, &headers, &trusted);
         assert!(identity.addr.is_some());
@@ -283,6 +284,7 @@ fn request(payload: &[u8]) {
         remote_port: request.remote_port,
         exchange: request.exchange,
         tls: request.tls,
+        client: request.client,
     };
     let mut out = Vec::new();
     let mut writer = RequestWriter::start(&mut out, &start);

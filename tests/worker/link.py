@@ -115,6 +115,26 @@ def encode_local(local: tuple[str, int | None] | None) -> bytes:
     return bytes([version]) + socket.inet_pton(family, host) + struct.pack("<H", port)
 
 
+def pem(text: str) -> str:
+    """Something with the form of a certificate."""
+    return f"-----BEGIN CERTIFICATE-----\n{text}\n-----END CERTIFICATE-----\n"
+
+
+# A client's certificate and the one above it.
+SHOWN = (
+    *("CN=anna", "anna", "CN=authority", "01AB", "f00d"),
+    *("Jan  2 00:00:00 2026 GMT", "Jan  2 00:00:00 2027 GMT", pem("own") + pem("over it")),
+)
+
+
+def encode_client(client: tuple[str, ...] | None) -> bytes:
+    """Not asked, nothing shown, or the eight texts of a certificate, of which the chain is the last."""
+    if not client:
+        return bytes([0 if client is None else 1])
+    *texts, chain = (text.encode() for text in client)
+    return b"\x02" + b"".join(map(short, texts)) + long(chain)
+
+
 def encode_request(
     method: str = "GET",
     target: str | bytes = "/",
@@ -133,6 +153,7 @@ def encode_request(
     remote: tuple[str, int] = ("192.0.2.7", 50123),
     exchange: int = 0,
     tls: tuple[int, int] = (0, 0),
+    client: tuple[str, ...] | None = None,
     number: int = 0,
 ) -> bytes:
     if headers is None:
@@ -150,6 +171,7 @@ def encode_request(
         short(remote[0].encode()),
         struct.pack("<H", remote[1]),
         struct.pack("<BHH", exchange, *tls),
+        encode_client(client),
         struct.pack("<H", len(headers)),
     ]
     for name, value in headers:

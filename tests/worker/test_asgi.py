@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from link import Response, Worker
+from link import SHOWN, Response, Worker, pem
 from workers import Serve, eventually
 
 SCOPE = """
@@ -97,6 +97,12 @@ def test_scopes_of_other_clients(serve_asgi: Serve) -> None:
         "tls_version": 0x304,
         "cipher_suite": 0x1301,
     }
+    scope = scope_of(worker, scheme="https", tls=(0x304, 0x1301), client=SHOWN)
+    assert scope["extensions"]["tls"]["client_cert_name"] == "CN=anna"
+    assert scope["extensions"]["tls"]["client_cert_chain"] == [pem("own"), pem("over it")]
+    assert scope["extensions"]["tls"]["client_cert_error"] is None
+    scope = scope_of(worker, scheme="https", tls=(0x304, 0x1301), client=())
+    assert scope["extensions"]["tls"]["client_cert_chain"] == []
     scope = scope_of(worker, version=10, remote=("", 0), mount="/shop", target="/shopping", headers=[])
     assert (scope["http_version"], scope["client"], scope["root_path"]) == ("1.0", None, "")
     assert "http.response.early_hint" not in scope["extensions"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from link import Worker
+from link import SHOWN, Worker, pem
 from workers import Serve
 
 SHOW = """
@@ -144,6 +144,28 @@ def test_repeated_headers_are_joined(shown: Worker) -> None:
         assert environ["HTTP_ACCEPT"] == "text/html,*/*"
         assert environ["HTTP_X_OWN"] == "1,2,3"
         assert environ["HTTP_X_" + "LONG" * 30] == "1,2"
+
+
+def test_who_the_client_is_by_its_certificate(shown: Worker) -> None:
+    def of_client(client: tuple[str, ...] | None) -> dict[str, str]:
+        environ = shown.slot.get("/", scheme="https", tls=(0x304, 0x1301), client=client).json
+        return {key: value for key, value in environ.items() if key.startswith("SSL_")}
+
+    assert of_client(SHOWN) == {
+        "SSL_CLIENT_VERIFY": "SUCCESS",
+        "SSL_CLIENT_S_DN": "CN=anna",
+        "SSL_CLIENT_S_DN_CN": "anna",
+        "SSL_CLIENT_I_DN": "CN=authority",
+        "SSL_CLIENT_SERIAL": "01AB",
+        "SSL_CLIENT_M_SERIAL": "01AB",
+        "SSL_CLIENT_FINGERPRINT": "f00d",
+        "SSL_CLIENT_V_START": "Jan  2 00:00:00 2026 GMT",
+        "SSL_CLIENT_V_END": "Jan  2 00:00:00 2027 GMT",
+        "SSL_CLIENT_CERT": pem("own"),
+        "SSL_CLIENT_CERT_CHAIN_0": pem("over it"),
+    }
+    assert of_client(()) == {"SSL_CLIENT_VERIFY": "NONE"}
+    assert of_client(None) == {}
 
 
 def test_values_are_latin_1(shown: Worker) -> None:

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use ctl_config::{Loaded, Problems};
-use http_gateway::tls::Identity;
+use http_gateway::tls::{Identity, TlsError};
 use http_gateway::upstream::{Secrets, Upstreams};
 
 use crate::exit::Exit;
@@ -15,7 +15,8 @@ pub(crate) fn usable(loaded: &Loaded) -> Result<()> {
     match Identity::load(&Arc::new(loaded.config.clone())) {
         Ok(_) => usable_upstreams(loaded),
         Err(error) => {
-            let problem = loaded.problem_of_certificate(error.index, error.message, error.detail, error.hint);
+            let TlsError { message, detail, hint, index, key } = error;
+            let problem = loaded.problem_of_certificate(index, key, message, detail, hint);
             Err(Failure::Config(Problems(vec![problem])))
         }
     }

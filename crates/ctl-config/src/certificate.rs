@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::choice::choice;
 use crate::define::record;
 use crate::load::Loaded;
 use crate::problem::Problem;
@@ -10,6 +11,16 @@ use crate::tables::{Record as _, Required, Rules, holds_for_all};
 
 /// They are all read at each reload, and parsed twice then: a thousand take less than a second.
 const CERTIFICATES_MAX: usize = 1000;
+
+choice! {
+    /// Versions of TLS. Older ones are never spoken.
+    TlsVersion {
+        /// TLS 1.2 (RFC 5246) with forward secrecy and AEAD ciphers only, and TLS 1.3.
+        V1_2 = "1.2",
+        /// TLS 1.3 (RFC 8446) only.
+        V1_3 = "1.3",
+    }
+}
 
 record! {
     /// A certificate for names that the one of `[tls]` does not cover. The table may be there several times: a client gets the
@@ -88,17 +99,18 @@ impl Config {
 }
 
 impl Loaded {
-    /// The problem of the files of one of [`Config::certificates`], told where it is named.
+    /// The problem of the files of one of [`Config::certificates`] or of a key of `[tls]`, told where it is named.
     pub fn problem_of_certificate(
         &self,
         index: Option<usize>,
+        key: &str,
         message: String,
         detail: String,
         hint: &str,
     ) -> Problem {
         let place = match index {
-            Some(index) => self.place_in(Certificate::TABLE, index, "certificate"),
-            None => self.place("tls.certificate"),
+            Some(index) => self.place_in(Certificate::TABLE, index, key),
+            None => self.place(&format!("tls.{key}")),
         };
         Problem::new(message).detail(detail).hint(hint).at(place)
     }
@@ -118,7 +130,7 @@ mod tests {
             files.iter().map(|files| (files.certificate.to_str().unwrap(), files.index)).collect();
         assert_eq!(names, [("/srv/shop/a.pem", None), ("/srv/shop/b.pem", Some(0))]);
         assert!(loaded.config.speaks_tls());
-        let problem = loaded.problem_of_certificate(Some(0), "no".into(), "why".into(), "so");
+        let problem = loaded.problem_of_certificate(Some(0), "certificate", "no".into(), "why".into(), "so");
         assert_eq!(problem.location().unwrap(), "quintet.toml:2:15");
     }
 

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::path::Path;
 
 use crate::address::BindAddress;
+use crate::client_certificate;
 use crate::load::Loaded;
 use crate::pool::check_pattern;
 use crate::problem::{Problem, nearest};
@@ -197,6 +198,8 @@ fn bandwidth(loaded: &Loaded, problems: &mut Vec<Problem>) {
 }
 
 fn tls(loaded: &Loaded, problems: &mut Vec<Problem>) {
+    client_certificate::tls(loaded, problems);
+    client_certificate::routes(loaded, problems);
     if loaded.config.tls.strict_sni && !loaded.config.speaks_tls() {
         let problem = Problem::new("tls.strict_sni: there is no certificate, so TLS is off")
             .hint("set tls.certificate and tls.key, or write a [[certificate]]");

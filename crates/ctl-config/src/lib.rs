@@ -13,6 +13,7 @@
 mod address;
 pub mod certificate;
 mod choice;
+pub mod client_certificate;
 mod cross;
 mod define;
 mod duration;
@@ -39,7 +40,8 @@ mod testing;
 mod tests;
 
 pub use address::{BindAddress, DEFAULT_PORT};
-pub use certificate::{Certificate, CertificateFiles};
+pub use certificate::{Certificate, CertificateFiles, TlsVersion};
+pub use client_certificate::ClientVerify;
 pub use cross::FRAME_BYTES_MAX;
 pub use define::{Reload, Section, Setting};
 pub use duration::{duration_text, parse_duration};

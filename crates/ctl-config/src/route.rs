@@ -110,7 +110,9 @@ record! {
         /// stays. After `strip_prefix`; no route looks at the new one again.
         rewrite: Option<String> = None, example("\"^/old/(.*)$ => /new/$1\""), checked(check_rewrite);
         /// Changes of what the app is sent: `Name: value` sets a header, `+Name: value` adds one, `-Name` removes all of that name.
-        /// `{client}`, `{scheme}`, `{host}`, `{path}`, `{query}` and `{request_id}` stand for what they say.
+        /// `{client}`, `{scheme}`, `{host}`, `{path}`, `{query}` and `{request_id}` stand for what they say; `{client_cert}` (as the field
+        /// Client-Cert of RFC 9440 has it), `{client_cert_subject}`, `{client_cert_issuer}`, `{client_cert_serial}` and `{client_cert_fingerprint}` for the
+        /// client's certificate: without one there is no such field, whatever a client sends.
         request_headers: Vec<String> = Vec::new(),
             example("[\"X-Section: shop\", \"-Cookie\"]"), checked(edit::check_request_edit);
         /// The same for what the client is sent, whoever answers.
@@ -144,6 +146,8 @@ record! {
         forward_auth_timeout: Option<Duration> = None,
             otherwise("5s"), example("\"2s\""),
             between("10ms", "5m", "the client waits for it, and then for its page");
+        /// Only clients that have shown a certificate pass (`tls.client_verify`), others are answered 403.
+        client_certificate: bool = false;
         /// Whoever comes over plain HTTP is sent to https at the same address. Behind a proxy that ends TLS, name it in
         /// `proxy.trusted`: it is its word that counts.
         https: bool = false;

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use crate::address::{BindAddress, DEFAULT_PORT, check_network};
 use crate::certificate::Certificate;
+use crate::certificate::TlsVersion;
 use crate::choice::choice;
+use crate::client_certificate::ClientVerify;
 use crate::cross::{
     check_accel, check_callable, check_media_type, check_module, check_mount, check_optional_path,
     check_prefix, check_priority,
@@ -57,16 +59,6 @@ choice! {
         Asyncio = "asyncio",
         /// uvloop; it must be installed.
         Uvloop = "uvloop",
-    }
-}
-
-choice! {
-    /// Versions of TLS. Older ones are never spoken.
-    TlsVersion {
-        /// TLS 1.2 (RFC 5246) with forward secrecy and AEAD ciphers only, and TLS 1.3.
-        V1_2 = "1.2",
-        /// TLS 1.3 (RFC 8446) only.
-        V1_3 = "1.3",
     }
 }
 
@@ -287,6 +279,16 @@ settings! {
         min_version: TlsVersion = TlsVersion::V1_2;
         /// Who asks for a name that no certificate has, or for none, gets no certificate: the handshake fails.
         strict_sni: bool = false;
+        /// Whether clients are asked for certificates, which `client_ca` must vouch for. The app sees who they are:
+        /// SSL_CLIENT_VERIFY, SSL_CLIENT_S_DN and others in the environ, the TLS extension under ASGI.
+        client_verify: ClientVerify = ClientVerify::Off;
+        /// PEM file with the certificates of the authorities that sign those of clients. Read again by `quintet reload`; when it has
+        /// changed no session is resumed.
+        client_ca: Option<PathBuf> = None,
+            otherwise("clients are not asked"), example("\"/etc/quintet/clients.pem\"");
+        /// PEM file with the lists of certificates that these authorities have revoked: one of each authority. Read again as `client_ca` is.
+        client_crl: Option<PathBuf> = None,
+            otherwise("none is revoked"), example("\"/etc/quintet/revoked.pem\"");
     }
 
     /// How much a client may ask for. What is above is answered by the gateway and never reaches Python.

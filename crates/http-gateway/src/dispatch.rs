@@ -15,7 +15,7 @@ pub use long::Handshake;
 pub use terms::Terms;
 
 use ctl_telemetry::metrics::{APP_TIMEOUT_TOTAL, RETRIES_TOTAL, WORKER_LOST_TOTAL};
-use py_link::{Exchange, RequestStart, RequestWriter, Scheme};
+use py_link::{ClientAuth, Exchange, RequestStart, RequestWriter, Scheme};
 use tokio::time::{Instant, timeout_at};
 use tracing::warn;
 
@@ -28,6 +28,7 @@ use crate::pools::Pools;
 use crate::queue::{CheckedOut, NoSlot};
 use crate::request_body::Payload;
 use crate::spool::{PumpLimits, SpoolLimits};
+use crate::tls::ClientCertificate;
 
 /// Slots found dead in a row before we believe that something is wrong: a whole host's workers may have been killed
 /// at once, and their slots are told apart from living ones only by trying.
@@ -57,6 +58,8 @@ pub struct Origin<'a> {
     pub local: Option<&'a py_link::Local<'a>>,
     /// The TLS that ends at us.
     pub tls: Option<py_link::Tls>,
+    /// Who the client is by its certificate.
+    pub certificate: Option<&'a ClientCertificate>,
     /// Forwarded headers come from a trusted proxy; otherwise the app does not see them.
     pub headers_heard: bool,
     /// This is a question about another request, which is told beside it.
@@ -103,6 +106,8 @@ pub struct Dispatcher {
     pub links: Arc<LongLinks>,
     /// `SCRIPT_NAME`.
     pub mount: String,
+    /// TLS clients are asked for certificates.
+    pub asks_clients: bool,
     /// Longest streamed request body; the others were bounded when they were read.
     pub body_bytes_max: u64,
     /// For answers in more than one piece.
@@ -261,6 +266,11 @@ impl Dispatcher {
     /// Appends the request frame.
     fn write(&self, out: &mut Vec<u8>, request: &Ready<'_>, exchange: Exchange, body: py_link::Body<'_>) {
         let (head, origin) = (request.head, &request.origin);
+        let client = match origin.certificate {
+            Some(certificate) => ClientAuth::Shown(certificate.for_app()),
+            None if self.asks_clients && origin.tls.is_some() => ClientAuth::Nobody,
+            None => ClientAuth::NotAsked,
+        };
         let mut writer = RequestWriter::start(
             out,
             &RequestStart {
@@ -277,6 +287,7 @@ impl Dispatcher {
                 remote_port: origin.remote_port,
                 exchange,
                 tls: origin.tls,
+                client,
             },
         );
         if !origin.host.is_empty() {

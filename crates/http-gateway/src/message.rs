@@ -258,6 +258,8 @@ pub struct Connection {
     pub tls: bool,
     /// What was negotiated, when TLS ends here.
     pub tls_facts: Option<py_link::Tls>,
+    /// Who the client is by its certificate, when TLS ends here and it has shown one.
+    pub certificate: Option<Arc<crate::tls::ClientCertificate>>,
 }
 
 /// A range of a file as a body.

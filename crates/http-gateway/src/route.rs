@@ -31,6 +31,7 @@ use crate::message::{Headers, RequestHead, Response, Taken, Trail};
 use crate::pace::Bandwidth;
 pub use crate::pools::pattern::decode;
 use crate::queue::priority::Class;
+use crate::tls::ClientCertificate;
 pub(crate) use answer::one_slash;
 use change::{Edits, RequestChange, Says};
 use condition::Conditions;
@@ -102,6 +103,7 @@ pub struct Route {
     request: RequestChange,
     response: Edits,
     https: bool,
+    client_certificate: bool,
     hsts: Option<Box<[u8]>>,
     /// The file of users of this number must know who asks.
     users: Option<usize>,
@@ -151,6 +153,8 @@ pub struct Comes<'a> {
     pub head: &'a RequestHead,
     /// Who asks.
     pub identity: &'a Identity<'a>,
+    /// Who that is by his certificate.
+    pub certificate: Option<&'a ClientCertificate>,
     /// The client's address as text.
     pub client: &'a str,
     /// So far.
@@ -167,6 +171,7 @@ impl<'a> Comes<'a> {
             target,
             client: self.client,
             request_id: &self.trail.request_id,
+            certificate: self.certificate,
         }
     }
 }
@@ -182,8 +187,7 @@ impl Routes {
                 .map_err(|fault| format!("route {label}: {}", fault.message))?;
             routes.push(route);
         }
-        let vouched = config.route.iter().flat_map(|own| &own.forward_auth_headers);
-        let vouched = Vouched::new(vouched.map(String::as_str));
+        let vouched = Vouched::new(config);
         Ok((!routes.is_empty()).then(|| Self { routes: routes.into(), vouched }))
     }
 
@@ -271,6 +275,7 @@ impl Route {
             },
             response: Edits::new(&own.response_headers, false)?,
             https: own.https,
+            client_certificate: own.client_certificate,
             forward_auth: ForwardAuth::new(own, config)?.map(Box::new),
             users: own.basic_auth.as_ref().map(|_| next(&mut numbers.users)),
             hsts: own.hsts.map(|age| format!("max-age={}", age.as_secs()).into_bytes().into()),
@@ -340,6 +345,11 @@ impl Route {
         }
         let secure = [b"https://", says.host, &bare(says)].concat();
         Some(answer::to_https(comes.head, &secure, comes.trail.clone()))
+    }
+
+    /// Must a client have shown a certificate, and has not?
+    pub fn lacks_certificate(&self, comes: Comes<'_>) -> bool {
+        self.client_certificate && comes.certificate.is_none()
     }
 
     /// The number of the file of users that must know who asks.

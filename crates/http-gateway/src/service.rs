@@ -16,7 +16,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use ctl_admin::words::{AppReport, Interface};
-use ctl_config::Config;
+use ctl_config::{ClientVerify, Config};
 use ctl_telemetry::metrics as m;
 use tracing::error;
 
@@ -100,6 +100,7 @@ impl Gateway {
             pools,
             links,
             mount: config.app.mount.clone(),
+            asks_clients: config.tls.client_verify != ClientVerify::Off,
             body_bytes_max: config.limits.body_max,
             spool: SpoolLimits {
                 memory_bytes: config.buffers.response_memory,
@@ -294,6 +295,7 @@ fn origin<'a>(asks: Asks<'a>, request_id: &'a str, client: &'a str) -> Origin<'a
         server_port: identity.server_port,
         local: connection.local.as_ref(),
         tls: connection.tls_facts,
+        certificate: connection.certificate.as_deref(),
         headers_heard: identity.headers_heard,
         about,
     }

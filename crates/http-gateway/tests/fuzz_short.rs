@@ -246,6 +246,16 @@ fn link_frames() {
         remote_port: 7,
         exchange: py_link::Exchange::Http,
         tls: None,
+        client: py_link::ClientAuth::Shown(py_link::ClientCertificate {
+            subject: b"CN=a",
+            common_name: b"a",
+            issuer: b"CN=b",
+            serial: b"1",
+            fingerprint: b"ff",
+            not_before: b"",
+            not_after: b"",
+            chain: b"-----BEGIN",
+        }),
     };
     let mut writer = py_link::RequestWriter::start(&mut request, &start);
     writer.header(b"host", b"a");

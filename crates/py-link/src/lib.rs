@@ -26,6 +26,7 @@
 //! Invariants: no I/O and no clock; decoding untrusted bytes never panics and never allocates more
 //! than the frame that holds them; every length has a limit that both sides check.
 
+mod certificate;
 mod frame;
 mod hello;
 pub mod long;
@@ -33,6 +34,7 @@ mod request;
 mod response;
 mod wire;
 
+pub use certificate::{ClientAuth, ClientCertificate};
 pub use frame::{
     Flags, Frame, FrameHeader, HEADER_BYTES, Kind, PAYLOAD_BYTES_MAX, decode, encode_header, frame, frame_on,
     set_stream,

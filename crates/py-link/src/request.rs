@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
 
 use crate::LinkError;
+use crate::certificate::{ClientAuth, put_client, read_client};
 use crate::frame::{Flags, HEADER_BYTES, Kind, encode_header};
 use crate::wire::{Reader, put_long, put_short};
 
@@ -108,6 +109,8 @@ pub struct Request<'a> {
     pub exchange: Exchange,
     /// `None`: clear text, or TLS that ends at a proxy before us.
     pub tls: Option<Tls>,
+    /// Who the client is by its certificate.
+    pub client: ClientAuth<'a>,
     headers: Reader<'a>,
     header_count: u16,
     /// Where the body is.
@@ -149,6 +152,7 @@ impl<'a> Request<'a> {
             return Err(reader.malformed());
         }
         let tls = (version_of_tls != 0).then_some(Tls { version: version_of_tls, cipher_suite });
+        let client = read_client(&mut reader)?;
         let header_count = reader.u16()?;
         let headers = reader.clone();
         for _ in 0..header_count {
@@ -176,6 +180,7 @@ impl<'a> Request<'a> {
             remote_port,
             exchange,
             tls,
+            client,
             headers,
             header_count,
             body,
@@ -229,6 +234,8 @@ pub struct RequestStart<'a> {
     pub exchange: Exchange,
     /// See [`Request::tls`].
     pub tls: Option<Tls>,
+    /// See [`Request::client`].
+    pub client: ClientAuth<'a>,
 }
 
 impl<'a> RequestWriter<'a> {
@@ -251,6 +258,7 @@ impl<'a> RequestWriter<'a> {
         let tls = head.tls.unwrap_or(Tls { version: 0, cipher_suite: 0 });
         out.extend_from_slice(&tls.version.to_le_bytes());
         out.extend_from_slice(&tls.cipher_suite.to_le_bytes());
+        put_client(out, &head.client);
         let count_at = out.len();
         out.extend_from_slice(&[0; 2]);
         Self { out, start, count_at, count: 0 }

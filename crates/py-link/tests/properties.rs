@@ -3,9 +3,10 @@
 use proptest::collection::vec;
 use proptest::prelude::*;
 use py_link::{
-    Body, Exchange, Flags, HEADER_BYTES, Hello, Kind, LinkError, Local, PAYLOAD_BYTES_MAX, Request,
-    RequestStart, RequestWriter, ResponseFile, ResponseHead, ResponseHeadWriter, Scheme, Tls, Version,
-    decode, encode_header, encode_response_file, encode_response_head, frame, frame_on, long,
+    Body, ClientAuth, ClientCertificate, Exchange, Flags, HEADER_BYTES, Hello, Kind, LinkError, Local,
+    PAYLOAD_BYTES_MAX, Request, RequestStart, RequestWriter, ResponseFile, ResponseHead, ResponseHeadWriter,
+    Scheme, Tls, Version, decode, encode_header, encode_response_file, encode_response_head, frame, frame_on,
+    long,
 };
 
 const KINDS: [Kind; 19] = [
@@ -51,6 +52,29 @@ fn wishes() -> impl Strategy<Value = (Exchange, Option<Tls>)> {
     // Version 0 says "no TLS" on the wire.
     let tls = (1..=u16::MAX, any::<u16>()).prop_map(|(version, cipher_suite)| Tls { version, cipher_suite });
     (exchange, proptest::option::of(tls))
+}
+
+/// Eight texts of a certificate; with none of them a client that was asked, or was not.
+fn client(texts: Option<&(bool, Vec<Vec<u8>>)>) -> ClientAuth<'_> {
+    match texts {
+        None => ClientAuth::NotAsked,
+        Some((true, texts)) => match texts.as_slice() {
+            [subject, common_name, issuer, serial, fingerprint, not_before, not_after, chain] => {
+                ClientAuth::Shown(ClientCertificate {
+                    subject,
+                    common_name,
+                    issuer,
+                    serial,
+                    fingerprint,
+                    not_before,
+                    not_after,
+                    chain,
+                })
+            }
+            _ => ClientAuth::Nobody,
+        },
+        Some((false, _)) => ClientAuth::Nobody,
+    }
 }
 
 fn local() -> impl Strategy<Value = Option<Local<'static>>> {
@@ -117,6 +141,7 @@ proptest! {
         version in version(),
         (exchange, tls) in wishes(),
         local in local(),
+        certificate in proptest::option::of((any::<bool>(), vec(bytes(300), 8))),
         headers in fields(),
         body in body(),
         before in bytes(50),
@@ -126,7 +151,7 @@ proptest! {
         let mut wire = before.clone();
         let mut writer = RequestWriter::start(&mut wire, &RequestStart {
             id, method, target, mount, scheme, version, server_name, server_port: ports.0, local: local.as_ref(), remote_addr,
-            remote_port: ports.1, exchange, tls,
+            remote_port: ports.1, exchange, tls, client: client(certificate.as_ref()),
         });
         for (name, value) in &headers {
             writer.header(name, value);
@@ -144,6 +169,7 @@ proptest! {
         prop_assert_eq!((request.server_port, request.remote_port), ports);
         prop_assert_eq!((request.scheme, request.version), (scheme, version));
         prop_assert_eq!((request.exchange, request.tls, &request.local), (exchange, tls, &local));
+        prop_assert_eq!(request.client, client(certificate.as_ref()));
         let same = request.headers().eq(headers.iter().map(|(name, value)| (&name[..], &value[..])));
         prop_assert!(same);
         prop_assert_eq!(request.body, body.borrow());
@@ -228,7 +254,7 @@ proptest! {
         let mut writer = RequestWriter::start(&mut wire, &RequestStart {
             id: b"id", method: b"GET", target: b"/", mount: b"", scheme: Scheme::Http, version: Version::Http11,
             server_name: b"a", server_port: 80, local: None, remote_addr: b"::1", remote_port: 1,
-            exchange: Exchange::Http, tls: None,
+            exchange: Exchange::Http, tls: None, client: ClientAuth::NotAsked,
         });
         for (name, value) in &headers {
             writer.header(name, value);

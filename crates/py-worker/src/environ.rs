@@ -4,7 +4,7 @@
 //! setting these keys never grows it. Names of headers become keys once and are remembered (`names`).
 //! See docs/decisions/0003-environ-and-frames.md.
 
-use py_link::{Body, Request, Scheme, Version};
+use py_link::{Body, ClientAuth, Request, Scheme, Version};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString, PyTuple};
@@ -12,7 +12,7 @@ use pyo3::types::{PyDict, PyString, PyTuple};
 use crate::file::FileWrapper;
 use crate::input::EmptyInput;
 use crate::names::{Names, Place};
-use crate::text::{is_token, latin1, percent_decode};
+use crate::text::{certificates, is_token, latin1, percent_decode};
 
 /// What becomes of a header.
 enum Use {
@@ -98,6 +98,7 @@ impl Builder {
         environ.set_item(intern!(py, "REMOTE_PORT"), port)?;
         environ.set_item(intern!(py, "HTTP_X_REQUEST_ID"), latin1(py, request.id)?)?;
         self.headers(py, request, &environ)?;
+        client(py, &request.client, &environ)?;
         let length = match request.body {
             Body::Inline(bytes) => Some(bytes.len() as u64),
             Body::File { len } => Some(len),
@@ -200,6 +201,36 @@ impl Builder {
         }
         Ok(())
     }
+}
+
+/// Who the client is by its certificate, in the variables of Apache's mod_ssl; SSL_CLIENT_SERIAL and the fingerprint are what nginx's users
+/// call them.
+fn client(py: Python<'_>, client: &ClientAuth<'_>, environ: &Bound<'_, PyDict>) -> PyResult<()> {
+    let shown = match client {
+        ClientAuth::NotAsked => return Ok(()),
+        ClientAuth::Nobody => return environ.set_item(intern!(py, "SSL_CLIENT_VERIFY"), intern!(py, "NONE")),
+        ClientAuth::Shown(shown) => shown,
+    };
+    environ.set_item(intern!(py, "SSL_CLIENT_VERIFY"), intern!(py, "SUCCESS"))?;
+    let mut certificates = certificates(shown.chain);
+    let own = certificates.next().unwrap_or_default();
+    for (key, value) in [
+        (intern!(py, "SSL_CLIENT_S_DN"), shown.subject),
+        (intern!(py, "SSL_CLIENT_S_DN_CN"), shown.common_name),
+        (intern!(py, "SSL_CLIENT_I_DN"), shown.issuer),
+        (intern!(py, "SSL_CLIENT_SERIAL"), shown.serial),
+        (intern!(py, "SSL_CLIENT_M_SERIAL"), shown.serial),
+        (intern!(py, "SSL_CLIENT_FINGERPRINT"), shown.fingerprint),
+        (intern!(py, "SSL_CLIENT_V_START"), shown.not_before),
+        (intern!(py, "SSL_CLIENT_V_END"), shown.not_after),
+        (intern!(py, "SSL_CLIENT_CERT"), own),
+    ] {
+        environ.set_item(key, latin1(py, value)?)?;
+    }
+    for (number, certificate) in certificates.enumerate() {
+        environ.set_item(format!("SSL_CLIENT_CERT_CHAIN_{number}"), latin1(py, certificate)?)?;
+    }
+    Ok(())
 }
 
 /// Sets a header, or joins it to the one of the same name before (RFC 9110, 5.3).

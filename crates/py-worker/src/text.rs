@@ -97,3 +97,14 @@ pub(crate) fn percent_decode(encoded: &[u8], out: &mut Vec<u8>) {
         }
     }
 }
+
+/// The certificates of a chain in PEM, one by one.
+pub(crate) fn certificates(chain: &[u8]) -> impl Iterator<Item = &[u8]> {
+    const END: &[u8] = b"-----END CERTIFICATE-----\n";
+    let mut rest = chain;
+    std::iter::from_fn(move || {
+        let (one, behind) = rest.split_at_checked(memchr::memmem::find(rest, END)? + END.len())?;
+        rest = behind;
+        Some(one)
+    })
+}

@@ -47,9 +47,13 @@ def application(environ: Environ, start_response: Callable[..., Any]) -> list[by
     if environ["PATH_INFO"] == "/check":
         status, fields, body = decide(environ)
     else:
+        time.sleep(0.5 if environ["PATH_INFO"] == "/slow" else 0)
         shown = {key: value for key, value in environ.items() if isinstance(value, str)}
         shown["body"] = environ["wsgi.input"].read().decode()
-        status, fields = "200 OK", [("Content-Type", "application/json"), ("Set-Cookie", "page=own")]
+        fields = [("Content-Type", "application/json")]
+        # What is asked for slowly may be shared.
+        fields += [("Set-Cookie", "page=own")] if environ["PATH_INFO"] != "/slow" else []
+        status = "200 OK"
         body = json.dumps(shown)
     start_response(status, [*fields, ("Content-Length", str(len(body)))])
     return [body.encode()]

@@ -94,7 +94,14 @@ impl Question {
             headers_heard: true,
         };
         let trail = own_trail(Instant::now(), "id".into(), None);
-        ask(Comes { head: &self.head, identity: &identity, client: "", trail: &trail, html: false })
+        ask(Comes {
+            head: &self.head,
+            identity: &identity,
+            certificate: None,
+            client: "",
+            trail: &trail,
+            html: false,
+        })
     }
 
     pub(super) fn host(&self) -> &str {

@@ -18,17 +18,44 @@ pub enum Placeholder {
     Client,
     /// The request id.
     RequestId,
+    /// The client's certificate, as the field Client-Cert has it (RFC 9440).
+    ClientCert,
+    /// Whom it is for.
+    ClientCertSubject,
+    /// Who has signed it.
+    ClientCertIssuer,
+    /// Its number, hexadecimal.
+    ClientCertSerial,
+    /// SHA-256 of it, hexadecimal.
+    ClientCertFingerprint,
 }
 
 impl Placeholder {
-    const ALL: [(Self, &'static str); 6] = [
+    const ALL: [(Self, &'static str); 11] = [
         (Self::Scheme, "scheme"),
         (Self::Host, "host"),
         (Self::Path, "path"),
         (Self::Query, "query"),
         (Self::Client, "client"),
         (Self::RequestId, "request_id"),
+        (Self::ClientCert, "client_cert"),
+        (Self::ClientCertSubject, "client_cert_subject"),
+        (Self::ClientCertIssuer, "client_cert_issuer"),
+        (Self::ClientCertSerial, "client_cert_serial"),
+        (Self::ClientCertFingerprint, "client_cert_fingerprint"),
     ];
+
+    /// Does it say something of the client's certificate?
+    pub fn is_of_certificate(self) -> bool {
+        matches!(
+            self,
+            Self::ClientCert
+                | Self::ClientCertSubject
+                | Self::ClientCertIssuer
+                | Self::ClientCertSerial
+                | Self::ClientCertFingerprint
+        )
+    }
 
     fn named(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|(_, word)| *word == name).map(|(placeholder, _)| placeholder)
@@ -115,7 +142,10 @@ pub(super) fn check_redirect(text: &str) -> Result<(), Fault> {
     let fault = || Fault::new(format!("\"{text}\" is not where a redirect can lead"));
     let usable = |piece: &Piece| match piece {
         Piece::Text(text) => text.bytes().all(|b| b.is_ascii_graphic() && !b"\"<>\\^`{|}".contains(&b)),
-        Piece::Of(placeholder) => !matches!(placeholder, Placeholder::Client | Placeholder::RequestId),
+        Piece::Of(placeholder) => matches!(
+            placeholder,
+            Placeholder::Scheme | Placeholder::Host | Placeholder::Path | Placeholder::Query
+        ),
     };
     if !template.pieces.iter().all(usable) {
         return Err(fault().hint("a URL without spaces, with {scheme}, {host}, {path} and {query}"));

@@ -40,6 +40,7 @@ fn from(peer: Option<&str>, lines: &str) -> String {
         local: Some(Local::Inet("127.0.0.1:8000".parse().unwrap())),
         tls: false,
         tls_facts: None,
+        certificate: None,
     };
     show(&identify(&connection, &headers(lines), &trusted))
 }
@@ -139,6 +140,7 @@ fn behind_the_proxy_protocol_headers_are_the_clients_own() {
         local: None,
         tls: true,
         tls_facts: None,
+        certificate: None,
     };
     let headers = headers("Host: a | X-Forwarded-For: 6.6.6.6 | X-Forwarded-Proto: http");
     let identity = identify(&connection, &headers, &trusted);

@@ -123,8 +123,15 @@ impl Site {
         let pump = PumpLimits { app: Duration::from_secs(5), hold };
         let (links, _) =
             LongLinks::new(LongLimits { grace: Duration::from_millis(100), app: Duration::from_millis(400) });
-        let dispatcher =
-            Dispatcher { pools, links, mount: String::new(), body_bytes_max: 100_000, spool, pump };
+        let dispatcher = Dispatcher {
+            pools,
+            links,
+            mount: String::new(),
+            asks_clients: false,
+            body_bytes_max: 100_000,
+            spool,
+            pump,
+        };
         Self { dispatcher: Arc::new(dispatcher), news }
     }
 
@@ -162,6 +169,7 @@ impl Site {
                 server_port: 80,
                 local: None,
                 tls: None,
+                certificate: None,
                 headers_heard: false,
                 about: None,
             };

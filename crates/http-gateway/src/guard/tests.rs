@@ -62,7 +62,14 @@ fn answered(guard: &Guard, client: &str, status: u16, by: AnsweredBy) {
     let mut trail = trail(client);
     trail.by = by;
     let peer: Option<SocketAddr> = None;
-    let connection = Connection { peer, peer_is_trusted: false, local: None, tls: false, tls_facts: None };
+    let connection = Connection {
+        peer,
+        peer_is_trusted: false,
+        local: None,
+        tls: false,
+        tls_facts: None,
+        certificate: None,
+    };
     let exchange = Exchange {
         connection: &connection,
         head: None,

@@ -66,6 +66,7 @@ mod tests {
                 target: target.as_bytes(),
                 client: "",
                 request_id: "",
+                certificate: None,
             };
             let location = location(&Template::parse(template).unwrap(), says);
             assert_eq!(String::from_utf8(location).unwrap(), expected);

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use ctl_config::Fault;
+use ctl_config::client_certificate::names_certificate;
 use ctl_config::route::{Change, HeaderEdit, Placeholder, Rewrite, Template};
 
 use super::reading::Reading;
@@ -10,6 +11,7 @@ use super::vouched::remove;
 use crate::client::is_for_the_app;
 use crate::message::{Headers, RequestHead};
 use crate::pools::pattern::decode;
+use crate::tls::ClientCertificate;
 
 /// What the request says of itself, for placeholders.
 #[derive(Debug, Clone, Copy)]
@@ -21,6 +23,7 @@ pub(super) struct Says<'a> {
     pub(super) target: &'a [u8],
     pub(super) client: &'a str,
     pub(super) request_id: &'a str,
+    pub(super) certificate: Option<&'a ClientCertificate>,
 }
 
 impl<'a> Says<'a> {
@@ -35,7 +38,18 @@ impl<'a> Says<'a> {
             Placeholder::Query => query,
             Placeholder::Client => self.client.as_bytes(),
             Placeholder::RequestId => self.request_id.as_bytes(),
+            Placeholder::ClientCert => self.shown(|shown| &shown.field),
+            Placeholder::ClientCertSubject => self.shown(|shown| &shown.subject),
+            Placeholder::ClientCertIssuer => self.shown(|shown| &shown.issuer),
+            Placeholder::ClientCertSerial => self.shown(|shown| &shown.serial),
+            Placeholder::ClientCertFingerprint => self.shown(|shown| &shown.fingerprint),
         }
+    }
+}
+
+impl<'a> Says<'a> {
+    fn shown(&self, text: impl FnOnce(&'a ClientCertificate) -> &'a String) -> &'a [u8] {
+        self.certificate.map_or(&[], |shown| text(shown).as_bytes())
     }
 }
 
@@ -49,6 +63,8 @@ fn split(target: &[u8]) -> (&[u8], &[u8]) {
 struct Edit {
     name: Box<str>,
     change: Change,
+    /// It says something of the client's certificate: without one there is nothing to say.
+    of_certificate: bool,
 }
 
 /// Changes of header fields, in order.
@@ -64,7 +80,7 @@ impl Edits {
         let edit = |text: &String| {
             let HeaderEdit { name, change } = HeaderEdit::parse(text)?;
             let name = if of_request { name.to_ascii_lowercase() } else { name };
-            Ok(Edit { name: name.into(), change })
+            Ok(Edit { name: name.into(), change, of_certificate: names_certificate(text) })
         };
         Ok(Self { edits: texts.iter().map(edit).collect::<Result<_, Fault>>()?, of_request })
     }
@@ -75,11 +91,13 @@ impl Edits {
 
     pub(super) fn apply(&self, headers: &mut Headers, says: Says<'_>) {
         let fill = |template: &Template| template.fill(|placeholder| says.of(placeholder));
-        for Edit { name, change } in &self.edits {
+        for Edit { name, change, of_certificate } in &self.edits {
             if self.of_request && !matches!(change, Change::Add(_)) {
                 remove(headers, name);
             }
             match change {
+                Change::Add(_) if *of_certificate && says.certificate.is_none() => {}
+                Change::Set(_) if *of_certificate && says.certificate.is_none() => remove(headers, name),
                 Change::Add(value) => headers.push(name.as_bytes(), &fill(value)),
                 Change::Set(value) => headers.set(name, &fill(value)),
                 Change::Remove => headers.remove(|own| own.eq_ignore_ascii_case(name.as_bytes())),
@@ -206,8 +224,14 @@ mod tests {
         }
     }
 
-    const SAYS: Says<'_> =
-        Says { https: true, host: b"example.org", target: b"/?", client: "192.0.2.1", request_id: "id" };
+    const SAYS: Says<'_> = Says {
+        https: true,
+        host: b"example.org",
+        target: b"/?",
+        client: "192.0.2.1",
+        request_id: "id",
+        certificate: None,
+    };
 
     fn head(target: &str, fields: &[(&str, &str)]) -> RequestHead {
         let mut headers = Headers::default();
@@ -243,6 +267,18 @@ mod tests {
         let head = head("/", &[("x_user", "root"), ("x-user", "root"), ("x_old", "1"), ("x_more", "1")]);
         let (changed, _) = change(&["X-User: anna", "-X-Old", "+X-More: 2"]).apply(&head, false, SAYS);
         assert_eq!(shown(&changed.headers), ["x_more: 1", "x-user: anna", "x-more: 2"]);
+    }
+
+    #[test]
+    fn without_a_certificate_nothing_is_said_of_one() {
+        let head = head("/", &[("client-cert", ":bGll:"), ("client_cert", ":bGll:"), ("x-who", "root")]);
+        let change = change(&[
+            "Client-Cert: {client_cert}",
+            "X-Who: is {client_cert_subject}",
+            "+X-Number: {client_cert_serial}",
+        ]);
+        let (changed, _) = change.apply(&head, false, SAYS);
+        assert_eq!(shown(&changed.headers), Vec::<String>::new());
     }
 
     #[test]

@@ -94,6 +94,11 @@ impl ForwardAuth {
         &self.target
     }
 
+    /// What an answer has put onto a request.
+    pub fn said<'a>(&'a self, head: &'a RequestHead) -> impl Iterator<Item = &'a [u8]> {
+        self.copied.iter().flat_map(|name| head.headers.all(name))
+    }
+
     /// What an answer of this status means.
     pub fn meaning(status: u16) -> Meaning {
         match status {

@@ -189,11 +189,24 @@ fn way(toml: &str, request: &str, tls: bool) -> String {
     let routes = routes(&format!("[[worker_pool]]\nname = \"slow\"\nmatch = \"/none\"\n[[route]]\n{toml}\n"));
     let head = head(request);
     let peer = (IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7)), 4000).into();
-    let connection =
-        Connection { peer: Some(peer), peer_is_trusted: false, local: None, tls, tls_facts: None };
+    let connection = Connection {
+        peer: Some(peer),
+        peer_is_trusted: false,
+        local: None,
+        tls,
+        tls_facts: None,
+        certificate: None,
+    };
     let identity = identify(&connection, &head.headers, &TrustedProxies::default());
     let trail = own_trail(Instant::now(), "id".into(), None);
-    let comes = Comes { head: &head, identity: &identity, client: "192.0.2.7", trail: &trail, html: false };
+    let comes = Comes {
+        head: &head,
+        identity: &identity,
+        certificate: None,
+        client: "192.0.2.7",
+        trail: &trail,
+        html: false,
+    };
     let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
     let route = &routes.routes[0];
     let (mut fields, seen) = match route.to_https(comes).map_or_else(|| route.way(comes), Way::Answer) {

@@ -1,5 +1,9 @@
-//! Header fields that quintet itself vouches for: what `forward_auth` says of a user. Who believes them must never be told by a
+//! Header fields that quintet itself vouches for: what `forward_auth` says of a user, what routes say of a client's certificate. Who believes them must never be told by a
 //! client, on whichever route and in whichever spelling. Pure.
+
+use ctl_config::Config;
+use ctl_config::client_certificate::names_certificate;
+use ctl_config::route::HeaderEdit;
 
 use crate::message::{Headers, RequestHead};
 
@@ -8,8 +12,18 @@ use crate::message::{Headers, RequestHead};
 pub(super) struct Vouched(Box<[Box<str>]>);
 
 impl Vouched {
+    /// Those of a configuration.
+    pub(super) fn new(config: &Config) -> Self {
+        let from_answers = config.route.iter().flat_map(|route| route.forward_auth_headers.iter().cloned());
+        let edits = config.route.iter().flat_map(|route| &route.request_headers);
+        let of_certificates = edits
+            .filter(|edit| names_certificate(edit))
+            .filter_map(|edit| Some(HeaderEdit::parse(edit).ok()?.name));
+        Self::of(from_answers.chain(of_certificates))
+    }
+
     /// What carries a client's own credentials is not among them: other routes need it.
-    pub(super) fn new<'a>(names: impl Iterator<Item = &'a str>) -> Self {
+    fn of(names: impl Iterator<Item = String>) -> Self {
         let mut names: Vec<Box<str>> = names.map(|name| name.to_ascii_lowercase().into()).collect();
         names.retain(|name| !is_credential(name));
         names.sort_unstable();
@@ -60,7 +74,7 @@ mod tests {
         }
         let head =
             RequestHead { method: Method::Get, target: b"/".to_vec(), version: Version::Http11, headers };
-        let vouched = Vouched::new(names.iter().copied());
+        let vouched = Vouched::of(names.iter().map(|&name| name.to_owned()));
         let head = vouched.without(&head).map_or(head, |without| *without);
         let names: Vec<_> = head.headers.iter().map(|(name, _)| String::from_utf8_lossy(name)).collect();
         names.join(" ")

@@ -70,7 +70,14 @@ impl Errand {
         };
         let client = trail.client.map_or_else(String::new, |client| client.to_string());
         let came = trail.clone();
-        let comes = Comes { head, identity, client: &client, trail: &came, html: wants_html(head) };
+        let comes = Comes {
+            head,
+            identity,
+            certificate: connection.certificate.as_deref(),
+            client: &client,
+            trail: &came,
+            html: wants_html(head),
+        };
         let terms = Terms { flight: place, ..Terms::default() };
         let asks = Asks { connection, identity, head, terms, about: None };
         let mut body = Gathered::<NoBody> { payload: payload.take(), client: None };

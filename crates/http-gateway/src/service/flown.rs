@@ -23,6 +23,8 @@ mod kind {
     pub(super) const ROUTE: u8 = 32;
     pub(super) const KEY: u8 = 33;
     pub(super) const REQUEST: u8 = 34;
+    pub(super) const CERTIFICATE: u8 = 35;
+    pub(super) const VOUCHED: u8 = 36;
 }
 
 /// The field by which an answer tells that it was given before, as others name it.
@@ -127,6 +129,7 @@ impl Gateway {
             Err(error) => return Self::body_failed(&error, trip.comes.head, trail),
         };
         key(&mut line, trip.comes.head, trip.comes.identity, fingerprint);
+        who_besides(&mut line, trip);
         let (arrived, since) = (self.flights.arrive(line.key(), policy), Instant::now());
         let outcome = match arrived {
             Arrived::Leads(place) => {
@@ -268,6 +271,7 @@ impl Gateway {
         let mut key = whose.unwrap_or_else(|| seed.hasher());
         key.part(kind::ROUTE, route.taken().name.as_bytes());
         key.part(kind::KEY, own);
+        who_besides(&mut key, trip);
         let mut fingerprint = seed.hasher();
         let content_type = head.headers.get("content-type").unwrap_or_default();
         for part in [head.method.as_bytes(), &head.target, content_type, &body.to_le_bytes()] {
@@ -319,6 +323,17 @@ impl Gateway {
 
     fn says(&self, problem: Problem, trip: Trip<'_>, trail: &Trail) -> Response {
         self.problems.response(problem, trip.comes.head, trail)
+    }
+}
+
+/// Who asks may be known by more than what he sends: by his certificate, and by what was said of him when he was let in. Nobody gets an answer that
+/// was made for somebody else.
+fn who_besides(key: &mut KeyHasher, trip: Trip<'_>) {
+    if let Some(shown) = trip.comes.certificate {
+        key.part(kind::CERTIFICATE, shown.fingerprint.as_bytes());
+    }
+    for value in trip.route.forward_auth().into_iter().flat_map(|auth| auth.said(trip.comes.head)) {
+        key.part(kind::VOUCHED, value);
     }
 }
 

@@ -17,6 +17,9 @@ use crate::route::{Asked, Choice, Comes, Route, Way, below_mount};
 /// Why a request is refused whose path leads to different routes for those who read it differently.
 const DOUBTFUL: &str = "The address can be read as that of another page.";
 
+/// Why a request is refused whose client should have shown a certificate.
+const NO_CERTIFICATE: &str = "This page is for clients that show a certificate.";
+
 impl Gateway {
     /// Answers a request: the first route that takes it, or files and app where none does.
     pub(super) async fn routed<B: RequestBody>(
@@ -70,6 +73,9 @@ impl Gateway {
         // First of all: a password is not to be asked for over plain HTTP.
         if let Some(elsewhere) = route.to_https(comes) {
             return Err(elsewhere);
+        }
+        if route.lacks_certificate(comes) {
+            return Err(error_saying(comes.head, 403, NO_CERTIFICATE, comes.trail));
         }
         // Boxed, both: few routes ask, and all requests would carry it.
         if let Some(users) = route.users() {
@@ -226,5 +232,12 @@ fn client(trail: &Trail) -> String {
 }
 
 fn comes<'a>(asks: Asks<'a>, client: &'a str, trail: &'a Trail) -> Comes<'a> {
-    Comes { head: asks.head, identity: asks.identity, client, trail, html: wants_html(asks.head) }
+    Comes {
+        head: asks.head,
+        identity: asks.identity,
+        certificate: asks.connection.certificate.as_deref(),
+        client,
+        trail,
+        html: wants_html(asks.head),
+    }
 }

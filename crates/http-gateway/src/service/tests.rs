@@ -92,6 +92,7 @@ const CONNECTION: Connection = Connection {
     local: None,
     tls: true,
     tls_facts: Some(py_link::Tls { version: 0x0304, cipher_suite: 0x1301 }),
+    certificate: None,
 };
 
 fn asking(fields: &[(&str, &str)]) -> RequestHead {

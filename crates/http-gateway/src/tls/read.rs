@@ -28,11 +28,13 @@ pub struct TlsError {
     pub hint: &'static str,
     /// Which `[[certificate]]` names the files; `None`: `[tls]`.
     pub index: Option<usize>,
+    /// The key there.
+    pub key: &'static str,
 }
 
 impl fmt::Display for TlsError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { message, detail, hint, index: _ } = self;
+        let Self { message, detail, hint, .. } = self;
         write!(f, "{message}\n  detail: {detail}\n  hint: {hint}")
     }
 }
@@ -96,6 +98,7 @@ pub(super) fn chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsErro
             detail: format!("{}: {error}", path.display()),
             hint: "it is a PEM file with the server's certificate first, then the rest of its chain",
             index: None,
+            key: "certificate",
         });
     match chain {
         Ok(chain) if chain.is_empty() => Err(TlsError {
@@ -103,6 +106,7 @@ pub(super) fn chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsErro
             detail: format!("{} holds no certificate", path.display()),
             hint: "a certificate starts with the line -----BEGIN CERTIFICATE-----; did key and certificate change places?",
             index: None,
+            key: "certificate",
         }),
         other => other,
     }
@@ -115,6 +119,7 @@ fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
         detail: format!("{}: {error}", path.display()),
         hint: "\"key\" names a PEM file that the user who runs quintet may read",
         index: None,
+        key: "certificate",
     })?;
     // PKCS #8 says it in the label, the older formats in a header (RFC 1421, 4.6.1.1).
     let says = |words: &[u8]| memchr::memmem::find(&text, words).is_some();
@@ -124,6 +129,7 @@ fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
             detail: format!("{} is encrypted with a passphrase", path.display()),
             hint: "a server that restarts by itself cannot ask for it: decrypt it with `openssl pkey -in KEY -out KEY.plain` and guard the file by its permissions",
             index: None,
+            key: "certificate",
         });
     }
     PrivateKeyDer::from_pem_slice(&text).map_err(|error| match error {
@@ -132,12 +138,14 @@ fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
             detail: format!("{} holds no private key", path.display()),
             hint: "a key starts with -----BEGIN PRIVATE KEY-----, -----BEGIN RSA PRIVATE KEY----- or -----BEGIN EC PRIVATE KEY-----",
             index: None,
+key: "certificate",
         },
         error => TlsError {
             message: message(),
             detail: format!("{}: {error}", path.display()),
             hint: "the file is damaged, or not a PEM file",
             index: None,
+key: "certificate",
         },
     })
 }
@@ -151,12 +159,14 @@ fn refused(certificate: &Path, key: &Path, error: &rustls::Error) -> TlsError {
             detail: format!("{key} is not the key of the first certificate in {certificate}"),
             hint: "name the files of one issue, and put the server's own certificate first in its file",
             index: None,
+            key: "certificate",
         },
         error => TlsError {
             message: "the TLS certificate and key cannot be used".into(),
             detail: format!("{certificate}, {key}: {error}"),
             hint: "RSA keys from 2048 bits, ECDSA (P-256, P-384) and Ed25519 keys are understood",
             index: None,
+            key: "certificate",
         },
     }
 }

@@ -308,3 +308,5 @@ fn pem_of(label: &str, der: &[u8]) -> String {
     }
     text + &format!("-----END {label}-----\n")
 }
+
+mod clients;

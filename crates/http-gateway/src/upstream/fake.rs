@@ -310,6 +310,7 @@ pub(super) fn origin() -> Origin<'static> {
         server_port: 443,
         local: None,
         tls: None,
+        certificate: None,
         headers_heard: false,
         about: None,
     }

@@ -230,6 +230,7 @@ mod tests {
             server_port: 443,
             local: None,
             tls: None,
+            certificate: None,
             headers_heard: true,
             about: None,
         }

@@ -3,13 +3,13 @@
 //!
 //! Names of headers become bytes objects once and are remembered (`names`).
 
-use py_link::{Exchange, Local, Request, Scheme, Version};
+use py_link::{ClientAuth, Exchange, Local, Request, Scheme, Version};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyString, PyTuple};
 
 use crate::names::{Names, Place};
-use crate::text::{latin1, percent_decode};
+use crate::text::{certificates, latin1, percent_decode};
 
 /// What the exchange keeps of its request, for the log.
 pub(crate) struct About {
@@ -260,10 +260,19 @@ impl Scopes {
         };
         if let Some(tls) = request.tls {
             let facts = PyDict::new(py);
-            // The gateway keeps its own certificate for itself and asks clients for none.
+            // The gateway keeps its own certificate for itself.
             facts.set_item(intern!(py, "server_cert"), py.None())?;
-            facts.set_item(intern!(py, "client_cert_chain"), PyList::empty(py))?;
-            facts.set_item(intern!(py, "client_cert_name"), py.None())?;
+            let chain = PyList::empty(py);
+            if let ClientAuth::Shown(shown) = &request.client {
+                for certificate in certificates(shown.chain) {
+                    chain.append(latin1(py, certificate)?)?;
+                }
+                facts.set_item(intern!(py, "client_cert_name"), latin1(py, shown.subject)?)?;
+            } else {
+                facts.set_item(intern!(py, "client_cert_name"), py.None())?;
+            }
+            facts.set_item(intern!(py, "client_cert_chain"), chain)?;
+            // One that is not good ends the handshake: there is never an error to tell.
             facts.set_item(intern!(py, "client_cert_error"), py.None())?;
             facts.set_item(intern!(py, "tls_version"), tls.version)?;
             facts.set_item(intern!(py, "cipher_suite"), tls.cipher_suite)?;
