@@ -225,3 +225,35 @@ fn first_word(why: &str) -> String {
         _ => "an error".to_owned(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_greeting_is_answered_repeats_no_password() {
+        #[track_caller]
+        fn check(said: &str, shown: &str) {
+            assert_eq!(first_word(said), shown);
+        }
+        check("WRONGPASS invalid username-password pair", "WRONGPASS, user or password is not right");
+        check(
+            "ERR unknown command 'HELLO', with args beginning with: 'pa55'",
+            "ERR, is it older than Redis 6?",
+        );
+        check("LOADING Redis is loading the dataset in memory", "LOADING");
+        check("pa55 is what you said", "an error");
+        check("", "");
+    }
+
+    #[test]
+    fn another_node_of_a_cluster() {
+        let moved = |text| Place::moved(text).and_then(|place| place.moved);
+        assert_eq!(moved("MOVED 3999 10.0.0.7:6381"), Some(("10.0.0.7".to_owned(), 6381)));
+        assert_eq!(moved("MOVED 3999 :6381"), Some((String::new(), 6381)));
+        for text in ["MOVED", "MOVED 3999", "MOVED 3999 host", "MOVED 3999 host:x", "ASK 3999 host:1", "ERR"]
+        {
+            assert_eq!(moved(text), None, "{text}");
+        }
+    }
+}
