@@ -10,6 +10,8 @@ from typing import Any
 
 import httpx
 import pytest
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
 
 from harness import places
 from harness.load import Load
@@ -171,3 +173,22 @@ def test_a_server_that_fails_is_shown(start: Start, plain: Start, tmp_path: Path
     assert row["ejections_total"] == 1
     assert 0 < row["back_in_ms"] <= 10_000
     assert "ejected, " in site.quintet("upstream", "list").stdout
+
+
+def test_websockets_are_told_when_the_proxy_goes(start: Start, tmp_path: Path) -> None:
+    back = start("sockets", flags=("--app", "sockets:application"))
+    site = front(start, tmp_path, [back], '[workers]\nlong_lived_grace = "500ms"')
+    with connect(f"ws://127.0.0.1:{site.port}/api/echo", proxy=None) as client:
+        client.send("hello")
+        assert client.recv(timeout=SECONDS_MAX) == "hello"
+        assert site.metrics()['quintet_upstream_long_lived{upstream="api"}'] == 1
+        assert site.status()["gateway"]["long_lived"] == 1
+        assert "api: 1 WebSocket or event stream is open" in site.quintet("upstream", "list").stdout
+        stopping = threading.Thread(target=site.stop)
+        stopping.start()
+        with pytest.raises(ConnectionClosed) as closed:
+            client.recv(timeout=SECONDS_MAX)
+        stopping.join(SECONDS_MAX)
+    assert closed.value.rcvd is not None
+    assert closed.value.rcvd.code == 1001
+    wait_until(lambda: ["/echo", 1001] in [it[:2] for it in back.get("/heard").json()], SECONDS_MAX, "1001")

@@ -11,13 +11,16 @@
 //! | `decode.rs`, `encode.rs` | frames to whole messages and back (pure) |
 //! | `deflate.rs` | permessage-deflate: what is agreed, and the machines (pure) |
 //! | `tunnel.rs` | a conversation with an upstream, passed through as bytes |
+//! | `boundary.rs`, `farewell.rs` | where its frames end (pure), and how it is ended between two of them |
 //! | `driver.rs`, `driver/` | a conversation: both directions, pings, closing, drain; over whatever carries its bytes |
 
+mod boundary;
 pub mod close;
 pub mod decode;
 pub mod deflate;
 pub(crate) mod driver;
 pub mod encode;
+mod farewell;
 pub mod frame;
 pub mod handshake;
 pub mod tunnel;

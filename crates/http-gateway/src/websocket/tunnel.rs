@@ -1,7 +1,8 @@
 //! A WebSocket that is passed through as bytes: its other end is an upstream's, and neither its frames nor its messages concern us.
 //!
 //! What is bounded: the bytes that wait in each direction (one read), the time that one side may not take them
-//! (`timeouts.write`), the silence of both (`upstream.tunnel_timeout`), and after the beginning of a drain the rest.
+//! (`timeouts.write`), the silence of both (`upstream.tunnel_timeout`), and after the beginning of a drain the rest: then both are
+//! told with close frames (`farewell.rs`).
 
 use std::fmt;
 use std::future::poll_fn;
@@ -13,8 +14,14 @@ use bytes::BytesMut;
 use ctl_config::Config;
 use tokio::time::{Instant, sleep_until};
 
+use super::boundary::Frames;
+use super::close::{GOING_AWAY, SERVICE_RESTART};
 use super::driver::{End, Gone, Outcome, Wire};
+use super::farewell::say_farewell;
 use crate::drain::Drain;
+
+/// Both sides have this long to answer our close frames, as clients of the app have.
+const CLOSE_WAIT: Duration = Duration::from_secs(5);
 
 /// The other end.
 pub struct Tunnel {
@@ -41,23 +48,27 @@ impl fmt::Debug for Tunnel {
 pub(crate) struct Bounds {
     /// How long one side may not take what the other has said.
     pub(crate) write: Duration,
-    /// From the beginning of a drain to the end.
+    /// From the beginning of a drain to our close frames.
     pub(crate) grace: Duration,
+    /// From there to the end.
+    pub(crate) close: Duration,
 }
 
 impl Bounds {
     /// From the configuration: as for WebSockets of the app.
     pub(crate) fn new(config: &Config) -> Self {
         let grace = config.workers.long_lived_grace.min(config.server.drain_timeout / 2);
-        Self { write: config.timeouts.write, grace }
+        Self { write: config.timeouts.write, grace, close: CLOSE_WAIT }
     }
 }
 
 /// One direction.
-struct Lane {
-    out: BytesMut,
+pub(super) struct Lane {
+    pub(super) out: BytesMut,
     /// Something of `out` has not been handed on.
-    sending: bool,
+    pub(super) sending: bool,
+    /// Where the side that speaks stands, `out` included.
+    pub(super) frames: Frames,
     /// Since when it waits.
     moved: Instant,
 }
@@ -74,7 +85,7 @@ enum Lag {
 
 impl Lane {
     fn new(now: Instant) -> Self {
-        Self { out: BytesMut::new(), sending: false, moved: now }
+        Self { out: BytesMut::new(), sending: false, frames: Frames::new(), moved: now }
     }
 
     /// Moves what can be moved `from` one side `to` the other.
@@ -95,6 +106,7 @@ impl Lane {
             }
             self.out.extend_from_slice(from.buffered());
             from.consume(self.out.len());
+            self.frames.advance(&self.out);
             (self.sending, self.moved) = (true, Instant::now());
         }
         let before = self.out.len();
@@ -102,7 +114,7 @@ impl Lane {
         *sent += (before - self.out.len()) as u64;
         match taken {
             Poll::Ready(Ok(())) => {
-                *self = Self::new(Instant::now());
+                *self = Self { frames: self.frames, ..Self::new(Instant::now()) };
                 from.release();
                 Poll::Ready(Lag::Moved)
             }
@@ -134,6 +146,8 @@ pub(crate) async fn relay<W: Wire>(
     let (mut up, mut down) = (Lane::new(now), Lane::new(now));
     let (mut sent, mut received) = (0, 0);
     let mut leave_at = None;
+    let mut code = GOING_AWAY;
+    let ear = drain.clone();
     let mut first = false;
     let end = loop {
         // In turn: a side that always has something to say must not silence the other.
@@ -141,7 +155,7 @@ pub(crate) async fn relay<W: Wire>(
         let stuck = [up.deadline(bounds), down.deadline(bounds), leave_at];
         let silent = up.moved.max(down.moved) + silence;
         let deadline = stuck.into_iter().flatten().fold(silent, Instant::min);
-        let mut begun = pin!(drain.begun());
+        let mut begun = pin!(drain.listened());
         let mut alarm = pin!(sleep_until(deadline));
         let event = poll_fn(|context| {
             for way in [first, !first] {
@@ -169,8 +183,17 @@ pub(crate) async fn relay<W: Wire>(
         })
         .await;
         match event {
-            Event::Drain => leave_at = Some(Instant::now() + bounds.grace),
+            Event::Drain => {
+                leave_at = Some(Instant::now() + bounds.grace);
+                if ear.has_moved() {
+                    code = SERVICE_RESTART;
+                }
+            }
             Event::Over(end) => break end,
+            Event::Alarm if leave_at.is_some_and(|at| at <= Instant::now()) => {
+                let (sides, lanes) = ((client, &mut *wire), (&mut up, &mut down));
+                break say_farewell(sides, lanes, (code, bounds), &mut sent).await;
+            }
             Event::Alarm if deadline <= Instant::now() => break End::Gone,
             Event::Moved | Event::Alarm => {}
         }

@@ -108,7 +108,11 @@ async fn talk(silence: Duration) -> Talk {
     assert_eq!(headers.get("x-app"), Some(&b"yes"[..]));
     let (mut client, ours) = UnixStream::pair().unwrap();
     let (drain, ear) = Drain::channel();
-    let bounds = Bounds { write: Duration::from_millis(300), grace: Duration::from_millis(100) };
+    let bounds = Bounds {
+        write: Duration::from_millis(300),
+        grace: Duration::from_millis(100),
+        close: Duration::from_millis(300),
+    };
     let relay = tokio::spawn(async move {
         let mut wire = Stream::new(ours, Vec::new());
         relay(&mut wire, tunnel, bounds, ear).await
@@ -154,6 +158,88 @@ async fn silence_and_a_drain_end_it() {
     drained.drain.send_replace(Phase::Draining);
     assert_eq!(drained.relay.await.unwrap().end, End::Gone);
     drained.server.await.unwrap();
+}
+
+/// A frame of a client, whose mask is of zeros, or of a server.
+fn frame(first: u8, masked: bool, payload: &[u8]) -> Vec<u8> {
+    let (second, mask): (u8, &[u8]) = if masked { (0x80, &[0; 4]) } else { (0, &[]) };
+    [&[first, second | payload.len() as u8], mask, payload].concat()
+}
+
+/// A server that has taken part; both ends of the conversation, and who may end it.
+async fn talk_frames() -> (UnixStream, TcpStream, JoinHandle<Outcome>, tokio::sync::watch::Sender<Phase>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let place = ServerAddress::Tcp { host: address.ip().to_string(), port: address.port(), tls: false };
+    let server = tokio::spawn(async move {
+        let mut stream = listener.accept().await.unwrap().0;
+        let mut heard = Vec::new();
+        assert!(follow(&mut stream, &Step::Head, |bytes| heard.extend(bytes)).await);
+        let heard = String::from_utf8(heard).unwrap();
+        let key = heard.lines().find_map(|line| line.strip_prefix("Sec-WebSocket-Key: ")).unwrap();
+        let fields = GOOD.replace("KEY", &accept(key.as_bytes())).replace('|', "\r\n");
+        stream.write_all(format!("HTTP/1.1 {fields}\r\n").as_bytes()).await.unwrap();
+        stream
+    });
+    let Ok(Handshake::Accepted(_, tunnel)) = shake_hands(place, |it| it.tunnel_timeout = LONG).await else {
+        panic!("it takes part")
+    };
+    let (client, ours) = UnixStream::pair().unwrap();
+    let (drain, ear) = Drain::channel();
+    let bounds = Bounds { write: LONG, grace: Duration::from_millis(100), close: LONG };
+    let relay = tokio::spawn(async move {
+        let mut wire = Stream::new(ours, Vec::new());
+        relay(&mut wire, tunnel, bounds, ear).await
+    });
+    (client, server.await.unwrap(), relay, drain)
+}
+
+#[tokio::test]
+async fn both_sides_are_told_between_two_frames() {
+    for (phase, code) in [(Phase::Draining, 1001_u16), (Phase::Moved, 1012)] {
+        let (mut client, mut server, relay, drain) = talk_frames().await;
+        // The server has begun a message, and half of its second frame has come.
+        let whole = [frame(0x01, false, b"be"), frame(0x00, false, b"gun, "), frame(0x80, false, b"ended")];
+        let whole = whole.concat();
+        server.write_all(&whole[..6]).await.unwrap();
+        let mut came = vec![0; 6];
+        client.read_exact(&mut came).await.unwrap();
+        drain.send_replace(phase);
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        server.write_all(&whole[6..]).await.unwrap();
+        let close = [&code.to_be_bytes()[..], b"the proxy goes away"].concat();
+        let told = [&whole[6..11], &frame(0x88, false, &close)[..]].concat();
+        let mut came = vec![0; told.len()];
+        client.read_exact(&mut came).await.unwrap();
+        assert_eq!(came, told, "the frame is whole, then comes the close, and what follows goes nowhere");
+        let mut heard = [0; 27];
+        server.read_exact(&mut heard).await.unwrap();
+        assert_eq!(heard[..2], [0x88, 0x95]);
+        let unmasked: Vec<u8> =
+            heard[6..].iter().zip(heard[2..6].iter().cycle()).map(|(a, b)| a ^ b).collect();
+        assert_eq!(unmasked, close);
+        client.write_all(&frame(0x81, true, b"late")).await.unwrap();
+        client.write_all(&frame(0x88, true, &code.to_be_bytes())).await.unwrap();
+        server.write_all(&frame(0x88, false, &code.to_be_bytes())).await.unwrap();
+        assert_eq!(relay.await.unwrap().end, End::Closed);
+        let mut rest = Vec::new();
+        server.read_to_end(&mut rest).await.unwrap();
+        assert!(rest.is_empty(), "nothing follows a close frame: {rest:?}");
+    }
+}
+
+#[tokio::test]
+async fn who_has_closed_is_told_nothing_more() {
+    let (mut client, mut server, relay, drain) = talk_frames().await;
+    client.write_all(&frame(0x88, true, &1000_u16.to_be_bytes())).await.unwrap();
+    let mut heard = [0; 8];
+    server.read_exact(&mut heard).await.unwrap();
+    drain.send_replace(Phase::Draining);
+    let mut told = vec![0; 23];
+    client.read_exact(&mut told).await.unwrap();
+    assert_eq!(told[..4], [0x88, 21, 0x03, 0xe9]);
+    drop(server);
+    assert_eq!(relay.await.unwrap().end, End::Closed);
 }
 
 #[tokio::test]
