@@ -35,12 +35,17 @@ pub(crate) fn key(key: &mut KeyHasher, head: &RequestHead, identity: &Identity<'
     key.part(kind::BODY, &body.to_le_bytes());
 }
 
-/// Fields that say who asks and from where, and those of the connection. Names are in lower case.
+/// Fields that say from where somebody asks and by what, and those of the connection. Names are in lower case. Each by its whole name:
+/// what a proxy says of *who* somebody is (X-Forwarded-User, Cf-Access-Jwt-Assertion) is a part of what he asks for.
 fn tells_of_client(name: &[u8]) -> bool {
-    const SAY_WHO: [&[u8]; 28] = [
+    const SAY_WHO: [&[u8]; 37] = [
         b"authorization",
         b"baggage",
         b"cache-control",
+        b"cdn-loop",
+        b"cf-connecting-ip",
+        b"cf-ray",
+        b"cf-visitor",
         b"connection",
         b"content-length",
         b"cookie",
@@ -63,14 +68,16 @@ fn tells_of_client(name: &[u8]) -> bool {
         b"upgrade-insecure-requests",
         b"user-agent",
         b"via",
+        b"x-forwarded-for",
+        b"x-forwarded-host",
+        b"x-forwarded-port",
+        b"x-forwarded-proto",
+        b"x-forwarded-server",
         b"x-real-ip",
         b"x-request-id",
         b"x-amzn-trace-id",
     ];
-    name.starts_with(b"sec-")
-        || name.starts_with(b"x-forwarded-")
-        || name.starts_with(b"cf-")
-        || SAY_WHO.contains(&name)
+    name.starts_with(b"sec-") || SAY_WHO.contains(&name)
 }
 
 /// May the answer that `first` got be given to `other`, who asked for the same?
@@ -141,6 +148,9 @@ mod tests {
         let same = |text: &str| assert_eq!(key(&asking("/a?x=1", text), 0), one, "{text}");
         same("Host: shop | Accept: text/html | User-Agent: x | X-Request-Id: 7 | Traceparent: 1-2");
         same("Host: shop | Cookie: sessionid=1 | Accept: text/html | Sec-Fetch-Mode: navigate");
+        same(
+            "Host: shop | Accept: text/html | X-Forwarded-For: 192.0.2.1 | X-Forwarded-Proto: https | Cf-Ray: 1",
+        );
         let other = |target: &str, text: &str, body: u64| {
             assert_ne!(key(&asking(target, text), body), one, "{target} {text} {body}");
         };
@@ -150,6 +160,11 @@ mod tests {
         other("/a?x=1", "Host: shop | Accept: text/html | Range: bytes=0-1", 0);
         other("/a?x=1", "Host: shop | Accept: text/html | X-Api-Key: 1", 0);
         other("/a?x=1", "Host: shop | Accept: text/html", 1);
+        // Whom a proxy before us knows, by whichever name it calls him.
+        other("/a?x=1", "Host: shop | Accept: text/html | X-Forwarded-User: ada", 0);
+        other("/a?x=1", "Host: shop | Accept: text/html | X-Forwarded-Email: ada@example.org", 0);
+        other("/a?x=1", "Host: shop | Accept: text/html | X-Forwarded-Client-Cert: Hash=1", 0);
+        other("/a?x=1", "Host: shop | Accept: text/html | Cf-Access-Jwt-Assertion: 1", 0);
     }
 
     #[test]
