@@ -24,7 +24,7 @@ use http_limits::Seed;
 use rustix::fs::{FlockOperation, flock};
 
 use super::answer::Answer;
-use super::keys::Known;
+use super::keys::{Known, complain};
 
 /// In `server.state_dir`.
 const DIR: &str = "idempotency";
@@ -103,11 +103,19 @@ impl Kept {
         self.dir.join(format!("{key:016x}"))
     }
 
+    /// A file of its own: processes of different containers may have the same number, and what one of them left behind when it died
+    /// may be linked under the name of a key.
     fn write_beside(&self, bytes: &[u8]) -> io::Result<PathBuf> {
-        let number = self.number.fetch_add(1, Relaxed);
-        let path = self.dir.join(format!(".{}-{number}", std::process::id()));
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path)?;
-        file.write_all(bytes)?;
+        let (mut file, path) = loop {
+            let number = self.number.fetch_add(1, Relaxed);
+            let path = self.dir.join(format!(".{}-{number}", std::process::id()));
+            match OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path) {
+                Ok(file) => break (file, path),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(error),
+            }
+        };
+        file.write_all(bytes).inspect_err(|_| drop(fs::remove_file(&path)))?;
         Ok(path)
     }
 
@@ -115,12 +123,12 @@ impl Kept {
     pub(super) fn claim(&self, key: u64, fingerprint: u64) -> io::Result<Claim> {
         let path = self.path(key);
         let beside = self.write_beside(&head(fingerprint, unix_ms()))?;
-        let claimed = self.claim_with(&beside, &path);
+        let claimed = self.claim_with(&beside, &path, fingerprint);
         let _gone = fs::remove_file(&beside);
         claimed
     }
 
-    fn claim_with(&self, beside: &Path, path: &Path) -> io::Result<Claim> {
+    fn claim_with(&self, beside: &Path, path: &Path, fingerprint: u64) -> io::Result<Claim> {
         let own = File::open(beside)?;
         flock(&own, FlockOperation::NonBlockingLockExclusive)?;
         // Twice: what is there may be over, or go while we look.
@@ -135,8 +143,16 @@ impl Kept {
                 Ok(Look::Holds(read)) => return Ok(Claim::Used(read)),
                 // Whoever keeps us from it is about to take it.
                 Ok(Look::Over) => drop(remove_over(path)),
+                // Somebody has used the key. What for and what came of it nobody knows.
+                Ok(Look::Damaged(left)) => {
+                    return Ok(Claim::Used(Read { fingerprint, known: Known::Doubtful, left }));
+                }
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => return Err(error),
+                // It is used, and cannot be read just now.
+                Err(error) => {
+                    complain("what is known of an Idempotency-Key cannot be read", &error);
+                    return Ok(Claim::Theirs);
+                }
             }
         }
         // Others come and go as well: whoever has it now works on it.
@@ -145,18 +161,29 @@ impl Kept {
 
     /// What a file says.
     fn look(&self, path: &Path) -> io::Result<Look> {
-        let file = File::open(path)?;
+        self.say(&File::open(path)?, path)
+    }
+
+    /// The same of one that is open.
+    fn say(&self, file: &File, path: &Path) -> io::Result<Look> {
         // Shared: who only looks is in nobody's way.
-        if flock(&file, FlockOperation::NonBlockingLockShared).is_err() {
+        if flock(file, FlockOperation::NonBlockingLockShared).is_err() {
             return Ok(Look::Locked);
+        }
+        // It may have been answered or given back since it was opened, and then this is not what is known.
+        if !is_at(file, path)? {
+            return Err(io::ErrorKind::NotFound.into());
         }
         let mut bytes = Vec::new();
         file.take(FILE_BYTES_MAX).read_to_end(&mut bytes)?;
-        let Some((fingerprint, written_ms, said)) = parse_head(&bytes) else {
-            return Err(io::Error::other("a file of a key is damaged"));
+        let head = parse_head(&bytes);
+        let written_ms = match head {
+            Some((_, written_ms, _)) => written_ms,
+            None => ms_since_1970(file.metadata()?.modified()?),
         };
         let left = self.lifetime.checked_sub(http_limits::elapsed(written_ms, unix_ms()));
         let Some(left) = left.filter(|left| !left.is_zero()) else { return Ok(Look::Over) };
+        let Some((fingerprint, _, said)) = head else { return Ok(Look::Damaged(left)) };
         let known = match said.split_first() {
             None => Known::Doubtful,
             Some((_, [])) => Known::TooLarge,
@@ -206,7 +233,7 @@ impl Kept {
                 // What cannot be taken away now is met again.
                 Ok(Look::Over) => drop(remove_over(&path)),
                 // Somebody works on it; it is gone; or damaged, and met again when it is asked for.
-                Ok(Look::Locked) | Err(_) => {}
+                Ok(Look::Locked | Look::Damaged(_)) | Err(_) => {}
             }
         }
         Ok(())
@@ -227,18 +254,25 @@ enum Look {
     Locked,
     Holds(Read),
     Over,
+    /// It is known for so long that the key was used.
+    Damaged(Duration),
 }
 
 /// Takes a file away whose time is over, if it is still that one: another process may have made a new one in its place.
 fn remove_over(path: &Path) -> io::Result<()> {
     let file = File::open(path)?;
     flock(&file, FlockOperation::NonBlockingLockExclusive)?;
-    let (old, there) = (file.metadata()?, fs::metadata(path)?);
-    if (old.dev(), old.ino()) == (there.dev(), there.ino()) {
+    if is_at(&file, path)? {
         // Whoever wants to do the same needs the lock that we hold.
         fs::remove_file(path)?;
     }
     Ok(())
+}
+
+/// Is it what lies there?
+fn is_at(file: &File, path: &Path) -> io::Result<bool> {
+    let (own, there) = (file.metadata()?, fs::metadata(path)?);
+    Ok((own.dev(), own.ino()) == (there.dev(), there.ino()))
 }
 
 fn head(fingerprint: u64, written_ms: u64) -> Vec<u8> {
@@ -253,7 +287,11 @@ fn parse_head(bytes: &[u8]) -> Option<(u64, u64, &[u8])> {
 }
 
 fn unix_ms() -> u64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    ms_since_1970(SystemTime::now())
+}
+
+fn ms_since_1970(at: SystemTime) -> u64 {
+    let since = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
@@ -332,7 +370,43 @@ mod tests {
         let whole = fs::read(&path).unwrap();
         for len in 0..whole.len() {
             fs::write(&path, &whole[..len]).unwrap();
-            assert!(!matches!(kept.claim(7, 70), Ok(Claim::Ours(_))), "{len} bytes are left");
+            assert!(matches!(kept.claim(7, 70).unwrap(), Claim::Used(_)), "{len} bytes are left");
         }
+        // Not for ever.
+        fs::write(&path, b"").unwrap();
+        let (later, _) = open(dir.path(), Duration::ZERO, 1);
+        assert!(matches!(later.claim(7, 70).unwrap(), Claim::Ours(_)));
+    }
+
+    #[test]
+    fn who_looks_while_it_is_answered_believes_what_is_there_then() {
+        let dir = tempfile::tempdir().unwrap();
+        let (kept, _) = open(dir.path(), DAY, 1);
+        let Claim::Ours(locked) = kept.claim(7, 70).unwrap() else { panic!("it is new") };
+        let path = kept.path(7);
+        let opened = File::open(&path).unwrap();
+        kept.answered(7, 70, &Known::TooLarge).unwrap();
+        locked.unlock();
+        assert!(kept.say(&opened, &path).is_err(), "what it looks at is not there any more");
+        assert!(matches!(kept.look(&path), Ok(Look::Holds(Read { known: Known::TooLarge, .. }))));
+        let Claim::Ours(locked) = kept.claim(8, 80).unwrap() else { panic!("it is new") };
+        let opened = File::open(kept.path(8)).unwrap();
+        kept.released(8).unwrap();
+        locked.unlock();
+        assert!(kept.say(&opened, &kept.path(8)).is_err());
+    }
+
+    #[test]
+    fn processes_of_the_same_number_keep_apart() {
+        let dir = tempfile::tempdir().unwrap();
+        let (one, _) = open(dir.path(), DAY, 1);
+        let Claim::Ours(_locked) = one.claim(7, 70).unwrap() else { panic!("it is new") };
+        // It died before it could take its own name of the file away.
+        let left = dir.path().join(DIR).join(format!(".{}-0", std::process::id()));
+        fs::hard_link(one.path(7), &left).unwrap();
+        let (other, _) = open(dir.path(), DAY, 1);
+        let Claim::Ours(_mine) = other.claim(8, 80).unwrap() else { panic!("it is new") };
+        let said = fs::read(one.path(7)).unwrap();
+        assert_eq!(parse_head(&said).map(|(fingerprint, ..)| fingerprint), Some(70));
     }
 }

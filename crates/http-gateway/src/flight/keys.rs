@@ -137,15 +137,28 @@ impl Store {
             Begun::First(held) if self.kept.is_some() => self.begin_anywhere(held, fingerprint).await,
             begun => begun,
         };
+        // Nothing is waited for from here on until its work begins.
+        let begun = match begun {
+            Begun::First(mut held) => {
+                held.goes = true;
+                Begun::First(held)
+            }
+            begun => begun,
+        };
         self.measure();
         begun
     }
 
     fn begin_here(self: &Arc<Self>, key: u64, fingerprint: u64) -> Begun {
         match self.keys().begin(key, fingerprint, self.now()) {
-            Begin::First => {
-                Begun::First(Held { store: Arc::clone(self), key, fingerprint, locked: None, told: false })
-            }
+            Begin::First => Begun::First(Held {
+                store: Arc::clone(self),
+                key,
+                fingerprint,
+                locked: None,
+                goes: false,
+                told: false,
+            }),
             Begin::Outstanding => Begun::Outstanding,
             Begin::Differs => Begun::Differs,
             Begin::Again(known) => Begun::Again(known),
@@ -155,20 +168,28 @@ impl Store {
     }
 
     /// Nobody here knows the key: does another process?
+    ///
+    /// The disk may take longer than the client stays: the key goes along, and is given back with its file when nobody waits any more.
     async fn begin_anywhere(self: &Arc<Self>, mut held: Held, fingerprint: u64) -> Begun {
         let (store, key) = (Arc::clone(self), held.key);
-        let claiming =
-            tokio::task::spawn_blocking(move || store.kept.as_ref().map(|kept| kept.claim(key, fingerprint)));
-        match claiming.await {
-            Ok(Some(Ok(Claim::Ours(locked)))) => {
-                held.locked = Some(locked);
-                Begun::First(held)
-            }
-            Ok(Some(Ok(Claim::Theirs))) => {
+        let claiming = tokio::task::spawn_blocking(move || {
+            let claimed = match store.kept.as_ref().map(|kept| kept.claim(key, fingerprint)) {
+                Some(Ok(Claim::Ours(locked))) => {
+                    held.locked = Some(locked);
+                    None
+                }
+                claimed => claimed,
+            };
+            (held, claimed)
+        });
+        // It does not panic, and a runtime that ends asks nobody.
+        let Ok((mut held, claimed)) = claiming.await else { return Begun::Outstanding };
+        match claimed {
+            Some(Ok(Claim::Theirs)) => {
                 held.forget();
                 Begun::Outstanding
             }
-            Ok(Some(Ok(Claim::Used(read)))) => {
+            Some(Ok(Claim::Used(read))) => {
                 self.learn(key, read);
                 held.told = true;
                 match self.begin_here(key, fingerprint) {
@@ -181,11 +202,11 @@ impl Store {
                 }
             }
             // In memory it is known all the same.
-            Ok(Some(Err(error))) => {
+            Some(Err(error)) => {
                 complain("an Idempotency-Key could not be written down", &error);
                 Begun::First(held)
             }
-            Ok(None) | Err(_) => Begun::First(held),
+            Some(Ok(Claim::Ours(_))) | None => Begun::First(held),
         }
     }
 
@@ -196,18 +217,21 @@ impl Store {
     }
 }
 
-fn complain(what: &str, error: &std::io::Error) {
+pub(super) fn complain(what: &str, error: &std::io::Error) {
     let hint = "name a directory that quintet may write to in server.state_dir";
     warn!(hint, "{what}: {error}");
 }
 
-/// A key whose request is being worked on. Who drops it without a word says that nobody knows what became of it.
+/// A key whose request is being worked on. Who drops it without a word says that nobody knows what became of it; or, before it goes,
+/// that nothing has been done.
 #[derive(Debug)]
 pub(crate) struct Held {
     store: Arc<Store>,
     key: u64,
     fingerprint: u64,
     locked: Option<Locked>,
+    /// Somebody may work on it.
+    goes: bool,
     told: bool,
 }
 
@@ -288,8 +312,50 @@ impl Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        if !self.told {
-            self.keep(Known::Doubtful);
+        match (self.told, self.goes) {
+            (true, _) => {}
+            (false, true) => self.keep(Known::Doubtful),
+            (false, false) => self.release(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::future::Future as _;
+    use std::task::{Context, Waker};
+
+    use ctl_config::Route;
+    use ctl_config::route::Idempotency;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn who_leaves_before_anything_is_done_may_come_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut config = Config::default();
+        config.route.push(Route { idempotency: Some(Idempotency::Required), ..Route::default() });
+        let store = Store::new(&config, Seed::from_bytes([1; 16]), Some(dir.path()));
+        // Its client leaves while the disk is waited for.
+        let mut leaves = Box::pin(store.begin(7, 70));
+        let polled = leaves.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        assert!(polled.is_pending());
+        drop(leaves);
+        let again = async {
+            loop {
+                match store.begin(7, 70).await {
+                    Begun::Outstanding => tokio::time::sleep(Duration::from_millis(1)).await,
+                    begun => break begun,
+                }
+            }
+        };
+        let begun = tokio::time::timeout(Duration::from_secs(10), again).await.expect("it is given back");
+        let Begun::First(held) = begun else { panic!("{begun:?}") };
+        // From now on it may have been done.
+        drop(held);
+        assert!(matches!(store.begin(7, 70).await, Begun::Again(Known::Doubtful)));
+        let files = fs::read_dir(dir.path().join("idempotency")).unwrap().count();
+        assert_eq!(files, 2, "the key and the secret");
     }
 }
