@@ -8,7 +8,7 @@ use std::time::Duration;
 use http_redis::{Value, decode};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::Trouble;
 use crate::upstream::Socket;
@@ -83,7 +83,8 @@ impl Driver {
     pub(super) async fn run(self) {
         let (mut read, mut write) = tokio::io::split(self.socket);
         let mut commands = self.commands;
-        let pending = Mutex::new(VecDeque::<Answer>::new());
+        // And when it was asked for.
+        let pending = Mutex::new(VecDeque::<(Instant, Answer)>::new());
         let queue = || pending.lock().unwrap_or_else(PoisonError::into_inner);
         let sends = async {
             let mut bytes = Vec::new();
@@ -93,7 +94,7 @@ impl Driver {
                     // Beyond it the command is dropped, and who waits is told.
                     if queue().len() < PENDING_MAX {
                         bytes.extend_from_slice(&command.bytes);
-                        queue().push_back(command.answer);
+                        queue().push_back((Instant::now(), command.answer));
                     }
                     next = if bytes.len() < BATCH_BYTES { commands.try_recv().ok() } else { None };
                 }
@@ -105,11 +106,17 @@ impl Driver {
         };
         let hears = async {
             let mut bytes = Vec::new();
+            let mut heard = Instant::now();
+            // Since somebody waits, and nothing was heard. While nobody does there is nothing to hear.
+            let silent = |heard: Instant| {
+                queue().front().map(|(asked, _)| heard.max(*asked).elapsed()).unwrap_or_default()
+            };
             loop {
                 bytes.reserve(READ_BYTES);
-                match timeout(SILENCE_MAX, read.read_buf(&mut bytes)).await {
-                    Ok(Ok(count)) if count > 0 => {}
-                    Err(_) if queue().is_empty() => continue,
+                let patience = SILENCE_MAX.saturating_sub(silent(heard));
+                match timeout(patience, read.read_buf(&mut bytes)).await {
+                    Ok(Ok(count)) if count > 0 => heard = Instant::now(),
+                    Err(_) if silent(heard) < SILENCE_MAX => continue,
                     _ => return,
                 }
                 let mut done = 0;
@@ -121,7 +128,7 @@ impl Driver {
                         Ok(Some((value, length))) => {
                             done += length;
                             // An answer to nothing: from here on each would be taken for another's.
-                            let Some(answer) = queue().pop_front() else { return };
+                            let Some((_, answer)) = queue().pop_front() else { return };
                             let _gone = answer.send(value);
                         }
                         Err(_) => return,
@@ -134,5 +141,42 @@ impl Driver {
             _broke = sends => {}
             () = hears => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http_redis::encode;
+    use tokio::net::UnixStream;
+
+    use super::*;
+
+    fn ping() -> Vec<u8> {
+        let mut ping = Vec::new();
+        encode(&mut ping, &[b"PING"]);
+        ping
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn silence_begins_when_something_is_asked() {
+        let (own, mut server) = UnixStream::pair().unwrap();
+        let (link, driver) = new(Socket::Unix(own));
+        let driver = tokio::spawn(driver.run());
+        let late = Duration::from_millis(10);
+        let serves = async {
+            let mut asked = [0; 14];
+            server.read_exact(&mut asked).await.unwrap();
+            tokio::time::sleep(late * 2).await;
+            server.write_all(b"+PONG\r\n").await.unwrap();
+        };
+        // Nobody has asked anything for nearly so long as nobody may be silent.
+        tokio::time::sleep(SILENCE_MAX.saturating_sub(late)).await;
+        let (answer, ()) = tokio::join!(link.ask(ping(), SILENCE_MAX * 2), serves);
+        assert_eq!(answer, Ok(Value::Text(b"PONG".to_vec())));
+        // Who says nothing at all is given up.
+        let asked = Instant::now();
+        assert_eq!(link.ask(ping(), SILENCE_MAX * 2).await, Err(Trouble::Lost));
+        assert!((SILENCE_MAX..SILENCE_MAX + late).contains(&asked.elapsed()));
+        driver.await.unwrap();
     }
 }
