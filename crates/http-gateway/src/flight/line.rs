@@ -147,6 +147,12 @@ impl Flights {
         self.shards[(key % SHARDS as u64) as usize].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Requests that are counted as waiting.
+    #[cfg(test)]
+    pub(crate) fn crowd(&self) -> usize {
+        self.waiting.load(Relaxed)
+    }
+
     /// Flights, with those that were superseded or abandoned and are not over yet; and requests that wait for one.
     #[cfg(test)]
     pub(crate) fn len(&self) -> (usize, usize) {

@@ -111,6 +111,8 @@ impl Gateway {
             Told::Turn(place) => Some(place),
             Told::Shares(_) => None,
         };
+        // It waits no more: who comes next is not to be counted behind it.
+        drop(waiting);
         self.take_off(place, own, Some(read), trip, body, trail).await
     }
 
@@ -264,7 +266,7 @@ impl Gateway {
 
     /// Has this key been used?
     async fn begin(&self, own: &OwnKey, body: u64, trip: Trip<'_>, trail: &Trail) -> Begun {
-        let Trip { rules, route, comes: Comes { head, .. }, .. } = trip;
+        let Trip { rules, route, comes: Comes { head, identity, .. }, .. } = trip;
         // Who cannot be told from others still has a key that nobody else can guess.
         let seed = self.keys.seed();
         let whose = self.guard.whose(seed, &rules.whose, head, trail);
@@ -274,7 +276,8 @@ impl Gateway {
         who_besides(&mut key, trip);
         let mut fingerprint = seed.hasher();
         let content_type = head.headers.get("content-type").unwrap_or_default();
-        for part in [head.method.as_bytes(), &head.target, content_type, &body.to_le_bytes()] {
+        let host = &identity.host;
+        for part in [head.method.as_bytes(), host, &head.target, content_type, &body.to_le_bytes()] {
             fingerprint.part(kind::REQUEST, part);
         }
         self.keys.begin(key.key(), fingerprint.key()).await

@@ -297,6 +297,7 @@ async fn a_queue_goes_one_by_one() {
     };
     let (body, worker) = timeout(SOON, served).await.expect("it is its turn");
     assert_eq!(body, "body");
+    assert_eq!(site.gateway.flights.crowd(), 0, "nobody waits any more");
     worker.answers("second").await;
     assert_eq!(second.text().await, "200 second");
     assert_eq!(text(reading).await, "200 ~one two");
@@ -400,6 +401,13 @@ async fn what_has_a_key_is_done_once() {
     let bob = post("cookie: sessionid=bob | idempotency-key: k");
     slot.serves("paid by bob").await;
     assert_eq!(bob.text().await, "200 paid by bob");
+    // On another host of the site it is another request, and its answer is not told there.
+    let fields = asking(&[("cookie", "sessionid=bob"), ("idempotency-key", "k")]);
+    let mut head = RequestHead { method: Method::Post, target: b"/pay".to_vec(), ..fields };
+    head.headers.set("host", b"elsewhere");
+    let (_stays, gone) = oneshot::channel();
+    let mut client = Client { body: Some(Bytes::from_static(b"amount=1")), gone };
+    assert_eq!(site.gateway.call(&CONNECTION, &head, &mut client).await.status, 422);
     // Other methods are idempotent by themselves.
     let get = site.gets(ADA);
     slot.serves("page").await;
@@ -449,6 +457,7 @@ async fn a_queue_and_a_key_give_the_second_click_its_answer() {
     site.until(1, 0).await;
     let second = site.posts("k", "amount=1");
     site.until(1, 1).await;
+    assert_eq!(site.gateway.flights.crowd(), 1);
     slot.serves("paid").await;
     assert_eq!((first.text().await, second.text().await), ("200 paid".to_owned(), "200 paid".to_owned()));
     slot.is_left_alone().await;
