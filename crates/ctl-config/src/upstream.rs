@@ -1,5 +1,7 @@
 //! `[[upstream]]`: other servers that answer for some routes. The table of keys, and what holds between them.
 
+pub mod health;
+
 use std::net::Ipv6Addr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -145,6 +147,29 @@ record! {
         /// How long a server that comes back gets less than its share, so that caches fill.
         slow_start: Duration = Duration::from_secs(10),
             between("0s", "1h", "the others carry its share meanwhile");
+        /// A path by which each server says whether it is well, asked for over `protocol` from a connection of its own. A server that
+        /// is not gets no requests, unless no other is left.
+        health_path: Option<String> = None,
+            otherwise("servers are judged by what they answer to requests"), example("\"/readyz\""),
+            checked(health::check_path);
+        /// Time between two checks of a server, a tenth more or less. While one says otherwise than those before it, the next ones
+        /// come after a second, where that is sooner.
+        health_interval: Duration = Duration::from_secs(5),
+            between("100ms", "1h", "checks must be next to nothing for the server");
+        /// How long a check may take, connecting included.
+        health_timeout: Duration = Duration::from_secs(3),
+            between("10ms", "1m", "a server that takes so long for it is not well");
+        /// Good checks in a row that bring a server back.
+        health_rise: u32 = 2, between("1", "1000", "a server that is well must be believed some time");
+        /// Bad checks in a row that take it out. The very first check of a server is believed at once.
+        health_fall: u32 = 3, between("1", "1000", "a server that is not well must be noticed");
+        /// Answers that say that a server is well: a status, or a range of them.
+        health_status: Vec<String> = Vec::new(),
+            otherwise("`200-399`"), example("[\"200\", \"204\"]"), checked(health::check_status);
+        /// What checks say as Host.
+        health_host: Option<String> = None,
+            otherwise("as `host`; where that is the client's, what the server is called in `servers`"),
+            example("\"shop.example.org\""), checked(health::check_host);
         /// How many requests may be sent again when a connection breaks, in percent of all, and ten a second besides. Those
         /// that never reached a server do not count.
         retry_budget: u32 = 20, between("0", "100", "more would multiply the load on servers that fail");
@@ -272,6 +297,10 @@ impl Rules for Upstream {
             "retries" | "retry_percent" => "retry_budget",
             "max_fails" => "eject_after",
             "fail_timeout" => "eject_time",
+            "health" | "health_check" | "healthcheck" | "health_uri" | "check" => "health_path",
+            "rise" | "passes" | "health_passes" => "health_rise",
+            "fall" | "fails" | "health_fails" => "health_fall",
+            "interval" | "inter" => "health_interval",
             "cookie" | "session" | "affinity" => "sticky_cookie",
             "secret" | "secret_file" => "sticky_secret_file",
             _ => return holds_for_all(name, &["timeouts", "limits", "buffers"], "upstreams"),
@@ -314,6 +343,7 @@ fn alone(upstream: &Upstream, place: impl Fn(&str) -> Option<Place>, problems: &
             wrong(key, message, "sticky_cookie gives it a name".to_owned());
         }
     }
+    health::together(upstream, &mut wrong);
     let pair = [("tls_certificate", &upstream.tls_certificate), ("tls_key", &upstream.tls_key)];
     if let [(there, Some(_)), (missing, None)] | [(missing, None), (there, Some(_))] = pair {
         wrong(there, format!("upstream.{there}: {missing} is missing"), "they go together".to_owned());

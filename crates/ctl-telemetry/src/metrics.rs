@@ -261,6 +261,12 @@ metrics_of! {
         Counter retries = "quintet_upstream_retries_total";
         /// Connections made to an upstream.
         Counter connections = "quintet_upstream_connections_total";
+        /// Active health checks of the servers of an upstream.
+        Counter health_checks = "quintet_upstream_health_checks_total";
+        /// Health checks that found a server not well.
+        Counter health_failures = "quintet_upstream_health_checks_failed_total";
+        /// Times that the name of a server was asked for, and nobody knew its addresses: those known before were kept.
+        Counter resolve_failures = "quintet_upstream_resolve_failures_total";
         /// Connections to an upstream that are open now.
         Gauge connections_open = "quintet_upstream_connections";
         /// WebSockets and event streams of an upstream that are open now.

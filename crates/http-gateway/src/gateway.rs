@@ -167,7 +167,7 @@ impl Running {
                 None => drop(tokio::spawn(keeper.keep(Heartbeat))),
             }
         }
-        tokio::spawn(Arc::clone(gateway.upstreams()).keep_clean());
+        tokio::spawn(Arc::clone(gateway.upstreams()).look_after(drain_ear.clone()));
         let link = take(start.link_fd).map_err(|error| format!("link: {error}"))?;
         accept_workers(link, start.token, start.worker_uid, &reactors, (&pools, &links))?;
         let opens = start.heir.then(|| gate.subscribe());

@@ -13,6 +13,7 @@
 //! | `session.rs`, `h2.rs` | HTTP/2: connections that requests share; one request in a stream |
 //! | `sticky.rs`, `secret.rs` | the cookie by which a client comes back to its server (pure), and what it is signed with |
 //! | `standing.rs` | how servers fare, and taking them out by hand |
+//! | `check.rs`, `health.rs` | active health checks: one, and all |
 //! | `request.rs`, `via.rs`, `outgoing.rs` | a request's head as bytes, and the way it has come (pure), and what follows it |
 //! | `attempt.rs`, `exchange.rs` | one request on one connection, up to the answer's head |
 //! | `parse.rs`, `body.rs` | bytes to heads and bodies (pure) |
@@ -26,9 +27,11 @@ mod all;
 mod answer;
 mod attempt;
 pub mod body;
+mod check;
 mod exchange;
 mod group;
 mod h2;
+mod health;
 mod outgoing;
 pub mod parse;
 mod pump;
@@ -45,6 +48,7 @@ mod tls;
 mod via;
 
 pub use all::Upstreams;
+pub use check::Checks;
 pub use group::{Failure, Forward, Handshake, Upstream};
 pub use secret::Secrets;
 pub use settings::{HashBy, HostRule, ServerAddress, Settings};

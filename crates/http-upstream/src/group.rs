@@ -10,7 +10,7 @@ use crate::sticky::{Secret, Token};
 use crate::terms::Terms;
 
 /// A server, for as long as it is in the group: one that is removed and comes back later is another.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ServerId(pub(crate) u64);
 
 /// A server as it is configured or resolved.
@@ -185,6 +185,11 @@ impl<S: Clone> Group<S> {
     /// A result of an active check. One of a server that is gone changes nothing.
     pub fn report_health(&self, id: ServerId, well: bool, now: Instant) -> Option<Change> {
         self.lock().report_health(id, well, now)
+    }
+
+    /// What active checks say of a server; `None`: it is gone.
+    pub fn is_up(&self, id: ServerId) -> Option<bool> {
+        self.lock().is_up(id)
     }
 
     /// The servers as they are now to be, by name. Those that stay keep what they are (`S` too) and what is known of them; those

@@ -239,6 +239,10 @@ impl<S> State<S> {
         Some(Change::Down)
     }
 
+    pub(crate) fn is_up(&self, id: ServerId) -> Option<bool> {
+        self.members().find(|member| member.id == id).map(|member| member.health.is_up())
+    }
+
     pub(crate) fn drain(&mut self, name: &str, drain: Drain, now: Instant) {
         match drain {
             Drain::Off => drop(self.drained.remove(name)),

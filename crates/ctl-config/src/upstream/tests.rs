@@ -131,7 +131,8 @@ fn upstreams_in_the_order_of_the_file() {
 fn keys_that_are_wrong() {
     insta::assert_snapshot!(wrong(
         "[[upstream]]\nservers = [\"10.0.0.1\", \"ftp://a\"]\nhost = \"a b\"\n\n\
-         [[upstream]]\nname = \"a b\"\nbackends = 1\nsni = \"a\"\nconnections_max = 0\npolicy = \"best\"\nretry_budget = 101\nbalance = 1\n",
+         [[upstream]]\nname = \"a b\"\nbackends = 1\nsni = \"a\"\nconnections_max = 0\npolicy = \"best\"\nretry_budget = 101\nbalance = 1\n\
+         check = \"/\"\nrise = 1\nhealth_path = \"up\"\nhealth_status = [\"200\", \"2xx\"]\n",
     ));
 }
 
@@ -153,6 +154,7 @@ fn what_does_not_go_together() {
     insta::assert_snapshot!(wrong(
         "[[upstream]]\nname = \"api\"\nservers = [\"a:80\", \"http://a weight=2\"]\ntls_ca = \"x\"\ntls_key = \"y\"\n\n\
          [[upstream]]\nname = \"api\"\nservers = [\"https://a\"]\ntls_certificate = \"x\"\n\n\
-         [[upstream]]\nname = \"none\"\nservers = []\nhash_by = \"path\"\n",
+         [[upstream]]\nname = \"none\"\nservers = []\nhash_by = \"path\"\n\n\
+         [[upstream]]\nname = \"blind\"\nservers = [\"b:80\"]\nhealth_interval = \"1s\"\nhealth_status = \"204\"\n",
     ));
 }

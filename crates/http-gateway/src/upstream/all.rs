@@ -6,7 +6,12 @@ use std::time::Duration;
 use ctl_config::Config;
 use ctl_telemetry::metrics::UpstreamMetrics;
 
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+
+use super::health::AT_ONCE_MAX;
 use super::{Secrets, Settings, TlsFiles, Upstream};
+use crate::drain::Drain;
 
 /// How often connections that nobody needs any more are closed.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
@@ -37,12 +42,27 @@ impl Upstreams {
         self.0.iter().map(|upstream| (upstream.name(), upstream.metrics())).collect()
     }
 
-    /// Closes connections that nobody needs any more, for ever; at once over where there is no upstream.
-    pub async fn keep_clean(self: Arc<Self>) {
-        while !self.0.is_empty() {
-            tokio::time::sleep(SWEEP_INTERVAL).await;
-            for upstream in &self.0 {
-                upstream.sweep();
+    /// Closes connections that nobody needs any more, for ever, and checks the servers' health until the process listens no more; at
+    /// once over where there is no upstream.
+    pub async fn look_after(self: Arc<Self>, mut drain: Drain) {
+        if self.0.is_empty() {
+            return;
+        }
+        let gate = Arc::new(Semaphore::new(AT_ONCE_MAX));
+        let mut watches = JoinSet::new();
+        for watch in self.0.iter().filter_map(|upstream| upstream.watch(&gate)) {
+            watches.spawn(watch.run());
+        }
+        let listens_no_more = drain.listened();
+        tokio::pin!(listens_no_more);
+        let mut listens = true;
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(SWEEP_INTERVAL) => self.0.iter().for_each(Upstream::sweep),
+                () = &mut listens_no_more, if listens => {
+                    listens = false;
+                    watches.abort_all();
+                }
             }
         }
     }

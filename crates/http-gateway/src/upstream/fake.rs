@@ -235,6 +235,7 @@ pub(super) fn settings(servers: Vec<ServerAddress>) -> Settings {
             eject_time: Duration::from_secs(60),
             ..http_upstream::Terms::default()
         },
+        checks: None,
         spool: SpoolLimits { memory_bytes: 1 << 20, disk_bytes: 0, dir: std::env::temp_dir() },
         held: Duration::from_secs(60),
     }

@@ -16,10 +16,12 @@ use base64::engine::general_purpose::STANDARD;
 use ctl_telemetry::metrics::UpstreamMetrics;
 use http_upstream::{Change, Group, NoServer, Outcome, Pick, Policy, ServerId, Token};
 use ring::rand::{SecureRandom as _, SystemRandom};
+use tokio::sync::Semaphore;
 use tracing::{info, warn};
 
 use super::attempt::{Ask, Heard, Way};
 use super::exchange::Lost;
+use super::health::Watch;
 use super::outgoing::Content;
 use super::parse::{Asked, BadAnswer};
 use super::resolve::Name;
@@ -164,6 +166,18 @@ impl Upstream {
     /// Do clients belong to servers?
     pub(super) fn is_sticky(&self) -> bool {
         self.settings.sticky.is_some()
+    }
+
+    /// The health checks of its servers, if they are to be made.
+    pub(super) fn watch(&self, gate: &Arc<Semaphore>) -> Option<Watch> {
+        let checks = self.settings.checks.clone()?;
+        Some(Watch {
+            upstream: self.name().into(),
+            group: Arc::clone(&self.group),
+            checks: Arc::new(checks),
+            metrics: Arc::clone(&self.metrics),
+            gate: Arc::clone(gate),
+        })
     }
 
     /// Are bodies to be read whole before they are passed on?

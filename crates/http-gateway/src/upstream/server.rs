@@ -287,12 +287,7 @@ impl Server {
     /// A socket whose other end has agreed to HTTP/2. In the clear that is said in the configuration (RFC 9113, 3.3).
     pub(super) async fn dial_for_h2(&self, deadline: Instant) -> Result<(Socket, Open), NoConnection> {
         let (socket, _, open) = self.connect(deadline, true).await?;
-        match &socket {
-            Socket::Tls(stream) if stream.get_ref().1.alpn_protocol() != Some(b"h2") => {
-                Err(NoConnection::Failed(io::Error::other("the server does not speak HTTP/2")))
-            }
-            _ => Ok((socket, open)),
-        }
+        Ok((socket, open))
     }
 
     async fn connect(
@@ -300,27 +295,34 @@ impl Server {
         deadline: Instant,
         http2: bool,
     ) -> Result<(Socket, Option<SocketAddr>, Open), NoConnection> {
-        let dialing = async {
-            let (socket, address) = match &self.at {
-                Place::Unix(path) => (Socket::Unix(UnixStream::connect(path).await?), None),
-                Place::Tcp(name) => {
-                    let (stream, address) = self.dial_one_of(&name.addresses().await?).await?;
-                    (Socket::Tcp(stream), Some(address))
-                }
-            };
-            let socket = match (socket, &self.tls) {
-                (Socket::Tcp(stream), Some(tls)) => Socket::Tls(Box::new(tls.connect(stream, http2).await?)),
-                (socket, _) => socket,
-            };
-            Ok((socket, address))
-        };
-        let (socket, address) = match timeout_at(deadline, dialing).await {
-            Ok(dialed) => dialed.map_err(NoConnection::Failed)?,
+        let (socket, address) = match timeout_at(deadline, self.reach(http2)).await {
+            Ok(reached) => reached.map_err(NoConnection::Failed)?,
             Err(_) => return Err(NoConnection::TimedOut),
         };
         self.metrics.connections_open.add(1);
         self.metrics.connections.inc();
         Ok((socket, address, Open(Arc::clone(&self.metrics))))
+    }
+
+    /// A socket to the server, TLS and all, which counts as none of its connections. The caller bounds the time.
+    pub(super) async fn reach(&self, http2: bool) -> io::Result<(Socket, Option<SocketAddr>)> {
+        let (socket, address) = match &self.at {
+            Place::Unix(path) => (Socket::Unix(UnixStream::connect(path).await?), None),
+            Place::Tcp(name) => {
+                let (stream, address) = self.dial_one_of(&name.addresses().await?).await?;
+                (Socket::Tcp(stream), Some(address))
+            }
+        };
+        let socket = match (socket, &self.tls) {
+            (Socket::Tcp(stream), Some(tls)) => Socket::Tls(Box::new(tls.connect(stream, http2).await?)),
+            (socket, _) => socket,
+        };
+        match &socket {
+            Socket::Tls(stream) if http2 && stream.get_ref().1.alpn_protocol() != Some(b"h2") => {
+                Err(io::Error::other("the server does not speak HTTP/2"))
+            }
+            _ => Ok((socket, address)),
+        }
     }
 
     /// The first of a name's addresses that answers, beginning with another one each time.

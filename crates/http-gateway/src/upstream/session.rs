@@ -7,12 +7,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use h2::client::{Builder, SendRequest};
+use h2::client::{Builder, Connection, SendRequest};
 use http_upstream::Pick;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout_at};
 
 use super::server::{Lasting, NoConnection, Server, Wanted};
+use super::socket::Socket;
 use crate::reactor;
 
 /// What a server may send ahead in one stream: large enough for a long fast way, and what is read goes to a spool with bounds of
@@ -136,13 +137,7 @@ impl Server {
     async fn open_session(&self, deadline: Instant) -> Result<(SendRequest<Bytes>, Arc<Used>), NoConnection> {
         let (socket, open) = self.dial_for_h2(deadline).await?;
         let opened = timeout_at(deadline, async {
-            let (sender, connection) = Builder::new()
-                .enable_push(false)
-                .initial_window_size(STREAM_WINDOW_BYTES)
-                .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-                .max_header_list_size(FIELDS_BYTES_MAX)
-                .handshake::<_, Bytes>(socket)
-                .await?;
+            let (sender, connection) = shake_hands(socket).await?;
             // Ends when the last request and the session have let go of it, or with the server.
             tokio::spawn(async move {
                 let _its_requests_are_told = connection.await;
@@ -154,6 +149,19 @@ impl Server {
         let sender = opened.await.map_err(|_| NoConnection::TimedOut)?.map_err(broken)?;
         Ok((sender, Arc::new(Used(Mutex::new(Instant::now())))))
     }
+}
+
+/// Begins to speak HTTP/2.
+pub(super) async fn shake_hands(
+    socket: Socket,
+) -> Result<(SendRequest<Bytes>, Connection<Socket, Bytes>), h2::Error> {
+    Builder::new()
+        .enable_push(false)
+        .initial_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_header_list_size(FIELDS_BYTES_MAX)
+        .handshake(socket)
+        .await
 }
 
 impl Lease {

@@ -7,6 +7,7 @@ pub use ctl_config::upstream::ServerAddress;
 use ctl_config::upstream::{HOST_OF_CLIENT, HOST_OF_SERVER, Policy, Protocol};
 use http_upstream::Terms;
 
+use super::check::Checks;
 use super::secret::Secrets;
 use super::sticky::Sticky;
 use crate::spool::SpoolLimits;
@@ -76,6 +77,8 @@ pub struct Settings {
     pub resolve_interval: Duration,
     /// Who gets a request, who rests after failures.
     pub balance: http_upstream::Terms,
+    /// Active health checks.
+    pub checks: Option<Checks>,
     /// Of answers that are read faster than their clients take them.
     pub spool: SpoolLimits,
     /// The longest time that a client may take no byte while all of that is full.
@@ -125,6 +128,7 @@ impl Settings {
             buffer: own.buffer,
             resolve_interval: own.resolve_interval,
             balance: balance(own),
+            checks: checks(own),
             spool,
             held,
         })
@@ -135,6 +139,20 @@ fn sticky(own: &ctl_config::Upstream, secrets: &Secrets) -> Result<Option<Sticky
     let Some(cookie) = own.sticky_cookie.clone() else { return Ok(None) };
     let secret = secrets.of(own.sticky_secret_file.as_deref())?;
     Ok(Some(Sticky { cookie, time: own.sticky_time, secret }))
+}
+
+fn checks(own: &ctl_config::Upstream) -> Option<Checks> {
+    Some(Checks {
+        path: own.health_path.clone()?,
+        host: own.health_host.clone().or_else(|| match own.host.as_str() {
+            HOST_OF_CLIENT | HOST_OF_SERVER => None,
+            name => Some(name.to_owned()),
+        }),
+        http2: own.protocol == Protocol::Http2,
+        statuses: own.healthy_statuses(),
+        interval: own.health_interval,
+        timeout: own.health_timeout,
+    })
 }
 
 fn balance(own: &ctl_config::Upstream) -> Terms {
@@ -152,6 +170,8 @@ fn balance(own: &ctl_config::Upstream) -> Terms {
         eject_after: own.eject_after,
         eject_time: own.eject_time,
         eject_time_max: usual.eject_time_max.max(own.eject_time),
+        health_rise: own.health_rise,
+        health_fall: own.health_fall,
         retry_percent: own.retry_budget,
         ..usual
     }

@@ -4,6 +4,7 @@ mod balance;
 mod bodies;
 mod connections;
 mod drained;
+mod health;
 mod http2;
 mod lies;
 mod sticky;
