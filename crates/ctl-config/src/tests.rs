@@ -335,6 +335,9 @@ fn every_key_of_a_table_is_sound() {
             if key.name.starts_with("forward_auth_") {
                 text.push_str("forward_auth = \"/check\"\n");
             }
+            if key.name.starts_with("health_") && key.name != "health_path" {
+                text.push_str("health_path = \"/readyz\"\n");
+            }
             if key.name == "single_flight_by" {
                 text.push_str("single_flight = \"join\"\n");
             }

@@ -8,7 +8,8 @@
 //! |---|---|
 //! | `all.rs` | the upstreams of the configuration |
 //! | `group.rs`, `settings.rs` | an upstream: its servers, the attempts of one request; who gets it is `http-upstream`'s to say |
-//! | `server.rs`, `resolve.rs` | a server's connections, and the addresses of its name |
+//! | `members.rs`, `resolve.rs` | from what is configured to servers: each address of a name is one |
+//! | `server.rs` | a server's connections |
 //! | `socket.rs`, `tls.rs` | TCP, unix, TLS |
 //! | `session.rs`, `h2.rs` | HTTP/2: connections that requests share; one request in a stream |
 //! | `sticky.rs`, `secret.rs` | the cookie by which a client comes back to its server (pure), and what it is signed with |
@@ -32,6 +33,7 @@ mod exchange;
 mod group;
 mod h2;
 mod health;
+mod members;
 mod outgoing;
 pub mod parse;
 mod pump;

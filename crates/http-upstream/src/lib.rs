@@ -19,8 +19,6 @@
 //! | `sticky.rs` | the token by which a client comes back to its server |
 //! | `terms.rs` | what the operator sets |
 //!
-//! The gateway does not change sets of servers yet: no setting turns that on.
-//!
 //! **Locking.** Reactors share a [`Group`], which has one lock. It is held for a pick, a record and a release, each some hundred
 //! instructions without an allocation, and never by anyone who waits. By the default policy a pick looks at two servers
 //! however many there are; the others look at each, and there are at most a few hundred.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use ctl_config::Config;
 use ctl_telemetry::metrics::UpstreamMetrics;
 
+use futures_util::future::join_all;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
@@ -42,7 +43,7 @@ impl Upstreams {
         self.0.iter().map(|upstream| (upstream.name(), upstream.metrics())).collect()
     }
 
-    /// Closes connections that nobody needs any more, for ever, and checks the servers' health until the process listens no more; at
+    /// Closes connections that nobody needs any more and asks for names again, for ever, and checks the servers' health until the process listens no more; at
     /// once over where there is no upstream.
     pub async fn look_after(self: Arc<Self>, mut drain: Drain) {
         if self.0.is_empty() {
@@ -54,11 +55,13 @@ impl Upstreams {
             watches.spawn(watch.run());
         }
         let listens_no_more = drain.listened();
-        tokio::pin!(listens_no_more);
+        let fresh = join_all(self.0.iter().map(Upstream::keep_fresh));
+        tokio::pin!(listens_no_more, fresh);
         let mut listens = true;
         loop {
             tokio::select! {
                 () = tokio::time::sleep(SWEEP_INTERVAL) => self.0.iter().for_each(Upstream::sweep),
+                _ = &mut fresh => return,
                 () = &mut listens_no_more, if listens => {
                     listens = false;
                     watches.abort_all();

@@ -74,7 +74,8 @@ impl Unwell {
 
 /// Asks once.
 pub(super) async fn check(server: &Arc<Server>, checks: &Checks) -> Result<(), Unwell> {
-    let (socket, _) = server.reach(checks.http2).await.map_err(Unwell::NotReached)?;
+    let socket = server.reach(checks.http2).await.inspect_err(|_| server.may_have_moved());
+    let socket = socket.map_err(Unwell::NotReached)?;
     let host = checks.host.as_deref().unwrap_or(&server.authority);
     let status = if checks.http2 {
         over_http2(socket, server.scheme(), host, &checks.path).await?

@@ -22,12 +22,12 @@ use tracing::{info, warn};
 use super::attempt::{Ask, Heard, Way};
 use super::exchange::Lost;
 use super::health::Watch;
+use super::members::Members;
 use super::outgoing::Content;
 use super::parse::{Asked, BadAnswer};
-use super::resolve::Name;
-use super::server::{Bounds, Lasting, NoConnection, Place, Server, Wanted};
-use super::settings::{HashBy, ServerAddress, Settings, names};
-use super::tls::{ClientTls, TlsFiles, client_config};
+use super::server::{Lasting, NoConnection, Server, Wanted};
+use super::settings::{HashBy, Settings};
+use super::tls::TlsFiles;
 use super::via::goes_in_a_circle;
 use crate::dispatch::Origin;
 use crate::message::{AnsweredBy, BodyError, Headers, Method, RequestBody, RequestHead, Response, Trail};
@@ -41,7 +41,8 @@ const SERVERS_TRIED_MAX: usize = 3;
 /// See the head of this file.
 pub struct Upstream {
     pub(super) settings: Settings,
-    servers: Box<[Arc<Server>]>,
+    /// Where its servers are.
+    pub(super) members: Members,
     /// Who gets a request.
     group: Arc<Group<Arc<Server>>>,
     /// A number for each request, from a random one on: the group makes its choices of it.
@@ -113,40 +114,13 @@ impl Upstream {
     /// With no connection yet. The error is for the operator.
     pub fn new(settings: Settings, tls: TlsFiles<'_>) -> Result<Self, String> {
         let metrics: Arc<UpstreamMetrics> = Arc::default();
-        let encrypted =
-            settings.servers.iter().any(|(it, _)| matches!(it, ServerAddress::Tcp { tls: true, .. }));
-        let tls = encrypted.then(|| client_config(tls)).transpose()?;
-        let bounds = Bounds {
-            connections_max: settings.connections_max as usize,
-            connect_timeout: settings.connect_timeout,
-            keep_alive: settings.keep_alive,
-        };
-        let mut servers = Vec::new();
-        for (address, weight) in &settings.servers {
-            let (names, place, tls) = match address {
-                ServerAddress::Unix(path) => (names(address), Place::Unix(path.clone()), None),
-                ServerAddress::Tcp { host, port, tls: encrypted } => {
-                    let tls = match (&tls, encrypted) {
-                        (Some(config), true) => {
-                            let name = settings.tls_server_name.as_deref().unwrap_or(host);
-                            Some(Arc::new(ClientTls::new(Arc::clone(config), name)?))
-                        }
-                        _ => None,
-                    };
-                    let name = Arc::new(Name::new(host, *port, settings.resolve_interval));
-                    (names(address), Place::Tcp(name), tls)
-                }
-            };
-            let server = Arc::new(Server::new(names, place, tls, bounds, &metrics));
-            servers.push(http_upstream::Server { name: server.name.clone(), weight: *weight, server });
-        }
+        let members = Members::new(&settings, tls, &metrics)?;
         let mut random = [0; 8];
         SystemRandom::new().fill(&mut random).map_err(|_| "the system gives no random numbers")?;
-        let all = servers.iter().map(|server| Arc::clone(&server.server)).collect();
         let secret = settings.sticky.as_ref().map(|sticky| sticky.secret.clone());
-        let group = Group::new(&settings.name, settings.balance, secret, servers, now());
+        let group = Group::new(&settings.name, settings.balance, secret, members.servers(), now());
         let random = AtomicU64::new(u64::from_le_bytes(random));
-        Ok(Self { settings, servers: all, group, random, metrics })
+        Ok(Self { settings, members, group, random, metrics })
     }
 
     /// Its name.
@@ -187,9 +161,14 @@ impl Upstream {
 
     /// Closes connections that nobody needs any more. To be called every second or so.
     pub fn sweep(&self) {
-        for server in &self.servers {
+        for (_, server) in self.group.servers() {
             server.sweep();
         }
+    }
+
+    /// Finds out where its servers are, for ever.
+    pub(super) async fn keep_fresh(&self) {
+        self.members.keep_fresh(&self.group, self.name()).await;
     }
 
     /// An answer. `trail` comes back inside it.
@@ -267,21 +246,23 @@ impl Upstream {
         trail: &Trail,
     ) -> Result<Heard, Failure> {
         let Ask { request, content, key, .. } = ask;
-        if goes_in_a_circle(&request.head.headers) {
-            self.metrics.failures.inc();
-            let (request_id, upstream) = (&*trail.request_id, &self.settings.name);
-            warn!(
-                request_id,
-                upstream, "the request goes in a circle: some server behind this one sends it back"
-            );
-            return Err(Failure::Circle);
+        self.turn_back_circles(request, trail)?;
+        if self.members.count() == 0 {
+            tokio::select! {
+                () = self.members.first(&self.group, self.name()) => {}
+                () = body.closed(), if !content.is_streamed() => return Err(Failure::ClientGone),
+            }
         }
         let mut tried = Vec::new();
         let mut retry_same = None;
+        let mut last = None;
         loop {
-            let (mut pick, renewed) = match retry_same.take() {
-                Some(pick) => (pick, true),
-                None => (self.pick(request, &tried, trail)?, false),
+            let (mut pick, renewed) = match (retry_same.take(), last.take()) {
+                (Some(pick), _) => (pick, true),
+                (None, last) => match self.pick(request, &tried) {
+                    Ok(pick) => (pick, false),
+                    Err(why) => return Err(self.nobody(why, last, trail)),
+                },
             };
             let wanted = match (renewed, request.head.method.is_idempotent() && !content.is_streamed()) {
                 (true, _) => Wanted::New,
@@ -294,7 +275,7 @@ impl Upstream {
                 leased = self.line(pick.server(), wanted, key.is_some()) => leased,
                 () = body.closed(), if !content.is_streamed() => return Err(Failure::ClientGone),
             };
-            let another = tried.len() + 1 < self.servers.len().min(SERVERS_TRIED_MAX);
+            let another = tried.len() + 1 < self.members.count().min(SERVERS_TRIED_MAX);
             let line = match leased {
                 Ok(line) => line,
                 Err(error) => {
@@ -303,6 +284,7 @@ impl Upstream {
                         return Err(failure);
                     }
                     tried.push(pick.id());
+                    last = Some(failure);
                     continue;
                 }
             };
@@ -326,16 +308,26 @@ impl Upstream {
                 return Err(failure);
             }
             tried.push(pick.id());
+            last = Some(failure);
         }
     }
 
+    /// A request that has come through here too often already.
+    fn turn_back_circles(&self, request: &Forward<'_>, trail: &Trail) -> Result<(), Failure> {
+        if !goes_in_a_circle(&request.head.headers) {
+            return Ok(());
+        }
+        self.metrics.failures.inc();
+        let (request_id, upstream) = (&*trail.request_id, &self.settings.name);
+        warn!(
+            request_id,
+            upstream, "the request goes in a circle: some server behind this one sends it back"
+        );
+        Err(Failure::Circle)
+    }
+
     /// A place with a server.
-    fn pick(
-        &self,
-        request: &Forward<'_>,
-        tried: &[ServerId],
-        trail: &Trail,
-    ) -> Result<Pick<Arc<Server>>, Failure> {
+    fn pick(&self, request: &Forward<'_>, tried: &[ServerId]) -> Result<Pick<Arc<Server>>, NoServer> {
         let key = match &self.settings.hash_by {
             _ if self.settings.balance.policy != Policy::Hash => None,
             HashBy::Address => Some(request.origin.remote_addr.as_bytes()),
@@ -349,15 +341,21 @@ impl Upstream {
             sticky: self.settings.sticky.as_ref().and_then(|it| it.token(&request.head.headers)),
             tried,
         };
-        self.group.pick(&ask).map_err(|why| {
-            self.metrics.failures.inc();
-            let (request_id, upstream) = (&*trail.request_id, &self.settings.name);
-            warn!(request_id, upstream, "{why}: the client was told so");
-            match why {
-                NoServer::Full | NoServer::Drained => Failure::Busy,
-                NoServer::None | NoServer::Tried => Failure::NotReached,
-            }
-        })
+        self.group.pick(&ask)
+    }
+
+    /// No server can be asked; `last`: what came of the one before, which is what the client is to know.
+    fn nobody(&self, why: NoServer, last: Option<Failure>, trail: &Trail) -> Failure {
+        let (request_id, upstream) = (&*trail.request_id, &self.settings.name);
+        warn!(request_id, upstream, "{why}: the client was told so");
+        if let Some(last) = last {
+            return last;
+        }
+        self.metrics.failures.inc();
+        match why {
+            NoServer::Full | NoServer::Drained => Failure::Busy,
+            NoServer::None | NoServer::Tried => Failure::NotReached,
+        }
     }
 
     /// What became of a request that was sent at that time.
@@ -389,6 +387,7 @@ impl Upstream {
             NoConnection::Full => Failure::Busy,
             NoConnection::Failed(_) | NoConnection::TimedOut => {
                 self.record(pick, Outcome::NotReached, asked_at);
+                pick.server().may_have_moved();
                 Failure::NotReached
             }
         };

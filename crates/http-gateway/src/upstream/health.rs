@@ -74,7 +74,7 @@ impl Watch {
                 Err(_) => Err(Unwell::TimedOut),
             };
             drop(turn);
-            let doubtful = self.report(id, &server, found);
+            let doubtful = self.report(id, &server, &found);
             let interval = self.checks.interval;
             let pause = if doubtful { interval.min(DOUBT_INTERVAL) } else { interval };
             sleep(pause.mul_f64(0.9 + 0.2 * random())).await;
@@ -82,10 +82,10 @@ impl Watch {
     }
 
     /// `true`: it says otherwise than what is believed.
-    fn report(&self, id: ServerId, server: &Server, found: Result<(), Unwell>) -> bool {
+    fn report(&self, id: ServerId, server: &Server, found: &Result<(), Unwell>) -> bool {
         self.metrics.health_checks.inc();
         let (upstream, server) = (&*self.upstream, &server.name);
-        if let Err(why) = &found {
+        if let Err(why) = found {
             if why.is_ours() {
                 debug!(upstream, server, "a health check could not be made: {why}");
                 return false;
@@ -93,7 +93,7 @@ impl Watch {
             self.metrics.health_failures.inc();
         }
         let now = tokio::time::Instant::now().into_std();
-        match (self.group.report_health(id, found.is_ok(), now), &found) {
+        match (self.group.report_health(id, found.is_ok(), now), found) {
             (Some(Change::Down), Err(why)) => warn!(
                 upstream,
                 server,

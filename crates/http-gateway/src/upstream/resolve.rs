@@ -1,20 +1,29 @@
-//! The addresses behind a server's name, asked for again as time passes.
+//! The addresses behind the names of an upstream's servers, asked for again as time passes: each address is a server of its own.
 //!
-//! Hosts move: a name that was resolved once at the start would be a trap in every orchestrated network. What is known stays
-//! in use while it is asked for again, and also when the answer is an error: a name server that is away must not take the site
-//! with it.
+//! Hosts move and their number changes: a name that was resolved once at the start would be a trap in every orchestrated network. What
+//! is known stays in use while it is asked for again, and also when the answer is an error: a name server that is away must not
+//! take the site with it.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::time::Instant;
-use tracing::warn;
+use tokio::time::{Instant, timeout};
+use tracing::{info, warn};
 
-/// After a failure nobody asks again for so long: each question takes a thread that may block.
-const FAILURE_PAUSE: Duration = Duration::from_secs(1);
+/// After a question nobody asks again for so long, whatever happens: each takes a thread that may block.
+const PAUSE_LEAST: Duration = Duration::from_secs(1);
+
+/// An answer that takes longer is a failure: what is known stays in use meanwhile.
+const ANSWER_WAIT: Duration = Duration::from_secs(30);
+
+/// Servers that a name can stand for. DNS over UDP brings some dozens; each has connections, a record and a row of metrics.
+const ADDRESSES_MAX: usize = 256;
+
+/// Where one server of a name is: one address, or both of a host that has one of each family.
+pub(super) type Spot = Box<[SocketAddr]>;
 
 /// A name and what is known of it.
 #[derive(Debug)]
@@ -24,145 +33,174 @@ pub(super) struct Name {
     /// How long an answer is good.
     interval: Duration,
     known: Mutex<Known>,
-    /// Held while the resolver is asked because nothing is known: one question for all who wait.
-    asking: tokio::sync::Mutex<()>,
-    refreshing: AtomicBool,
+    /// A server of it could not be reached: it may have moved.
+    hurried: AtomicBool,
 }
 
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Default)]
 struct Known {
-    addresses: Option<Arc<[SocketAddr]>>,
+    spots: Vec<Spot>,
     /// When the resolver was last asked, successfully or not.
     at: Option<Instant>,
-    /// `None`: for ever, it is an address.
-    changes: bool,
+    /// The last answer was an error, and that was said.
+    failing: bool,
+    /// More than are used were there, and that was said.
+    surplus: bool,
 }
 
 impl Name {
-    /// `host` is a name or an address, the latter without brackets.
     pub(super) fn new(host: &str, port: u16, interval: Duration) -> Self {
-        let known = match host.parse::<IpAddr>() {
-            Ok(address) => Known {
-                addresses: Some(Arc::from([SocketAddr::new(address, port)])),
-                at: None,
-                changes: false,
-            },
-            Err(_) => Known { addresses: None, at: None, changes: true },
+        let (host, known) = (host.to_owned(), Mutex::default());
+        Self { host, port, interval, known, hurried: AtomicBool::new(false) }
+    }
+
+    /// What is known of it.
+    pub(super) fn spots(&self) -> Vec<Spot> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).spots.clone()
+    }
+
+    /// What is known may be wrong.
+    pub(super) fn hurry(&self) {
+        self.hurried.store(true, Relaxed);
+    }
+
+    /// Is it time to ask again?
+    pub(super) fn is_due(&self) -> bool {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(age) = known.at.map(|at| at.elapsed()) else { return true };
+        let soon = known.spots.is_empty() || self.hurried.load(Relaxed);
+        age >= if soon { PAUSE_LEAST } else { self.interval }
+    }
+
+    /// Asks the system's resolver, on a thread that may block. `true`: there is something new. Failures are told once, until it
+    /// works again.
+    pub(super) async fn ask(&self, upstream: &str) -> Result<bool, io::Error> {
+        self.hurried.store(false, Relaxed);
+        let asking = tokio::net::lookup_host((self.host.as_str(), self.port));
+        let answer = match timeout(ANSWER_WAIT, asking).await {
+            Ok(answer) => answer.map(|addresses| spots(addresses.collect())),
+            Err(_) => Err(io::ErrorKind::TimedOut.into()),
         };
-        Self {
-            host: host.to_owned(),
-            port,
-            interval,
-            known: Mutex::new(known),
-            asking: tokio::sync::Mutex::default(),
-            refreshing: AtomicBool::new(false),
-        }
-    }
-
-    fn known(&self) -> Known {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// Is this one of the addresses still, as far as is known?
-    pub(super) fn has(&self, address: SocketAddr) -> bool {
-        self.known().addresses.is_none_or(|addresses| addresses.contains(&address))
-    }
-
-    /// The addresses; waits for the resolver only when there are none yet. Cancel safe.
-    pub(super) async fn addresses(self: &Arc<Self>) -> io::Result<Arc<[SocketAddr]>> {
-        let known = self.known();
-        if let Some(addresses) = known.addresses {
-            let stale = known.changes && known.at.is_none_or(|at| at.elapsed() >= self.interval);
-            if stale && !self.refreshing.swap(true, Relaxed) {
-                let name = Arc::clone(self);
-                tokio::spawn(async move {
-                    // What is known stays when this fails; it has been told.
-                    let _ = name.ask().await;
-                    name.refreshing.store(false, Relaxed);
-                });
-            }
-            return Ok(addresses);
-        }
-        let _one_asks = self.asking.lock().await;
-        let known = self.known();
-        match known.addresses {
-            Some(addresses) => Ok(addresses),
-            None if known.at.is_some_and(|at| at.elapsed() < FAILURE_PAUSE) => {
-                Err(io::Error::new(io::ErrorKind::NotFound, "the name could not be resolved a moment ago"))
-            }
-            None => self.ask().await,
-        }
-    }
-
-    /// Asks the system's resolver, on a thread that may block.
-    async fn ask(&self) -> io::Result<Arc<[SocketAddr]>> {
-        let answer = tokio::net::lookup_host((self.host.as_str(), self.port)).await;
-        let answer = answer.and_then(|addresses| {
-            let addresses: Arc<[SocketAddr]> = addresses.collect();
-            if addresses.is_empty() {
-                return Err(io::Error::new(io::ErrorKind::NotFound, "the name has no address"));
-            }
-            Ok(addresses)
+        let answer = answer.and_then(|spots| {
+            let none = || io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+            if spots.is_empty() { Err(none()) } else { Ok(spots) }
         });
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let (host, mut known) = (&self.host, self.known.lock().unwrap_or_else(PoisonError::into_inner));
         known.at = Some(Instant::now());
-        match &answer {
-            Ok(addresses) => known.addresses = Some(Arc::clone(addresses)),
+        match answer {
+            Ok(mut spots) => {
+                let surplus = spots.len() > ADDRESSES_MAX;
+                if surplus && !std::mem::replace(&mut known.surplus, surplus) {
+                    warn!(upstream, host, used = ADDRESSES_MAX, "a name has more addresses than are used");
+                }
+                spots.truncate(ADDRESSES_MAX);
+                if std::mem::replace(&mut known.failing, false) {
+                    info!(upstream, host, "the name of an upstream's server is resolved again");
+                }
+                let is_new = known.spots != spots;
+                if is_new {
+                    known.spots = spots;
+                }
+                Ok(is_new)
+            }
             Err(error) => {
-                let kept = known.addresses.is_some();
-                drop(known);
-                let host = &self.host;
-                warn!(host, kept_old = kept, "the name of an upstream's server was not resolved: {error}");
+                let kept = known.spots.len();
+                if !std::mem::replace(&mut known.failing, true) {
+                    warn!(
+                        upstream,
+                        host,
+                        kept,
+                        "the name of an upstream's server was not resolved, what is known stays: {error}"
+                    );
+                }
+                Err(error)
             }
         }
-        answer
     }
+}
+
+#[cfg(test)]
+impl Name {
+    pub(super) fn pretend(&self, spots: &[Spot]) {
+        let mut known = self.known.lock().unwrap();
+        (known.spots, known.at) = (spots.to_vec(), Some(Instant::now()));
+    }
+
+    pub(super) fn forget_when(&self) {
+        self.known.lock().unwrap().at = None;
+    }
+}
+
+/// The servers behind the addresses of a name, in an order that does not change with the answer's. One address of each family is one
+/// host that has both (`localhost` is one): IPv4 first, since whoever publishes it listens there. Of more than that nobody can
+/// know which belong together.
+fn spots(mut addresses: Vec<SocketAddr>) -> Vec<Spot> {
+    addresses.sort_unstable();
+    addresses.dedup();
+    match addresses[..] {
+        [four @ SocketAddr::V4(_), six @ SocketAddr::V6(_)] => vec![Box::new([four, six])],
+        _ => addresses.into_iter().map(|address| -> Spot { Box::new([address]) }).collect(),
+    }
+}
+
+/// An address, which needs no resolver.
+pub(super) fn literal(host: &str, port: u16) -> Option<Spot> {
+    let address: IpAddr = host.parse().ok()?;
+    Some(Box::new([SocketAddr::new(address, port)]))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[tokio::test]
-    async fn addresses_need_no_resolver() {
-        let name = Arc::new(Name::new("::1", 80, Duration::ZERO));
-        let addresses = name.addresses().await.unwrap();
-        assert_eq!(&addresses[..], ["[::1]:80".parse().unwrap()]);
-        assert!(name.has("[::1]:80".parse().unwrap()));
-        assert!(!name.has("[::1]:81".parse().unwrap()));
+    fn shown(addresses: &[&str]) -> Vec<String> {
+        let addresses = addresses.iter().map(|address| address.parse().unwrap()).collect();
+        let shown = |spot: &Spot| spot.iter().map(ToString::to_string).collect::<Vec<_>>().join(" or ");
+        spots(addresses).iter().map(shown).collect()
+    }
+
+    #[test]
+    fn each_address_is_a_server_but_a_host_with_both_families_is_one() {
+        assert_eq!(shown(&[]), [""; 0]);
+        assert_eq!(shown(&["10.0.0.1:80"]), ["10.0.0.1:80"]);
+        assert_eq!(shown(&["[::1]:80", "127.0.0.1:80", "[::1]:80"]), ["127.0.0.1:80 or [::1]:80"]);
+        assert_eq!(shown(&["10.0.0.2:80", "10.0.0.1:80"]), ["10.0.0.1:80", "10.0.0.2:80"]);
+        assert_eq!(
+            shown(&["10.0.0.2:80", "[fd00::1]:80", "10.0.0.1:80"]),
+            ["10.0.0.1:80", "10.0.0.2:80", "[fd00::1]:80"]
+        );
+        assert_eq!(literal("::1", 80).unwrap()[..], ["[::1]:80".parse().unwrap()]);
+        assert_eq!(literal("app", 80), None);
     }
 
     #[tokio::test]
-    async fn what_is_known_stays_while_it_is_asked_for_again() {
-        let name = Arc::new(Name::new("localhost", 80, Duration::from_secs(1)));
-        let loopback = |addresses: &[SocketAddr]| {
-            !addresses.is_empty() && addresses.iter().all(|address| address.ip().is_loopback())
-        };
-        assert!(loopback(&name.addresses().await.unwrap()));
-        // An answer of long ago, and another one.
-        let old: SocketAddr = "192.0.2.1:80".parse().unwrap();
-        {
-            let mut known = name.known.lock().unwrap();
-            known.addresses = Some(Arc::from([old]));
-            known.at = None;
-        }
-        assert_eq!(&name.addresses().await.unwrap()[..], [old], "at once, what is known");
-        for _ in 0..200 {
-            if loopback(&name.addresses().await.unwrap()) {
-                assert!(!name.has(old));
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-        panic!("it was never asked for again");
-    }
-
-    #[tokio::test]
-    async fn a_name_that_does_not_exist_is_not_asked_for_all_the_time() {
+    async fn what_is_known_stays_when_the_answer_is_an_error() {
         // RFC 6761, 6.4: never exists.
-        let name = Arc::new(Name::new("nowhere.invalid", 80, Duration::from_secs(1)));
-        assert!(name.addresses().await.is_err());
-        let again = name.addresses().await.unwrap_err();
-        assert!(again.to_string().contains("a moment ago"), "{again}");
+        let name = Name::new("nowhere.invalid", 80, Duration::from_secs(3600));
+        assert!(name.is_due() && name.spots().is_empty());
+        assert!(name.ask("api").await.is_err());
+        assert!(!name.is_due(), "it is not asked for all the time");
+        let old: Vec<Spot> = vec![literal("192.0.2.1", 80).unwrap()];
+        name.known.lock().unwrap().spots = old.clone();
+        assert!(name.ask("api").await.is_err());
+        assert_eq!(name.spots(), old);
+    }
+
+    #[tokio::test]
+    async fn a_name_is_asked_for_again_when_it_is_time_or_its_server_is_away() {
+        let name = Name::new("localhost", 80, Duration::from_secs(3600));
+        assert!(name.ask("api").await.unwrap(), "it is new");
+        assert!(!name.ask("api").await.unwrap(), "it is not");
+        assert_eq!(name.spots().len(), 1, "one host, whatever its families");
+        assert!(name.spots().iter().flatten().all(|address| address.ip().is_loopback()));
+        assert!(!name.is_due());
+        name.hurry();
+        assert!(!name.is_due(), "not at once");
+        let ago = Instant::now().checked_sub(2 * PAUSE_LEAST).unwrap();
+        name.known.lock().unwrap().at = Some(ago);
+        assert!(name.is_due());
+        assert!(!name.ask("api").await.unwrap());
+        name.known.lock().unwrap().at = Some(ago);
+        assert!(!name.is_due(), "once is enough");
     }
 }

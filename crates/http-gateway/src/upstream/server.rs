@@ -7,7 +7,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -19,16 +19,13 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::resolve::Name;
+use super::resolve::{Name, Spot};
 use super::session::Sessions;
 use super::socket::Socket;
 use super::tls::ClientTls;
 use crate::h1::Stream;
 use crate::reactor;
 use crate::websocket::driver::{Gone, Wire};
-
-/// Addresses of a name that are tried for one connection.
-const ATTEMPTS_MAX: usize = 3;
 
 /// A request that must not be sent twice takes no connection that was idle for longer: servers close theirs after two
 /// seconds and more, and one that closes while the request is on its way leaves its fate unknown.
@@ -37,7 +34,7 @@ const SURELY_OPEN: Duration = Duration::from_secs(1);
 /// Where a server is.
 #[derive(Debug, Clone)]
 pub(super) enum Place {
-    Tcp(Arc<Name>),
+    Tcp(Spot),
     Unix(PathBuf),
 }
 
@@ -68,6 +65,8 @@ pub(super) struct Server {
     /// What the server itself is called: Host, when it is to be told that.
     pub(super) authority: String,
     at: Place,
+    /// The name that it was found by.
+    found_by: Option<Arc<Name>>,
     tls: Option<Arc<ClientTls>>,
     bounds: Bounds,
     places: Arc<Semaphore>,
@@ -75,8 +74,10 @@ pub(super) struct Server {
     waiting: AtomicUsize,
     /// The last one given back is at the end, and the next to be leased. By reactor: a connection wakes the thread that made it.
     idle: Box<[Mutex<Vec<Idle>>]>,
-    /// Which address of several comes next.
-    turn: AtomicUsize,
+    /// Which of its addresses answered last.
+    answered: AtomicUsize,
+    /// It is no longer one of the upstream's servers: nothing is kept for it.
+    retired: AtomicBool,
     /// Those of HTTP/2.
     sessions: Sessions,
     metrics: Arc<UpstreamMetrics>,
@@ -90,8 +91,6 @@ struct Idle {
 /// A connection, wherever it is.
 pub(super) struct Connection {
     pub(super) stream: Stream<Socket>,
-    /// `None`: a unix socket.
-    address: Option<SocketAddr>,
     _open: Open,
 }
 
@@ -149,7 +148,7 @@ pub(super) enum Wanted {
 impl Server {
     pub(super) fn new(
         (name, authority): (String, String),
-        place: Place,
+        (place, found_by): (Place, Option<Arc<Name>>),
         tls: Option<Arc<ClientTls>>,
         bounds: Bounds,
         metrics: &Arc<UpstreamMetrics>,
@@ -159,12 +158,14 @@ impl Server {
             name,
             authority,
             at: place,
+            found_by,
             tls,
             bounds,
             places: Arc::new(Semaphore::new(bounds.connections_max)),
             waiting: AtomicUsize::new(0),
             idle: (0..shards).map(|_| Mutex::default()).collect(),
-            turn: AtomicUsize::new(0),
+            answered: AtomicUsize::new(0),
+            retired: AtomicBool::new(false),
             sessions: Sessions::new(shards),
             metrics: Arc::clone(metrics),
         }
@@ -235,7 +236,7 @@ impl Server {
                     shard.lock().unwrap_or_else(PoisonError::into_inner).push(Idle { connection, since });
                     break;
                 }
-                if self.is_current(&connection) && is_silent(&mut connection.stream) {
+                if is_silent(&mut connection.stream) {
                     return Some(connection);
                 }
             }
@@ -244,6 +245,9 @@ impl Server {
     }
 
     fn keep(&self, connection: Box<Connection>) {
+        if self.retired.load(Relaxed) {
+            return;
+        }
         let own = reactor::current();
         if let Some(shard) = self.idle.get(own % self.idle.len().max(1)) {
             let idle = Idle { connection, since: Instant::now() };
@@ -271,47 +275,50 @@ impl Server {
         }
     }
 
-    /// Is the address it goes to still one of the server's?
-    fn is_current(&self, connection: &Connection) -> bool {
-        match (&self.at, connection.address) {
-            (Place::Tcp(name), Some(address)) => name.has(address),
-            _ => true,
+    /// It is one of the upstream's servers, or no longer: then what it works on comes to its end, and nothing is kept.
+    pub(super) fn set_retired(&self, retired: bool) {
+        self.retired.store(retired, Relaxed);
+        if retired {
+            self.sessions.sweep(Duration::ZERO);
+            for shard in &self.idle {
+                let over = std::mem::take(&mut *shard.lock().unwrap_or_else(PoisonError::into_inner));
+                drop(over);
+            }
+        }
+    }
+
+    /// It could not be reached: it may have moved.
+    pub(super) fn may_have_moved(&self) {
+        if let Some(name) = &self.found_by {
+            name.hurry();
         }
     }
 
     async fn dial(&self, deadline: Instant) -> Result<Connection, NoConnection> {
-        let (socket, address, open) = self.connect(deadline, false).await?;
-        Ok(Connection { stream: Stream::new(socket, Vec::new()), address, _open: open })
+        let (socket, open) = self.connect(deadline, false).await?;
+        Ok(Connection { stream: Stream::new(socket, Vec::new()), _open: open })
     }
 
     /// A socket whose other end has agreed to HTTP/2. In the clear that is said in the configuration (RFC 9113, 3.3).
     pub(super) async fn dial_for_h2(&self, deadline: Instant) -> Result<(Socket, Open), NoConnection> {
-        let (socket, _, open) = self.connect(deadline, true).await?;
-        Ok((socket, open))
+        self.connect(deadline, true).await
     }
 
-    async fn connect(
-        &self,
-        deadline: Instant,
-        http2: bool,
-    ) -> Result<(Socket, Option<SocketAddr>, Open), NoConnection> {
-        let (socket, address) = match timeout_at(deadline, self.reach(http2)).await {
+    async fn connect(&self, deadline: Instant, http2: bool) -> Result<(Socket, Open), NoConnection> {
+        let socket = match timeout_at(deadline, self.reach(http2)).await {
             Ok(reached) => reached.map_err(NoConnection::Failed)?,
             Err(_) => return Err(NoConnection::TimedOut),
         };
         self.metrics.connections_open.add(1);
         self.metrics.connections.inc();
-        Ok((socket, address, Open(Arc::clone(&self.metrics))))
+        Ok((socket, Open(Arc::clone(&self.metrics))))
     }
 
     /// A socket to the server, TLS and all, which counts as none of its connections. The caller bounds the time.
-    pub(super) async fn reach(&self, http2: bool) -> io::Result<(Socket, Option<SocketAddr>)> {
-        let (socket, address) = match &self.at {
-            Place::Unix(path) => (Socket::Unix(UnixStream::connect(path).await?), None),
-            Place::Tcp(name) => {
-                let (stream, address) = self.dial_one_of(&name.addresses().await?).await?;
-                (Socket::Tcp(stream), Some(address))
-            }
+    pub(super) async fn reach(&self, http2: bool) -> io::Result<Socket> {
+        let socket = match &self.at {
+            Place::Unix(path) => Socket::Unix(UnixStream::connect(path).await?),
+            Place::Tcp(spot) => Socket::Tcp(self.dial_one_of(spot).await?),
         };
         let socket = match (socket, &self.tls) {
             (Socket::Tcp(stream), Some(tls)) => Socket::Tls(Box::new(tls.connect(stream, http2).await?)),
@@ -321,23 +328,24 @@ impl Server {
             Socket::Tls(stream) if http2 && stream.get_ref().1.alpn_protocol() != Some(b"h2") => {
                 Err(io::Error::other("the server does not speak HTTP/2"))
             }
-            _ => Ok((socket, address)),
+            _ => Ok(socket),
         }
     }
 
-    /// The first of a name's addresses that answers, beginning with another one each time.
-    async fn dial_one_of(&self, addresses: &[SocketAddr]) -> io::Result<(TcpStream, SocketAddr)> {
-        let first = self.turn.fetch_add(1, Relaxed);
-        let attempts = addresses.len().min(ATTEMPTS_MAX);
+    /// The first of its addresses that answers, beginning with the one that did so last.
+    async fn dial_one_of(&self, addresses: &[SocketAddr]) -> io::Result<TcpStream> {
+        let first = self.answered.load(Relaxed);
         // So that one address that swallows everything leaves time for the next.
-        let patience = self.bounds.connect_timeout / attempts.max(1) as u32;
+        let patience = self.bounds.connect_timeout / addresses.len().max(1) as u32;
         let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-        for attempt in 0..attempts {
-            let Some(&address) = addresses.get(first.wrapping_add(attempt) % addresses.len()) else { break };
+        for attempt in 0..addresses.len() {
+            let at = first.wrapping_add(attempt) % addresses.len();
+            let Some(&address) = addresses.get(at) else { break };
             match timeout(patience, TcpStream::connect(address)).await {
                 Ok(Ok(stream)) => {
                     stream.set_nodelay(true)?;
-                    return Ok((stream, address));
+                    self.answered.store(at, Relaxed);
+                    return Ok(stream);
                 }
                 Ok(Err(error)) => last = error,
                 Err(_) => last = io::ErrorKind::TimedOut.into(),

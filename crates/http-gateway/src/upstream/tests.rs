@@ -7,6 +7,7 @@ mod drained;
 mod health;
 mod http2;
 mod lies;
+mod names;
 mod sticky;
 mod tls;
 mod tunnels;
