@@ -58,31 +58,31 @@ def test_a_host_that_leaves_politely_fails_no_request_at_all(
 ) -> None:
     backs = [plain(env={"QUINTET_SERVER_DRAIN_DELAY": "5s"}) for _ in range(3)]
     site = front(start, tmp_path, {"api": ([address(back) for back in backs], CHECKED)})
-    site.allow_log("is not well and gets no requests")
+    site.allow_log("health checks say")
     leaving = backs[0]
     pid = str(leaving.workers()[0]).encode()
     with Load(site, "/api/pid", clients=CLIENTS) as load, Posts(site, "/api/length") as posts:
         load.wait_for(200)
         leaving.terminate()
-        site.log.wait_for("is not well and gets no requests.*it answered 503")
+        site.log.wait_for("is down and gets no requests.*it answered 503")
         assert leaving.get("/pid").text.encode() == pid, "it still serves"
         seen = load.bodies[pid]
         load.wait_for(200)
         assert load.bodies[pid] - seen <= CLIENTS, "but those that were on their way, it gets nothing"
         leaving.wait_exit()
         leaving.start()
-        site.log.wait_for("is well again")
+        site.log.wait_for("is up again")
         again = str(leaving.workers()[0]).encode()
         wait_until(lambda: load.bodies[again] > 10, 15, "it gets requests again")
     assert load.failures == []
     assert set(load.statuses) == {200}
     assert len(posts.answers) > 20
     assert set(posts.answers) == {"200"}
-    assert site.log.count("is not well") == 1, "said once"
-    assert site.log.count("is well again") == 1
+    assert site.log.count("is down and gets") == 1, "said once"
+    assert site.log.count("is up again") == 1
     metrics = site.metrics()
     assert metrics['quintet_upstream_failures_total{upstream="api"}'] == 0
-    assert metrics['quintet_upstream_health_checks_failed_total{upstream="api"}'] >= 2
+    assert metrics['quintet_upstream_health_failures_total{upstream="api"}'] >= 2
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
@@ -117,5 +117,5 @@ def test_checks_over_tls(
     site = front(start, tmp_path, {"api": ([f"https://127.0.0.1:{back.port}"], more)})
     checks = 'quintet_upstream_health_checks_total{upstream="api"}'
     wait_until(lambda: site.metrics()[checks] >= 5, 15, "it is checked")
-    assert site.metrics()['quintet_upstream_health_checks_failed_total{upstream="api"}'] == 0
+    assert site.metrics()['quintet_upstream_health_failures_total{upstream="api"}'] == 0
     assert site.get("/api/hello").text == "hello"

@@ -264,7 +264,7 @@ metrics_of! {
         /// Active health checks of the servers of an upstream.
         Counter health_checks = "quintet_upstream_health_checks_total";
         /// Health checks that found a server not well.
-        Counter health_failures = "quintet_upstream_health_checks_failed_total";
+        Counter health_failures = "quintet_upstream_health_failures_total";
         /// Times that the name of a server was asked for, and nobody knew its addresses: those known before were kept.
         Counter resolve_failures = "quintet_upstream_resolve_failures_total";
         /// Connections to an upstream that are open now.

@@ -96,10 +96,11 @@ impl Watch {
         match (self.group.report_health(id, found.is_ok(), now), found) {
             (Some(Change::Down), Err(why)) => warn!(
                 upstream,
-                server,
-                "a server of an upstream is not well and gets no requests: its health check says: {why}"
+                server, "a server of an upstream is down and gets no requests, its health checks say: {why}"
             ),
-            (Some(Change::Up), _) => info!(upstream, server, "a server of an upstream is well again"),
+            (Some(Change::Up), _) => {
+                info!(upstream, server, "a server of an upstream is up again, its health checks say");
+            }
             (_, Err(why)) => debug!(upstream, server, "a health check failed: {why}"),
             _ => {}
         }
