@@ -11,6 +11,7 @@
 //! - Behind the PROXY protocol the peer is the client that the header names; its forwarded headers are its own.
 
 use std::borrow::Cow;
+use std::io::Write as _;
 use std::net::{IpAddr, SocketAddr};
 
 use http_limits::{BadNetwork, Network, NetworkSet};
@@ -53,6 +54,49 @@ impl TrustedProxies {
     /// Is this peer of a socket trusted? `None`: a unix socket.
     pub fn trusts(&self, peer: Option<SocketAddr>) -> bool {
         peer.map_or(self.unix, |peer| self.contains(peer.ip()))
+    }
+}
+
+/// A client's address as text, without memory of its own: it is written for every request. Empty: there is none.
+#[derive(Clone, Copy)]
+pub struct AddressText {
+    text: [u8; ADDRESS_BYTES_MAX],
+    len: usize,
+}
+
+/// The longest address of IPv6 has 39.
+const ADDRESS_BYTES_MAX: usize = 40;
+
+impl From<Option<IpAddr>> for AddressText {
+    fn from(address: Option<IpAddr>) -> Self {
+        let mut text = [0; ADDRESS_BYTES_MAX];
+        let mut rest = &mut text[..];
+        match address {
+            Some(IpAddr::V4(address)) => {
+                let mut digits = itoa::Buffer::new();
+                for (place, number) in address.octets().into_iter().enumerate() {
+                    let dot: &[u8] = if place > 0 { b"." } else { b"" };
+                    for part in [dot, digits.format(number).as_bytes()] {
+                        // There is room for every address.
+                        let _ = rest.write(part);
+                    }
+                }
+            }
+            Some(IpAddr::V6(address)) => {
+                let _ = write!(rest, "{address}");
+            }
+            None => {}
+        }
+        let len = ADDRESS_BYTES_MAX - rest.len();
+        Self { text, len }
+    }
+}
+
+impl std::ops::Deref for AddressText {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        self.text.get(..self.len).and_then(|text| std::str::from_utf8(text).ok()).unwrap_or_default()
     }
 }
 
@@ -155,8 +199,11 @@ fn split_host(authority: &[u8]) -> (&[u8], Option<u16>) {
 }
 
 fn parse_port(digits: &[u8]) -> Option<u16> {
-    let text = std::str::from_utf8(digits).ok()?;
-    text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok()).flatten()
+    let digit = |port: u16, byte: &u8| {
+        let digit = byte.is_ascii_digit().then(|| u16::from(byte - b'0'))?;
+        port.checked_mul(10)?.checked_add(digit)
+    };
+    if digits.is_empty() { None } else { digits.iter().try_fold(0, digit) }
 }
 
 /// What trusted proxies say; `None` where they say nothing that can be read.

@@ -42,21 +42,21 @@ impl Compression {
             .then(|| Self { rules: Rules::new(&config.compression), turns: Arc::new(Semaphore::new(cores)) })
     }
 
-    /// The response as it goes out.
-    pub(crate) async fn apply(&self, request: &RequestHead, mut response: Response) -> Response {
-        let coding = match self.rules.judge(request, &response) {
+    /// Makes the response what goes out.
+    pub(crate) async fn apply(&self, request: &RequestHead, response: &mut Response) {
+        match self.rules.judge(request, response) {
             Verdict::Leave => {
-                if self.rules.is_wanted(&response) {
-                    head::not_modified(request, &mut response);
+                if self.rules.is_wanted(response) {
+                    head::not_modified(request, response);
                 }
-                return response;
             }
-            Verdict::AsItIs => {
-                head::varies(&mut response.headers);
-                return response;
-            }
-            Verdict::Pack(coding) => coding,
-        };
+            Verdict::AsItIs => head::varies(&mut response.headers),
+            // Boxed: what is not compressed need not carry its room.
+            Verdict::Pack(coding) => Box::pin(self.pack(coding, response)).await,
+        }
+    }
+
+    async fn pack(&self, coding: Coding, response: &mut Response) {
         match std::mem::replace(&mut response.body, Body::Empty) {
             Body::Bytes(bytes) => match self.whole(coding, bytes).await {
                 Ok(packed) => {
@@ -81,7 +81,6 @@ impl Compression {
             }
         }
         head::varies(&mut response.headers);
-        response
     }
 
     /// A whole body, compressed; an error holds it as it was.

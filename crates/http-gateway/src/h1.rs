@@ -26,6 +26,7 @@ pub(crate) mod date;
 pub mod encode;
 mod field;
 mod file;
+mod input;
 pub mod parse;
 mod respond;
 mod slowly;

@@ -5,7 +5,6 @@
 
 use std::fs::File;
 use std::net::{IpAddr, SocketAddr};
-use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -19,56 +18,116 @@ use crate::request_body::Payload;
 use crate::request_id::RequestId;
 use crate::spool::BodyStream;
 
-/// Header fields in order, in one buffer; repeated names stay apart.
+/// Header fields in order, in one buffer, each as the line of HTTP/1.1 that it is; repeated names stay apart.
 ///
 /// Request names are lower case. Response names keep the app's letters (HTTP/2 lowers them on the way out).
 #[derive(Clone, Default)]
 pub struct Headers {
     buffer: Vec<u8>,
-    fields: Vec<(Range<u32>, Range<u32>)>,
+    fields: Vec<Place>,
+    /// The first so many hold nothing that a line may not.
+    vouched: usize,
 }
+
+/// Where a field lies: `name: value\r\n`.
+#[derive(Clone, Copy)]
+struct Place {
+    name: u32,
+    colon: u32,
+    end: u32,
+}
+
+/// A field as it is written.
+#[derive(Clone, Copy)]
+pub(crate) struct Line<'a> {
+    pub(crate) name: &'a [u8],
+    pub(crate) value: &'a [u8],
+    /// With all that belongs to it on the wire, the line's end too.
+    pub(crate) whole: &'a [u8],
+    /// Name and value have been checked; otherwise they may be anything.
+    pub(crate) is_vouched: bool,
+}
+
+const COLON: &[u8; 2] = b": ";
+const LINE_END: &[u8; 2] = b"\r\n";
 
 impl Headers {
     /// Room for `fields` fields of `bytes` bytes in all.
     pub fn with_capacity(fields: usize, bytes: usize) -> Self {
-        Self { buffer: Vec::with_capacity(bytes), fields: Vec::with_capacity(fields) }
+        let lines = fields * (COLON.len() + LINE_END.len());
+        Self { buffer: Vec::with_capacity(bytes + lines), fields: Vec::with_capacity(fields), vouched: 0 }
     }
 
     /// Appends a field.
     pub fn push(&mut self, name: &[u8], value: &[u8]) {
         let start = self.buffer.len() as u32;
+        self.buffer.reserve(name.len() + COLON.len() + value.len() + LINE_END.len());
         self.buffer.extend_from_slice(name);
-        let middle = self.buffer.len() as u32;
+        let colon = self.buffer.len() as u32;
+        self.buffer.extend_from_slice(COLON);
         self.buffer.extend_from_slice(value);
-        self.fields.push((start..middle, middle..self.buffer.len() as u32));
+        self.buffer.extend_from_slice(LINE_END);
+        self.fields.push(Place { name: start, colon, end: self.buffer.len() as u32 });
     }
 
     /// Appends a field, its name in lower case.
     pub fn push_lower(&mut self, name: &[u8], value: &[u8]) {
-        let start = self.buffer.len() as u32;
-        self.buffer.extend(name.iter().map(u8::to_ascii_lowercase));
-        let middle = self.buffer.len() as u32;
-        self.buffer.extend_from_slice(value);
-        self.fields.push((start..middle, middle..self.buffer.len() as u32));
+        let start = self.buffer.len();
+        self.push(name, value);
+        if let Some(name) = self.buffer.get_mut(start..start + name.len()) {
+            name.make_ascii_lowercase();
+        }
     }
 
-    fn slice(&self, range: &Range<u32>) -> &[u8] {
-        self.buffer.get(range.start as usize..range.end as usize).unwrap_or_default()
+    /// All fields so far are known to hold nothing that a line may not.
+    pub(crate) fn vouch(&mut self) {
+        self.vouched = self.fields.len();
+    }
+
+    fn slice(&self, from: u32, to: u32) -> &[u8] {
+        self.buffer.get(from as usize..to as usize).unwrap_or_default()
+    }
+
+    fn value(&self, Place { colon, end, .. }: Place) -> &[u8] {
+        self.slice(colon + COLON.len() as u32, end - LINE_END.len() as u32)
+    }
+
+    fn named<'a>(&'a self, name: &'a str) -> impl Iterator<Item = Place> + 'a {
+        let is = |place: &Place| {
+            (place.colon - place.name) as usize == name.len()
+                && self.slice(place.name, place.colon).eq_ignore_ascii_case(name.as_bytes())
+        };
+        self.fields.iter().filter(move |place| is(place)).copied()
+    }
+
+    fn line(&self, index: usize, place: Place) -> Line<'_> {
+        let Place { name, colon, end } = place;
+        Line {
+            name: self.slice(name, colon),
+            value: self.value(place),
+            whole: self.slice(name, end),
+            is_vouched: index < self.vouched,
+        }
+    }
+
+    /// All fields as they are written.
+    pub(crate) fn lines(&self) -> impl ExactSizeIterator<Item = Line<'_>> {
+        self.fields.iter().enumerate().map(|(index, place)| self.line(index, *place))
     }
 
     /// All fields: name, value.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (&[u8], &[u8])> {
-        self.fields.iter().map(|(name, value)| (self.slice(name), self.slice(value)))
+        self.lines().map(|line| (line.name, line.value))
     }
 
     /// The values of every field with this name, in order; letter case does not matter.
     pub fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
-        self.iter().filter(move |(n, _)| n.eq_ignore_ascii_case(name.as_bytes())).map(|(_, value)| value)
+        self.named(name).map(|place| self.value(place))
     }
 
     /// The value of the first field with this name.
     pub fn get(&self, name: &str) -> Option<&[u8]> {
-        self.iter().find(|(n, _)| n.eq_ignore_ascii_case(name.as_bytes())).map(|(_, value)| value)
+        self.named(name).next().map(|place| self.value(place))
     }
 
     /// Is there such a field?
@@ -78,10 +137,15 @@ impl Headers {
 
     /// Removes every field whose name `unwanted` accepts.
     pub fn remove(&mut self, unwanted: impl Fn(&[u8]) -> bool) {
-        let Self { buffer, fields } = self;
-        fields.retain(|(name, _)| {
-            !unwanted(buffer.get(name.start as usize..name.end as usize).unwrap_or_default())
+        let Self { buffer, fields, vouched } = self;
+        let (mut index, mut gone) = (0, 0);
+        fields.retain(|place| {
+            let keeps = !unwanted(buffer.get(place.name as usize..place.colon as usize).unwrap_or_default());
+            gone += usize::from(!keeps && index < *vouched);
+            index += 1;
+            keeps
         });
+        *vouched -= gone;
     }
 
     /// Sets a field to one value, at the end.
@@ -463,4 +527,38 @@ pub trait Service: Send + Sync + 'static {
 
     /// Called once for each response, after its last byte.
     fn finished(&self, exchange: &Exchange<'_>);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn show(headers: &Headers) -> String {
+        let word = |line: Line<'_>| {
+            assert_eq!(line.whole, [line.name, b": ", line.value, b"\r\n"].concat());
+            format!(
+                "{}{}",
+                String::from_utf8_lossy(line.whole).trim_end(),
+                if line.is_vouched { "" } else { "?" }
+            )
+        };
+        headers.lines().map(word).collect::<Vec<_>>().join(" | ")
+    }
+
+    #[test]
+    fn fields_are_lines_and_only_those_that_were_checked_are_vouched_for() {
+        let mut headers = Headers::with_capacity(2, 4);
+        headers.push(b"A", b"1");
+        headers.push_lower(b"B-C", b"X");
+        headers.push(b"D", b"");
+        headers.vouch();
+        headers.push(b"E", b"2");
+        assert_eq!(show(&headers), "A: 1 | b-c: X | D: | E: 2?");
+        headers.remove(|name| name == b"A" || name == b"E");
+        assert_eq!(show(&headers), "b-c: X | D:");
+        headers.set("D", b"y");
+        headers.push(b"F", b"z");
+        assert_eq!(show(&headers), "b-c: X | D: y? | F: z?");
+        assert_eq!((headers.len(), headers.get("B-C"), headers.contains("a")), (3, Some(&b"X"[..]), false));
+    }
 }

@@ -77,7 +77,7 @@ pub(crate) struct Paces(OnceLock<Box<Mutex<Gates>>>);
 
 impl Paces {
     /// How fast this answer goes; `None`: as fast as the client takes it.
-    pub(crate) fn of(&self, limits: &Limits, response: &Response) -> Option<Box<Pace>> {
+    pub(crate) fn of(&self, limits: &Limits, response: &mut Response) -> Option<Box<Pace>> {
         let route = response.trail.route.as_ref().filter(|route| route.bandwidth.is_some());
         let everywhere = limits.bandwidth.map(|rate| Bandwidth { rate, after: limits.bandwidth_after });
         let bandwidth = route.and_then(|route| route.bandwidth).or(everywhere)?;
@@ -97,7 +97,7 @@ impl Paces {
             gate
         });
         drop(gates);
-        let behind = match &response.body {
+        let behind = match &mut response.body {
             Body::Stream(stream) => stream.slowing(),
             _ => None,
         };

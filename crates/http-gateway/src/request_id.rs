@@ -16,6 +16,16 @@ pub enum RequestId {
     Kept(Box<str>),
 }
 
+impl RequestId {
+    /// As it is written. (Spares the question whether digits are text.)
+    pub fn as_bytes(&self) -> &[u8] {
+        match self {
+            Self::Made(digits) => digits,
+            Self::Kept(id) => id.as_bytes(),
+        }
+    }
+}
+
 impl std::ops::Deref for RequestId {
     type Target = str;
 
@@ -52,7 +62,8 @@ const KEPT_BYTES_MAX: usize = 128;
 /// Makes ids.
 #[derive(Debug)]
 pub struct RequestIds {
-    process: u64,
+    /// Of the process, as digits.
+    process: [u8; 16],
     next: AtomicU64,
 }
 
@@ -60,20 +71,18 @@ impl Default for RequestIds {
     fn default() -> Self {
         // The standard library's keys are random for each process.
         let random = || RandomState::new().build_hasher().finish();
-        Self { process: random(), next: AtomicU64::new(random()) }
+        Self { process: digits(random()), next: AtomicU64::new(random()) }
     }
 }
 
 impl RequestIds {
     /// A new id.
     pub fn make(&self) -> RequestId {
-        const DIGITS: &[u8; 16] = b"0123456789abcdef";
-        let number = stir(self.next.fetch_add(1, Relaxed));
+        let number = digits(stir(self.next.fetch_add(1, Relaxed)));
         let mut id = [0; 32];
-        let halves = self.process.to_be_bytes().into_iter().chain(number.to_be_bytes());
-        for (digits, byte) in id.chunks_exact_mut(2).zip(halves) {
-            digits.copy_from_slice(&[DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
-        }
+        let (first, second) = id.split_at_mut(16);
+        first.copy_from_slice(&self.process);
+        second.copy_from_slice(&number);
         RequestId::Made(id)
     }
 
@@ -88,6 +97,16 @@ impl RequestIds {
             None => self.make(),
         }
     }
+}
+
+/// Hexadecimal, with all zeros.
+fn digits(number: u64) -> [u8; 16] {
+    let mut digits = [0; 16];
+    for (digit, place) in digits.iter_mut().zip((0..16).rev()) {
+        let value = (number >> (4 * place)) as u8 & 15;
+        *digit = value + if value < 10 { b'0' } else { b'a' - 10 };
+    }
+    digits
 }
 
 /// The finaliser of `SplitMix64`: a bijection, so two numbers never meet.

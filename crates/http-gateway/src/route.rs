@@ -170,7 +170,7 @@ impl<'a> Comes<'a> {
             host: if self.identity.host.is_empty() { &[] } else { &self.identity.server_name },
             target,
             client: self.client,
-            request_id: &self.trail.request_id,
+            request_id: self.trail.request_id.as_bytes(),
             certificate: self.certificate,
         }
     }

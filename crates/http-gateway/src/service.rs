@@ -245,11 +245,10 @@ impl Gateway {
     }
 
     /// What every response gets on its way out.
-    async fn leave(&self, head: &RequestHead, pass: Pass, mut response: Response) -> Response {
+    async fn leave(&self, head: &RequestHead, pass: Pass, response: &mut Response) {
         pass.tell(&mut response.headers);
-        match &self.compression {
-            Some(compression) => compression.apply(head, response).await,
-            None => response,
+        if let Some(compression) = &self.compression {
+            compression.apply(head, response).await;
         }
     }
 
@@ -350,8 +349,9 @@ impl Service for Gateway {
             Err(refused) => return refused,
         };
         let asks = Asks { connection, identity: &identity, head, terms: Terms::default(), about: None };
-        let response = self.serve(asks, body, &mut trail).await;
-        self.leave(head, pass, response).await
+        let mut response = self.serve(asks, body, &mut trail).await;
+        self.leave(head, pass, &mut response).await;
+        response
     }
 
     async fn websocket(&self, connection: &Connection, head: &RequestHead) -> Answer {
@@ -372,8 +372,9 @@ impl Service for Gateway {
             return answer;
         }
         // RFC 9110, 7.8: a server may ignore Upgrade. The app sees a GET.
-        let response = self.serve(asks, &mut NoBody, &mut trail).await;
-        Answer::Refused(self.leave(head, pass, response).await)
+        let mut response = self.serve(asks, &mut NoBody, &mut trail).await;
+        self.leave(head, pass, &mut response).await;
+        Answer::Refused(response)
     }
 
     fn refuse(&self, connection: &Connection, status: u16, why: &'static str) -> Response {

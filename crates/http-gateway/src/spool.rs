@@ -4,6 +4,7 @@
 //! file, both bounded. Beyond the bounds the worker has to wait: such slots are counted, capped and timed.
 //! [`BodyStream`] is the client's end; [`Writer`] the worker's, driven by [`pump`].
 //!
+//! A body from another server whose client is quick goes past it ([`BodyStream::take_straight`]).
 //! An exchange on the long link ([`crate::link::long`]) needs none of this: its window is its bound, and the stream itself the body.
 //!
 //! # Cancel safety
@@ -31,6 +32,7 @@ use crate::encoding::Coding;
 use crate::link::long::{End, Item, LongStream};
 use crate::message::{FileBody, Headers};
 use crate::upload::Upload;
+use crate::upstream::Flow;
 pub(crate) use hold::Hold;
 pub use hold::HoldLimits;
 pub(crate) use hooks::Cutter;
@@ -146,6 +148,8 @@ pub(crate) struct Source {
 enum Origin {
     Spool(Arc<Shared>),
     Long(LongStream),
+    /// Straight from another server, until somebody asks who does not know of that. `None`: it was taken.
+    Straight(Option<Box<Flow>>),
 }
 
 impl std::fmt::Debug for BodyStream {
@@ -164,14 +168,36 @@ impl BodyStream {
         Self::new(Origin::Long(stream))
     }
 
+    /// From another server, for a driver that takes it as it comes ([`Self::take_straight`]); a spool for all others.
+    pub(crate) fn straight(flow: Flow) -> Self {
+        Self::new(Origin::Straight(Some(Box::new(flow))))
+    }
+
+    /// The way past the spool, where there is one.
+    pub(crate) fn take_straight(&mut self) -> Option<Box<Flow>> {
+        match &mut self.source.origin {
+            Origin::Straight(flow) => flow.take(),
+            _ => None,
+        }
+    }
+
+    /// Gives up the straight way: the body is read at its own pace from now on.
+    pub(crate) fn settle(&mut self) {
+        if let Some(flow) = self.take_straight() {
+            std::mem::swap(&mut self.source, &mut flow.spooled().source);
+        }
+    }
+
     /// Compresses what comes from now on. `announced`: the app's Content-Length. `false`: it cannot be done now.
     pub(crate) fn pack(&mut self, coding: Coding, announced: Option<u64>) -> bool {
+        self.settle();
         self.packing = Packing::new(coding, announced).map(Box::new);
         self.packing.is_some()
     }
 
     /// The next piece as soon as there is one; `None` at the end. Cancel safe.
     pub async fn next(&mut self) -> Option<Result<Piece, Aborted>> {
+        self.settle();
         if let Some(packing) = &mut self.packing {
             // Boxed: it may read files, and every response would carry the room for that.
             return Box::pin(packing.next(&mut self.source)).await;
@@ -187,6 +213,7 @@ impl BodyStream {
     /// The next piece if it is here: `None` when it has still to be made, `Some(None)` at the end.
     #[allow(clippy::option_option)] // "not yet", "never again" and a piece are three answers
     pub fn try_next(&mut self) -> Option<Option<Result<Piece, Aborted>>> {
+        self.settle();
         match &mut self.packing {
             Some(packing) => packing.try_next(&mut self.source),
             None => self.source.try_next(),
@@ -194,10 +221,11 @@ impl BodyStream {
     }
 
     /// For who sends it slower than its client takes it. Not for the long link: nobody is held up there.
-    pub(crate) fn slowing(&self) -> Option<Slowing> {
+    pub(crate) fn slowing(&mut self) -> Option<Slowing> {
+        self.settle();
         match &self.source.origin {
             Origin::Spool(shared) => Some(Slowing::new(Arc::clone(shared))),
-            Origin::Long(_) => None,
+            Origin::Long(_) | Origin::Straight(_) => None,
         }
     }
 
@@ -223,6 +251,7 @@ impl Source {
         match &self.origin {
             Origin::Spool(shared) => shared.to_reader.notified().await,
             Origin::Long(stream) => stream.came().await,
+            Origin::Straight(_) => {}
         }
     }
 
@@ -231,6 +260,8 @@ impl Source {
     pub(crate) fn try_next(&mut self) -> Option<Option<Result<Piece, Aborted>>> {
         match &self.origin {
             Origin::Spool(shared) => shared.try_next(&mut self.trailers),
+            // Whoever took it has the body.
+            Origin::Straight(_) => Some(Some(Err(Aborted))),
             Origin::Long(stream) => loop {
                 return match stream.try_next()? {
                     Ok(Item::Piece(piece)) => Some(Some(Ok(piece))),

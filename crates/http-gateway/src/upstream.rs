@@ -18,7 +18,7 @@
 //! | `request.rs`, `via.rs`, `outgoing.rs` | a request's head as bytes, and the way it has come (pure), and what follows it |
 //! | `attempt.rs`, `exchange.rs` | one request on one connection, up to the answer's head |
 //! | `parse.rs`, `body.rs` | bytes to heads and bodies (pure) |
-//! | `answer.rs`, `pump.rs` | from there to a response: its body at once, or into a spool |
+//! | `answer.rs`, `flow.rs`, `pump.rs` | from there to a response: its body at once, straight to a quick client, or into a spool |
 //!
 //! Invariants: a request is sent twice only when that is safe (nothing of it was sent, or its method is idempotent and its body
 //! still here); no byte of one answer is ever taken for another's: a connection on which anything was doubtful is closed;
@@ -30,6 +30,7 @@ mod attempt;
 pub mod body;
 mod check;
 mod exchange;
+mod flow;
 mod group;
 mod h2;
 mod health;
@@ -51,6 +52,7 @@ mod via;
 
 pub use all::Upstreams;
 pub use check::Checks;
+pub(crate) use flow::Flow;
 pub use group::{Failure, Forward, Handshake, Upstream};
 pub use secret::Secrets;
 pub use settings::{HashBy, HostRule, ServerAddress, Settings};

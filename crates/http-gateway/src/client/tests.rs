@@ -220,3 +220,19 @@ proptest! {
         prop_assert_eq!(from(Some("10.0.0.1:1"), &lines), "9.9.9.9:0 Http a a:80");
     }
 }
+
+#[test]
+fn addresses_are_written_as_the_standard_library_does() {
+    for text in [
+        "0.0.0.0",
+        "192.0.2.1",
+        "255.255.255.255",
+        "::",
+        "2001:db8::1",
+        "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff",
+    ] {
+        let address: IpAddr = text.parse().unwrap();
+        assert_eq!(&*AddressText::from(Some(address)), text);
+    }
+    assert_eq!(&*AddressText::from(None), "");
+}

@@ -85,6 +85,13 @@ fn shown(headers: &Headers) -> String {
         .join(" | ")
 }
 
+impl Compression {
+    async fn applied(&self, request: &RequestHead, mut response: Response) -> Response {
+        self.apply(request, &mut response).await;
+        response
+    }
+}
+
 #[test]
 fn it_is_off_unless_it_is_turned_on() {
     assert!(Compression::new(&Config::default()).is_none());
@@ -100,7 +107,7 @@ async fn a_route_says_otherwise() {
         let mut given = answer(200, &[("Content-Type", "text/html")], Body::Bytes(page()));
         given.trail.route = Some(Arc::new(Taken { compress: route, ..Taken::default() }));
         let compression = Compression::new(&config).unwrap();
-        let sent = compression.apply(&asking(&[("accept-encoding", "gzip")]), given).await;
+        let sent = compression.applied(&asking(&[("accept-encoding", "gzip")]), given).await;
         let coding =
             sent.headers.get("content-encoding").map(|coding| String::from_utf8_lossy(coding).into());
         (coding, sent.headers.contains("vary"))
@@ -130,7 +137,7 @@ async fn a_page_is_compressed_as_the_client_likes_it() {
             &[html, ("Content-Length", "3500"), ("ETag", "\"a\""), ("Accept-Ranges", "bytes")],
             Body::Bytes(page()),
         );
-        let sent = compression(|_| ()).apply(&asking(&[("accept-encoding", accept)]), given).await;
+        let sent = compression(|_| ()).applied(&asking(&[("accept-encoding", accept)]), given).await;
         let expected = format!(
             "Content-Type: text/html; charset=utf-8 | Content-Encoding: {coding} | ETag: W/\"a\" | Vary: Accept-Encoding"
         );
@@ -149,7 +156,7 @@ async fn who_does_not_want_it_gets_the_page_as_it_is_and_caches_are_told() {
             &[("Content-Type", "text/html"), ("ETag", "\"a\""), ("Vary", "Cookie")],
             Body::Bytes(page()),
         );
-        let sent = compression(|_| ()).apply(&asking(accept), given).await;
+        let sent = compression(|_| ()).applied(&asking(accept), given).await;
         assert_eq!(
             shown(&sent.headers),
             "Content-Type: text/html | ETag: \"a\" | Vary: Cookie, Accept-Encoding"
@@ -167,7 +174,7 @@ fn untouched(why: &str, change: impl FnOnce(&mut RequestHead, &mut Response)) {
     let before = (shown(&given.headers), format!("{:?}", given.body));
     let compression = compression(|config| config.exclude = vec!["/account/*".to_owned()]);
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    let sent = runtime.block_on(compression.apply(&request, given));
+    let sent = runtime.block_on(compression.applied(&request, given));
     assert_eq!((shown(&sent.headers), format!("{:?}", sent.body)), before, "{why}");
 }
 
@@ -215,7 +222,7 @@ async fn a_signed_in_visitor_whom_another_site_makes_ask_is_answered_without() {
         (&[accept, ("cookie", "sessionid=x")], true),
     ] {
         let given = answer(200, &[("Content-Type", "text/html")], Body::Bytes(page()));
-        let sent = compression(|_| ()).apply(&asking(request), given).await;
+        let sent = compression(|_| ()).applied(&asking(request), given).await;
         assert_eq!(sent.headers.contains("content-encoding"), packs, "{request:?}");
         assert_eq!(sent.headers.get("vary"), Some(&b"Accept-Encoding"[..]));
     }
@@ -227,13 +234,13 @@ async fn head_has_the_fields_of_get_but_its_length() {
     request.method = Method::Head;
     let html = ("Content-Type", "text/html");
     let given = answer(200, &[html, ("Content-Length", "3500"), ("ETag", "\"a\"")], Body::Empty);
-    let sent = compression(|_| ()).apply(&request, given).await;
+    let sent = compression(|_| ()).applied(&request, given).await;
     assert_eq!(
         shown(&sent.headers),
         "Content-Type: text/html | Content-Encoding: br | ETag: W/\"a\" | Vary: Accept-Encoding"
     );
     let short = answer(200, &[html, ("Content-Length", "35")], Body::Empty);
-    let sent = compression(|_| ()).apply(&request, short).await;
+    let sent = compression(|_| ()).applied(&request, short).await;
     assert_eq!(shown(&sent.headers), "Content-Type: text/html | Content-Length: 35");
 }
 
@@ -247,7 +254,7 @@ async fn a_304_has_the_tag_that_its_client_holds() {
         ("*", "Vary: Cookie | ETag: \"a\""),
     ] {
         let given = answer(304, &[("Vary", "Cookie"), ("ETag", "\"a\"")], Body::Empty);
-        let sent = compression(|_| ()).apply(&asking(&[("if-none-match", held)]), given).await;
+        let sent = compression(|_| ()).applied(&asking(&[("if-none-match", held)]), given).await;
         assert_eq!(shown(&sent.headers), said, "{held}");
     }
 }
@@ -289,7 +296,7 @@ async fn a_large_body_is_compressed_on_another_thread() {
     let page = page().repeat(300);
     for coding in ["zstd", "gzip", "br"] {
         let given = answer(200, &[("Content-Type", "text/html")], Body::Bytes(page.clone().into()));
-        let sent = compression(|_| ()).apply(&asking(&[("accept-encoding", coding)]), given).await;
+        let sent = compression(|_| ()).applied(&asking(&[("accept-encoding", coding)]), given).await;
         let Body::Bytes(packed) = sent.body else { panic!("{:?}", sent.body) };
         assert!(packed.len() < page.len() / 50);
         assert_eq!(unpack(coding, &packed), page);
@@ -381,13 +388,13 @@ async fn over_http_1_0_a_stream_keeps_its_length() {
     let (_writer, stream) = spool(limits(1 << 20));
     let given =
         answer(200, &[("Content-Type", "text/csv"), ("Content-Length", "99999")], Body::Stream(stream));
-    let sent = compression(|_| ()).apply(&request, given).await;
+    let sent = compression(|_| ()).applied(&request, given).await;
     assert_eq!(
         shown(&sent.headers),
         "Content-Type: text/csv | Content-Length: 99999 | Vary: Accept-Encoding"
     );
     let given = answer(200, &[("Content-Type", "text/csv")], Body::Bytes(page()));
-    assert!(compression(|_| ()).apply(&request, given).await.headers.contains("content-encoding"));
+    assert!(compression(|_| ()).applied(&request, given).await.headers.contains("content-encoding"));
 }
 
 #[test]

@@ -167,9 +167,7 @@ impl<T: Transport> Body<'_, T> {
                     if *left == 0 {
                         self.state.state = State::Done;
                     }
-                    // A client that sends little at a time must not make its pieces hold much.
-                    let is_sparse = piece.len() < piece.capacity() / 4;
-                    return Ok(Some(if is_sparse { Bytes::copy_from_slice(&piece) } else { piece.freeze() }));
+                    return Ok(Some(piece));
                 }
                 _ => self.stream.fill(&mut None, self.timeout).await?,
             }

@@ -296,7 +296,7 @@ async fn respond_while<T: Transport, S: Service>(
         }
     };
     let mut body_bytes_sent = 0;
-    let pace = shared.paces.of(&shared.config.limits, &response);
+    let pace = shared.paces.of(&shared.config.limits, &mut response);
     let body = std::mem::replace(&mut response.body, crate::message::Body::Empty);
     let trailers = framing == Framing::Chunked && head.is_some_and(|head| wants_trailers(&head.headers));
     let how = How { trailers, timeout: shared.config.timeouts.write, upload, pace };

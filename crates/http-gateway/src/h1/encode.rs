@@ -3,7 +3,7 @@
 use super::field::{is_token, is_value};
 use super::parse::parse_content_length;
 use crate::extra_fields::{is_hint, is_trailer};
-use crate::message::{Body, Headers, Response, Version};
+use crate::message::{Body, Headers, Line, Response, Version};
 
 /// What of the request decides about the framing of its response.
 #[derive(Debug, Clone, Copy)]
@@ -160,11 +160,11 @@ struct Seen {
 /// Appends the app's fields. A name or value that would split the response is refused.
 fn fields(out: &mut Vec<u8>, headers: &Headers, status: u16) -> Result<Seen, BadResponse> {
     let mut seen = Seen::default();
-    for (name, value) in headers.iter() {
-        if !is_token(name) {
+    for Line { name, value, whole, is_vouched } in headers.lines() {
+        if !is_vouched && !is_token(name) {
             return Err(BadResponse("a header name holds a character it may not"));
         }
-        if !is_value(value) {
+        if !is_vouched && !is_value(value) {
             return Err(BadResponse("a header value holds a control character"));
         }
         let is = |other: &[u8]| name.eq_ignore_ascii_case(other);
@@ -187,7 +187,7 @@ fn fields(out: &mut Vec<u8>, headers: &Headers, status: u16) -> Result<Seen, Bad
             17 if is(b"transfer-encoding") => continue,
             _ => {}
         }
-        field(out, name, value);
+        out.extend_from_slice(whole);
     }
     Ok(seen)
 }

@@ -266,7 +266,8 @@ impl Draft {
     }
 
     /// The empty line: decides on framing (RFC 9112, 6.3).
-    fn finish(self) -> Result<Parsed, Refusal> {
+    fn finish(mut self) -> Result<Parsed, Refusal> {
+        self.head.headers.vouch();
         let modern = self.head.version == Version::Http11;
         // RFC 9112, 3.2: a 1.1 request without Host must be refused, whatever its target.
         if modern && !self.host {

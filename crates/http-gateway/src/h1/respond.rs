@@ -11,10 +11,11 @@ use super::file;
 use super::slowly;
 use super::stream::{Stream, StreamError};
 use super::transport::Transport;
-use crate::message::{self, FileBody};
+use crate::message::{self, FileBody, Headers};
 use crate::pace::Pace;
 use crate::spool::{Aborted, BodyStream, Piece};
 use crate::upload::Upload;
+use crate::upstream::Flow;
 
 /// Bodies and pieces up to this are copied behind the head, so that one plain write (or one TLS record) takes both;
 /// above, a gathering write is cheaper.
@@ -107,6 +108,12 @@ struct Sending<'a, T> {
 
 impl<T: Transport> Sending<'_, T> {
     async fn stream(mut self, mut body: BodyStream) -> Result<Ended, StreamError> {
+        if let Some(flow) = body.take_straight() {
+            match self.straight(flow).await? {
+                Straight::Ended(ended) => return Ok(ended),
+                Straight::Spooled(rest) => body = rest,
+            }
+        }
         loop {
             let piece = if let Some(piece) = body.try_next() {
                 piece
@@ -129,8 +136,45 @@ impl<T: Transport> Sending<'_, T> {
                 None => break,
             }
         }
+        self.end(body.take_trailers()).await
+    }
+
+    /// Passes on what another server says as it comes, until the client does not take it at once.
+    async fn straight(&mut self, flow: Box<Flow>) -> Result<Straight, StreamError> {
+        let (mut flow, mut rest) = (Some(flow), None);
+        while let Some(reading) = &mut flow {
+            let read = match poll_once(reading.next()).await {
+                Poll::Ready(read) => read,
+                Poll::Pending => {
+                    unless_slow(self.flush(), &mut flow, &mut rest).await?;
+                    let Some(reading) = &mut flow else { break };
+                    self.unless_gone(reading.next()).await?
+                }
+            };
+            match read {
+                Some(Ok(piece)) => {
+                    if !unless_slow(self.piece(Piece::Bytes(piece)), &mut flow, &mut rest).await? {
+                        self.flush().await?;
+                        return Ok(Straight::Ended(Ended::Excess));
+                    }
+                }
+                Some(Err(Aborted)) => {
+                    self.flush().await?;
+                    return Err(StreamError::Gone);
+                }
+                None => {
+                    let trailers = flow.take().and_then(|mut flow| flow.take_trailers());
+                    return self.end(trailers).await.map(Straight::Ended);
+                }
+            }
+        }
+        rest.map(Straight::Spooled).ok_or(StreamError::Gone)
+    }
+
+    /// Behind the last piece.
+    async fn end(&mut self, trailers: Option<Headers>) -> Result<Ended, StreamError> {
         if self.framing == Framing::Chunked {
-            let trailers = body.take_trailers().filter(|_| self.how.trailers);
+            let trailers = trailers.filter(|_| self.how.trailers);
             last_chunk(&mut self.stream.output, trailers.as_ref());
         }
         self.flush().await?;
@@ -164,7 +208,12 @@ impl<T: Transport> Sending<'_, T> {
             }
             self.how.upload = None;
         }
-        let mut next = pin!(body.next());
+        self.unless_gone(body.next()).await
+    }
+
+    /// What comes next, unless the client goes away before.
+    async fn unless_gone<R>(&mut self, next: impl Future<Output = R>) -> Result<R, StreamError> {
+        let mut next = pin!(next);
         poll_fn(|context| {
             if let Poll::Ready(piece) = next.as_mut().poll(context) {
                 return Poll::Ready(Ok(piece));
@@ -217,6 +266,38 @@ impl<T: Transport> Sending<'_, T> {
         }
         Ok(fits)
     }
+}
+
+/// How the straight way ended.
+enum Straight {
+    Ended(Ended),
+    /// The client is slow: the rest comes from here.
+    Spooled(BodyStream),
+}
+
+/// Writes; when that has to wait for the client, what is still to be read goes into a spool, `rest`.
+async fn unless_slow<R>(
+    writing: impl Future<Output = R>,
+    flow: &mut Option<Box<Flow>>,
+    rest: &mut Option<BodyStream>,
+) -> R {
+    let mut writing = pin!(writing);
+    poll_fn(|context| {
+        let written = writing.as_mut().poll(context);
+        if written.is_pending()
+            && let Some(flow) = flow.take_if(|flow| flow.is_reading())
+        {
+            *rest = Some(flow.spooled());
+        }
+        written
+    })
+    .await
+}
+
+/// What a future says without waiting. It must be cancel safe.
+async fn poll_once<R>(future: impl Future<Output = R>) -> Poll<R> {
+    let mut future = pin!(future);
+    poll_fn(|context| Poll::Ready(future.as_mut().poll(context))).await
 }
 
 /// The first `len` bytes of a piece that has more.

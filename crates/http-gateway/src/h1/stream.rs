@@ -11,10 +11,11 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::{Buf, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until};
 
+use super::input::{FILLED_BYTES_MAX, Filled, Input, LITTLE_BYTES};
 use super::transport::Transport;
 
 /// One read takes this much: more than nearly all heads, and little enough to stay in the processor's cache.
@@ -44,9 +45,7 @@ impl From<io::Error> for StreamError {
 /// See the head of this file.
 pub(crate) struct Stream<T> {
     transport: T,
-    /// Read, and from `start` on not consumed.
-    input: Vec<u8>,
-    start: usize,
+    input: Input,
     /// Bytes to be written before everything else.
     pub(crate) output: Vec<u8>,
     timer: Timer,
@@ -54,12 +53,18 @@ pub(crate) struct Stream<T> {
 
 impl<T: Transport> Stream<T> {
     pub(crate) fn new(transport: T, already_read: Vec<u8>) -> Self {
-        Self { transport, input: already_read, start: 0, output: Vec::new(), timer: Timer(None) }
+        let input = Input::Own { bytes: already_read, start: 0 };
+        Self { transport, input, output: Vec::new(), timer: Timer(None) }
     }
 
     /// What was read and not consumed.
     pub(crate) fn buffered(&self) -> &[u8] {
-        self.input.get(self.start..).unwrap_or_default()
+        self.input.bytes()
+    }
+
+    /// Takes all of [`Self::buffered`].
+    pub(crate) fn take_buffered(&mut self) -> Bytes {
+        self.input.take()
     }
 
     /// Ready when `deadline` is over, which starts `timeout` from now when it is not set yet.
@@ -74,18 +79,13 @@ impl<T: Transport> Stream<T> {
 
     /// Marks the first `bytes` of [`Self::buffered`] as done.
     pub(crate) fn consume(&mut self, bytes: usize) {
-        self.start += bytes;
-        if self.start >= self.input.len() {
-            self.input.clear();
-            self.start = 0;
-        }
+        self.input.consume(bytes);
     }
 
     /// Gives the memory of empty buffers back.
     pub(crate) fn release(&mut self) {
         if self.buffered().is_empty() {
-            self.input = Vec::new();
-            self.start = 0;
+            self.input = Input::default();
         }
         if self.output.is_empty() {
             self.output = Vec::new();
@@ -100,13 +100,19 @@ impl<T: Transport> Stream<T> {
             if read.filled().is_empty() {
                 return Poll::Ready(Err(StreamError::Ended));
             }
-            if self.start > 0 {
-                self.input.drain(..self.start);
-                self.start = 0;
-            }
-            self.input.extend_from_slice(read.filled());
+            self.input.append(read.filled());
             Poll::Ready(Ok(()))
         })
+    }
+
+    /// As [`Self::poll_fill`], but takes as much as one read brings, where nothing is there yet: for what is mostly passed on.
+    pub(crate) fn poll_fill_much(&mut self, context: &mut Context<'_>) -> Poll<Result<(), StreamError>> {
+        if !self.buffered().is_empty() {
+            return self.poll_fill(context);
+        }
+        let filled = ready!(Filled::poll_read(&mut self.transport, context, FILLED_BYTES_MAX))?;
+        self.input = Input::Filled(filled.ok_or(StreamError::Ended)?);
+        Poll::Ready(Ok(()))
     }
 
     /// Reads once, until `deadline`, which starts `timeout` from now when it is not set yet and nothing is there.
@@ -137,7 +143,22 @@ impl<T: Transport> Stream<T> {
         &mut self,
         bytes_max: usize,
         timeout: Duration,
-    ) -> Result<BytesMut, StreamError> {
+    ) -> Result<Bytes, StreamError> {
+        let mut deadline = None;
+        if bytes_max <= LITTLE_BYTES {
+            return self.read_little(bytes_max, timeout).await;
+        }
+        poll_fn(|context| match Filled::poll_read(&mut self.transport, context, bytes_max) {
+            Poll::Ready(Ok(Some(filled))) => Poll::Ready(Ok(filled.into_bytes())),
+            Poll::Ready(Ok(None)) => Poll::Ready(Err(StreamError::Ended)),
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error.into())),
+            Poll::Pending => self.timer.poll(context, &mut deadline, timeout),
+        })
+        .await
+    }
+
+    /// The same into memory of its own.
+    async fn read_little(&mut self, bytes_max: usize, timeout: Duration) -> Result<Bytes, StreamError> {
         let mut piece = BytesMut::with_capacity(bytes_max);
         let mut deadline = None;
         poll_fn(|context| {
@@ -149,7 +170,9 @@ impl<T: Transport> Stream<T> {
             }
         })
         .await?;
-        Ok(piece)
+        // Who sends little at a time must not make its pieces hold much.
+        let is_sparse = piece.len() < piece.capacity() / 4;
+        Ok(if is_sparse { Bytes::copy_from_slice(&piece) } else { piece.freeze() })
     }
 
     /// Resolves when the client is gone. Meanwhile takes what it sends ahead, up to `bytes_max`; beyond, it can not
@@ -332,7 +355,6 @@ impl<T: Transport> Stream<T> {
     /// Reads and drops until the client closes, is silent for `silence_max`, or `until`.
     pub(crate) async fn discard(&mut self, silence_max: Duration, until: Instant) {
         self.input.clear();
-        self.start = 0;
         loop {
             let mut deadline = Some(until.min(Instant::now() + silence_max));
             if self.fill(&mut deadline, silence_max).await.is_err() || Instant::now() >= until {

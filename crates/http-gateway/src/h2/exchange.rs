@@ -114,21 +114,21 @@ impl<S: Service> Exchanges<'_, S> {
             });
             return respond.send_reset(Reason::ENHANCE_YOUR_CALM);
         }
-        let (response, head, follows) = match response::convert(&response, head_only, &crate::h1::date::now())
-        {
-            Ok((head, follows)) => (response, head, follows),
-            Err(BadResponse(why)) => {
-                let request_id = &*response.trail.request_id;
-                tracing::error!(request_id, why, "the app's response cannot be sent: answered 502");
-                let instead =
-                    Response { trail: response.trail, ..self.service.refuse(&self.connection, 502, why) };
-                match response::convert(&instead, head_only, &crate::h1::date::now()) {
-                    Ok((head, follows)) => (instead, head, follows),
-                    Err(_) => return respond.send_reset(Reason::INTERNAL_ERROR),
+        let (mut response, head, follows) =
+            match response::convert(&response, head_only, &crate::h1::date::now()) {
+                Ok((head, follows)) => (response, head, follows),
+                Err(BadResponse(why)) => {
+                    let request_id = &*response.trail.request_id;
+                    tracing::error!(request_id, why, "the app's response cannot be sent: answered 502");
+                    let instead =
+                        Response { trail: response.trail, ..self.service.refuse(&self.connection, 502, why) };
+                    match response::convert(&instead, head_only, &crate::h1::date::now()) {
+                        Ok((head, follows)) => (instead, head, follows),
+                        Err(_) => return respond.send_reset(Reason::INTERNAL_ERROR),
+                    }
                 }
-            }
-        };
-        let pace = self.paces.of(&self.config.limits, &response);
+            };
+        let pace = self.paces.of(&self.config.limits, &mut response);
         let mut told = Told {
             exchanges: self,
             request,

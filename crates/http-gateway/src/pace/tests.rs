@@ -47,9 +47,9 @@ fn assert_about(took: Duration, expected: Duration) {
 #[test]
 fn without_the_setting_nothing_is_made() {
     let paces = Paces::default();
-    assert!(paces.of(&limits(None, 0), &response(None)).is_none());
+    assert!(paces.of(&limits(None, 0), &mut response(None)).is_none());
     let lifted = taken(Some(Bandwidth { rate: 0, after: 0 }));
-    assert!(paces.of(&limits(Some(1024), 0), &response(Some(&lifted))).is_none());
+    assert!(paces.of(&limits(Some(1024), 0), &mut response(Some(&lifted))).is_none());
     assert!(paces.0.get().is_none());
 }
 
@@ -57,7 +57,7 @@ fn without_the_setting_nothing_is_made() {
 async fn one_answer_after_another() {
     let paces = Paces::default();
     let limits = limits(Some(100_000), 0);
-    let pace = || paces.of(&limits, &response(None)).unwrap();
+    let pace = || paces.of(&limits, &mut response(None)).unwrap();
     assert_about(send(pace(), 1_000_000).await, 10 * SECOND);
     assert_about(send(pace(), 500_000).await, 5 * SECOND);
 }
@@ -66,7 +66,7 @@ async fn one_answer_after_another() {
 async fn the_beginning_goes_at_full_speed_and_silence_earns_another_one() {
     let paces = Paces::default();
     let limits = limits(Some(100_000), 1_000_000);
-    let pace = || paces.of(&limits, &response(None)).unwrap();
+    let pace = || paces.of(&limits, &mut response(None)).unwrap();
     assert_about(send(pace(), 1_200_000).await, 2 * SECOND);
     assert_about(send(pace(), 100_000).await, SECOND);
     sleep(5 * SECOND).await;
@@ -77,7 +77,7 @@ async fn the_beginning_goes_at_full_speed_and_silence_earns_another_one() {
 async fn streams_share_and_take_turns() {
     let paces = Paces::default();
     let limits = limits(Some(100_000), 0);
-    let pace = || paces.of(&limits, &response(None)).unwrap();
+    let pace = || paces.of(&limits, &mut response(None)).unwrap();
     let (one, other, small) = tokio::join!(send(pace(), 500_000), send(pace(), 500_000), send(pace(), 5_000));
     assert_about(one, 10 * SECOND);
     assert_about(other, 10 * SECOND);
@@ -90,7 +90,7 @@ async fn a_route_has_a_bandwidth_of_its_own() {
     let limits = limits(Some(100_000), 0);
     let slow = taken(Some(Bandwidth { rate: 10_000, after: 0 }));
     let plain = taken(None);
-    let pace = |route: &Arc<Taken>| paces.of(&limits, &response(Some(route))).unwrap();
+    let pace = |route: &Arc<Taken>| paces.of(&limits, &mut response(Some(route))).unwrap();
     let (slowly, also, usual) =
         tokio::join!(send(pace(&slow), 50_000), send(pace(&slow), 50_000), send(pace(&plain), 500_000));
     assert_about(slowly.max(also), 10 * SECOND);
@@ -101,7 +101,7 @@ async fn a_route_has_a_bandwidth_of_its_own() {
 async fn who_leaves_while_he_waits_takes_nothing_along() {
     let paces = Paces::default();
     let limits = limits(Some(100_000), 0);
-    let pace = || paces.of(&limits, &response(None)).unwrap();
+    let pace = || paces.of(&limits, &mut response(None)).unwrap();
     let sending = send(pace(), 300_000);
     for _ in 0..1000 {
         let mut other = pace();
@@ -122,7 +122,7 @@ async fn an_answer_that_would_hold_a_worker_does_not_wait() {
     let mut streamed = testing::response(200, Body::Empty);
     streamed.body = Body::Stream(stream);
     let paces = Paces::default();
-    let mut pace = paces.of(&limits(Some(1024), 0), &streamed).unwrap();
+    let mut pace = paces.of(&limits(Some(1024), 0), &mut streamed).unwrap();
     let began = Instant::now();
     assert_eq!(pace.allow(1024).await, 1024);
     pace.spent(1024);

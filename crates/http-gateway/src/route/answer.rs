@@ -65,7 +65,7 @@ mod tests {
                 host: b"example.org",
                 target: target.as_bytes(),
                 client: "",
-                request_id: "",
+                request_id: b"",
                 certificate: None,
             };
             let location = location(&Template::parse(template).unwrap(), says);

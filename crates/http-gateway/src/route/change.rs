@@ -22,7 +22,7 @@ pub(super) struct Says<'a> {
     /// As it goes on, percent-encoded.
     pub(super) target: &'a [u8],
     pub(super) client: &'a str,
-    pub(super) request_id: &'a str,
+    pub(super) request_id: &'a [u8],
     pub(super) certificate: Option<&'a ClientCertificate>,
 }
 
@@ -37,7 +37,7 @@ impl<'a> Says<'a> {
             Placeholder::Path => path,
             Placeholder::Query => query,
             Placeholder::Client => self.client.as_bytes(),
-            Placeholder::RequestId => self.request_id.as_bytes(),
+            Placeholder::RequestId => self.request_id,
             Placeholder::ClientCert => self.shown(|shown| &shown.field),
             Placeholder::ClientCertSubject => self.shown(|shown| &shown.subject),
             Placeholder::ClientCertIssuer => self.shown(|shown| &shown.issuer),
@@ -229,7 +229,7 @@ mod tests {
         host: b"example.org",
         target: b"/?",
         client: "192.0.2.1",
-        request_id: "id",
+        request_id: b"id",
         certificate: None,
     };
 

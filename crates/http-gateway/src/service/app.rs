@@ -7,6 +7,7 @@ use super::{
     Payload, Ready, RequestBody, RequestHead, Response, Terms, Trail, body_status, broken, error_for,
     from_file, gather, origin,
 };
+use crate::client::AddressText;
 
 impl Gateway {
     /// To the app and back.
@@ -27,7 +28,7 @@ impl Gateway {
             Err(error) => return Self::body_failed(&error, head, trail),
         };
         let request_id = trail.request_id.clone();
-        let client = trail.client.map_or_else(String::new, |client| client.to_string());
+        let client = AddressText::from(trail.client);
         let origin = origin(asks, &request_id, &client);
         let request = Ready { head, origin, payload: &payload, terms };
         let broken_off = matches!(payload, Payload::Stream(_));
@@ -59,7 +60,7 @@ impl Gateway {
     pub(super) async fn open(&self, asks: Asks<'_>, trail: &mut Trail) -> Option<Answer> {
         let Asks { head, terms, .. } = asks;
         let request_id = trail.request_id.clone();
-        let client = trail.client.map_or_else(String::new, |client| client.to_string());
+        let client = AddressText::from(trail.client);
         let origin = origin(asks, &request_id, &client);
         let request = Ready { head, origin, payload: &Payload::Empty, terms };
         let answered = tokio::select! {

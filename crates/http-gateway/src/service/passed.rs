@@ -4,6 +4,7 @@ use super::{
     Answer, Asks, BodyError, BodyLength, Gateway, GatherError, NoBody, Payload, RequestBody, RequestHead,
     Response, Trail, body_status, error_for, error_saying, origin,
 };
+use crate::client::AddressText;
 use crate::request_body::{GatherLimits, gather};
 use crate::upstream::{Failure, Forward, Handshake, Upstream};
 
@@ -108,6 +109,6 @@ impl Gateway {
     }
 }
 
-fn client(trail: &Trail) -> String {
-    trail.client.map_or_else(String::new, |client| client.to_string())
+fn client(trail: &Trail) -> AddressText {
+    trail.client.into()
 }

@@ -10,6 +10,7 @@ use super::{
     Answer, AnsweredBy, Asks, Gateway, Identity, RequestBody, RequestHead, Response, Routes, Terms, Trail,
     error_for, error_saying, from_file,
 };
+use crate::client::AddressText;
 use crate::error_page::wants_html;
 use crate::guard::Pass;
 use crate::route::{Asked, Choice, Comes, Route, Way, below_mount};
@@ -227,8 +228,8 @@ fn choose<'a>(
     }
 }
 
-fn client(trail: &Trail) -> String {
-    trail.client.map_or_else(String::new, |client| client.to_string())
+fn client(trail: &Trail) -> AddressText {
+    trail.client.into()
 }
 
 fn comes<'a>(asks: Asks<'a>, client: &'a str, trail: &'a Trail) -> Comes<'a> {

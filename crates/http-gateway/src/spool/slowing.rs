@@ -126,7 +126,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_client_that_is_slow_besides_is_cut_off_after_its_own_time() {
-        let (mut writer, stream) = spool(limits(4, 0));
+        let (mut writer, mut stream) = spool(limits(4, 0));
         writer.start(Bytes::from_static(b"full"));
         let slowing = stream.slowing().unwrap();
         let began = Instant::now();

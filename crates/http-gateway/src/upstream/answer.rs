@@ -9,13 +9,14 @@ use tracing::warn;
 
 use super::attempt::{Heard, Way};
 use super::body::BodyDecoder;
+use super::flow::Flow;
 use super::group::{Failure, Upstream};
 use super::h2;
 use super::parse::{Answer, BadAnswer, Framing};
 use super::pump::{self, Body as Coming, pump};
 use super::server::Lasting;
 use crate::message::{AnsweredBy, Body, Response, Trail};
-use crate::spool::spool;
+use crate::spool::{BodyStream, spool};
 use crate::upload::{self, Waits, upload};
 
 /// A body of a known length up to this is waited for with its head, for a moment: most servers write both one right after the
@@ -76,17 +77,17 @@ impl Upstream {
             Framing::Chunked => !is_event_stream,
             Framing::Nothing | Framing::UntilClose => false,
         };
-        let until = Instant::now() + if at_once { AT_ONCE_WAIT } else { Duration::ZERO };
         let (coming, first) = match way {
             Way::One(lease, out) => {
                 let decoder = BodyDecoder::new(framing);
                 let mut body = Coming { lease, decoder, out, keep_alive, trailers: None };
-                let first = first(&mut body, at_once, until).await;
+                let first = first(&mut body, at_once).await;
                 let first = first.inspect_err(|_| pump::blame(body.lease.pick.as_mut())).map_err(bad)?;
                 (Rest::One(body), first)
             }
             Way::Two(lease, recv, sending) => {
                 let mut body = h2::Body::new(lease, recv, sending, framing);
+                let until = Instant::now() + if at_once { AT_ONCE_WAIT } else { Duration::ZERO };
                 let first = body.first(until, AT_ONCE_BYTES_MAX as usize).await;
                 let first = first.inspect_err(|_| body.blame()).map_err(bad)?;
                 (Rest::Two(body), first)
@@ -104,6 +105,20 @@ impl Upstream {
     }
 
     fn stream(&self, coming: Rest, first: Bytes, is_event_stream: bool, trail: &Trail) -> Body {
+        // Silence is what most of them consist of.
+        let idle = if is_event_stream { self.settings.tunnel_timeout } else { self.settings.idle_timeout };
+        let bounds = pump::Bounds { idle, held: self.settings.held };
+        let metrics = Arc::clone(&self.metrics);
+        let request_id = trail.request_id.clone();
+        let coming = match coming {
+            Rest::One(body) if body.out.is_done() => {
+                let spool = self.settings.spool.clone();
+                let body = Some(body);
+                let flow = Flow { first, body, bounds, spool, request_id, metrics, trailers: None };
+                return Body::Stream(BodyStream::straight(flow));
+            }
+            coming => coming,
+        };
         let (mut writer, mut stream) = spool(self.settings.spool.clone());
         writer.start(first);
         let rest = coming.is_clients().then(|| {
@@ -113,11 +128,6 @@ impl Upstream {
             stream.attach(upload);
             rest
         });
-        // Silence is what most of them consist of.
-        let idle = if is_event_stream { self.settings.tunnel_timeout } else { self.settings.idle_timeout };
-        let bounds = pump::Bounds { idle, held: self.settings.held };
-        let metrics = Arc::clone(&self.metrics);
-        let request_id = trail.request_id.clone();
         match coming {
             Rest::One(body) => drop(tokio::spawn(pump(body, writer, rest, bounds, request_id, metrics))),
             Rest::Two(body) => drop(tokio::spawn(h2::pump(body, writer, rest, bounds, request_id, metrics))),
@@ -130,9 +140,13 @@ impl Upstream {
 const EVENTS: &[u8] = b"text/event-stream";
 
 /// What of a body is here, or comes `at_once`.
-async fn first(coming: &mut Coming, at_once: bool, until: Instant) -> Result<Bytes, BadAnswer> {
+async fn first(coming: &mut Coming, at_once: bool) -> Result<Bytes, BadAnswer> {
     let mut first = coming.take_buffered()?;
-    while at_once && !coming.decoder.is_done() && (first.len() as u64) < AT_ONCE_BYTES_MAX {
+    if !at_once || coming.decoder.is_done() {
+        return Ok(first);
+    }
+    let until = Instant::now() + AT_ONCE_WAIT;
+    while !coming.decoder.is_done() && (first.len() as u64) < AT_ONCE_BYTES_MAX {
         let left = until.saturating_duration_since(Instant::now());
         if !coming.out.is_done() || left.is_zero() || !coming.fill(left).await? {
             break;

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use http_upstream::{Pick, Token};
+use tokio::time::Instant;
 
 use super::exchange::{Lost, Patience, ask};
 use super::group::{Failure, Forward, Upstream};
@@ -100,11 +100,12 @@ impl Upstream {
         server: &Arc<Server>,
         wanted: Wanted,
         websocket: bool,
+        now: Instant,
     ) -> Result<Line, NoConnection> {
         if self.settings.http2 && !websocket {
-            server.lease_stream(wanted).await.map(Line::Two)
+            server.lease_stream(wanted, now).await.map(Line::Two)
         } else {
-            server.lease(wanted).await.map(Line::One)
+            server.lease(wanted, now).await.map(Line::One)
         }
     }
 
@@ -115,17 +116,16 @@ impl Upstream {
         Ask { request: Forward { head, origin, body_bytes_max }, content, asked, key }: Ask<'_>,
         body: &mut B,
     ) -> Result<Heard, Result<Missed, Failure>> {
-        let server = line.server();
+        let server = Arc::clone(line.server());
         let host: &[u8] = match &self.settings.host {
             HostRule::Client if !origin.host.is_empty() => origin.host,
             HostRule::Client | HostRule::Server => server.authority.as_bytes(),
             HostRule::Name(name) => name.as_bytes(),
         };
         let expects_continue = content.is_streamed() && head.headers.contains("expect");
-        let host = host.to_vec();
         let terms = Terms {
             origin,
-            host: &host,
+            host,
             sends: content.sends(),
             expects_continue,
             websocket_key: key,
@@ -138,8 +138,8 @@ impl Upstream {
         let mut pulled = false;
         let (lost, reused, untouched) = match line {
             Line::One(mut lease) => {
-                let written = Bytes::from(encode(head, &terms).map_err(refused)?);
-                let mut out = Outgoing::new(&written, content, expects_continue, *body_bytes_max);
+                let written = encode(head, &terms).map_err(refused)?;
+                let mut out = Outgoing::new(written, content, expects_continue, *body_bytes_max);
                 match ask(lease.stream(), &mut out, asked, body, patience, &mut pulled).await {
                     Ok(answer) => return Ok(Heard { answer, way: Way::One(lease, out) }),
                     Err(lost) => (lost, lease.reused, out.is_untouched()),

@@ -109,7 +109,7 @@ pub(super) fn poll_moved(
             Poll::Pending => {}
         }
     }
-    match stream.poll_fill(context) {
+    match stream.poll_fill_much(context) {
         Poll::Ready(Ok(())) => return Poll::Ready(Moved::Read),
         Poll::Ready(Err(how)) => return Poll::Ready(Moved::Ended(how)),
         Poll::Pending => {}

@@ -329,6 +329,14 @@ pub(super) async fn ask<B: RequestBody>(
     upstream.forward(&request, payload, body, &mut trail).await.map_err(|failure| failure.to_string())
 }
 
+/// A response whose client has been found to take nothing now.
+pub(super) fn slow(mut response: Result<Response, String>) -> Result<Response, String> {
+    if let Ok(Response { body: Body::Stream(stream), .. }) = &mut response {
+        stream.settle();
+    }
+    response
+}
+
 /// A response in one line: status and body; `!` behind it: cut short.
 pub(super) async fn show(response: Result<Response, String>) -> String {
     let response = match response {

@@ -257,9 +257,10 @@ impl Upstream {
         let mut retry_same = None;
         let mut last = None;
         loop {
+            let asked_at = now();
             let (mut pick, renewed) = match (retry_same.take(), last.take()) {
                 (Some(pick), _) => (pick, true),
-                (None, last) => match self.pick(request, &tried) {
+                (None, last) => match self.pick(request, &tried, asked_at) {
                     Ok(pick) => (pick, false),
                     Err(why) => return Err(self.nobody(why, last, trail)),
                 },
@@ -269,10 +270,9 @@ impl Upstream {
                 (false, true) => Wanted::Any,
                 (false, false) => Wanted::Sure,
             };
-            let asked_at = now();
             let leased = tokio::select! {
                 biased;
-                leased = self.line(pick.server(), wanted, key.is_some()) => leased,
+                leased = self.line(pick.server(), wanted, key.is_some(), asked_at.into()) => leased,
                 () = body.closed(), if !content.is_streamed() => return Err(Failure::ClientGone),
             };
             let another = tried.len() + 1 < self.members.count().min(SERVERS_TRIED_MAX);
@@ -327,7 +327,12 @@ impl Upstream {
     }
 
     /// A place with a server.
-    fn pick(&self, request: &Forward<'_>, tried: &[ServerId]) -> Result<Pick<Arc<Server>>, NoServer> {
+    fn pick(
+        &self,
+        request: &Forward<'_>,
+        tried: &[ServerId],
+        now: Instant,
+    ) -> Result<Pick<Arc<Server>>, NoServer> {
         let key = match &self.settings.hash_by {
             _ if self.settings.balance.policy != Policy::Hash => None,
             HashBy::Address => Some(request.origin.remote_addr.as_bytes()),
@@ -335,7 +340,7 @@ impl Upstream {
             HashBy::Header(name) => request.head.headers.get(name),
         };
         let ask = http_upstream::Ask {
-            now: now(),
+            now,
             random: self.random.fetch_add(1, Relaxed),
             key: key.map(http_upstream::key),
             sticky: self.settings.sticky.as_ref().and_then(|it| it.token(&request.head.headers)),

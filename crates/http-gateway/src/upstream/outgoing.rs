@@ -87,20 +87,24 @@ impl Content {
 impl Outgoing {
     /// A head, and the body that follows it.
     /// `client_bytes_max` is for what comes from the client.
-    pub(super) fn new(head: &Bytes, content: &Content, awaits_continue: bool, client_bytes_max: u64) -> Self {
-        let (ready, source) = match content {
-            Content::Nothing => (head.clone(), Source::Nothing),
+    pub(super) fn new(
+        mut head: Vec<u8>,
+        content: &Content,
+        awaits_continue: bool,
+        client_bytes_max: u64,
+    ) -> Self {
+        let source = match content {
+            Content::Nothing => Source::Nothing,
             Content::Memory(body) if body.len() <= WITH_HEAD_BYTES_MAX => {
-                ([&head[..], &body[..]].concat().into(), Source::Nothing)
+                head.extend_from_slice(body);
+                Source::Nothing
             }
-            Content::Memory(body) => (head.clone(), Source::Memory(body.clone())),
-            Content::File(file, len) => {
-                (head.clone(), Source::File { file: Arc::clone(file), offset: 0, left: *len })
-            }
-            Content::Client(len) => (head.clone(), Source::Client(*len)),
+            Content::Memory(body) => Source::Memory(body.clone()),
+            Content::File(file, len) => Source::File { file: Arc::clone(file), offset: 0, left: *len },
+            Content::Client(len) => Source::Client(*len),
         };
         Self {
-            ready,
+            ready: head.into(),
             sending: true,
             source,
             awaits_continue,
@@ -113,7 +117,7 @@ impl Outgoing {
 
     /// A body without its head, for a protocol that frames it itself.
     pub(super) fn unframed(content: &Content, awaits_continue: bool, client_bytes_max: u64) -> Self {
-        let mut out = Self::new(&Bytes::new(), content, awaits_continue, client_bytes_max);
+        let mut out = Self::new(Vec::new(), content, awaits_continue, client_bytes_max);
         (out.sending, out.unframed) = (out.ready.has_remaining(), true);
         out
     }
@@ -236,7 +240,7 @@ mod tests {
     }
 
     async fn check(content: Content, pieces: &[&'static str], expected: Option<&str>) {
-        let out = Outgoing::new(&Bytes::from_static(b"HEAD "), &content, false, 8);
+        let out = Outgoing::new(b"HEAD ".to_vec(), &content, false, 8);
         assert_eq!(all(out, pieces).await.as_deref(), expected, "{content:?}");
     }
 

@@ -168,7 +168,8 @@ impl Draft {
         };
         Ok(Self {
             status,
-            reason: reason.into(),
+            // What is said to an empty one as well.
+            reason: if (status, reason) == (200, b"OK") { Box::default() } else { reason.into() },
             // RFC 9110, 2.5: a minor version we do not know is the highest one we know.
             modern: *minor != b'0',
             headers: Headers::with_capacity(16, input_bytes.saturating_sub(line.len())),
@@ -278,6 +279,7 @@ impl Draft {
         if !named.is_empty() {
             headers.remove(|name| named.iter().any(|other| other.eq_ignore_ascii_case(name)));
         }
+        headers.vouch();
         let keep_alive = framing != Framing::UntilClose && !self.close && (modern || self.keep_alive);
         Ok(Answer { status, reason, headers, framing, keep_alive, websocket })
     }

@@ -53,6 +53,11 @@ impl Body {
         if self.decoder.is_done() || stream.buffered().is_empty() {
             return Ok(Bytes::new());
         }
+        let buffered = stream.buffered().len();
+        if self.decoder.at_once() >= buffered {
+            self.decoder.took(buffered);
+            return Ok(stream.take_buffered());
+        }
         let (piece, used) = self.decoder.decode(stream.buffered())?;
         stream.consume(used);
         if let Some(trailers) = self.decoder.finish_chunks() {
@@ -73,7 +78,7 @@ impl Body {
     }
 
     /// The server ended its side, or the connection broke.
-    fn ended(&mut self, how: StreamError) -> Result<(), BadAnswer> {
+    pub(super) fn ended(&mut self, how: StreamError) -> Result<(), BadAnswer> {
         match how {
             StreamError::Ended => self.decoder.end_of_file(),
             StreamError::Gone => Err(BadAnswer("the connection broke within the response")),
@@ -91,14 +96,12 @@ impl Body {
     }
 
     /// The next data without looking at the framing, where there is much of it.
-    async fn read_on(&mut self, bounds: &Bounds) -> Result<Bytes, BadAnswer> {
+    pub(super) async fn read_on(&mut self, bounds: &Bounds) -> Result<Bytes, BadAnswer> {
         let bytes_max = self.decoder.at_once().min(PIECE_BYTES);
         match self.lease.stream().read_piece(bytes_max, bounds.idle).await {
             Ok(piece) => {
                 self.decoder.took(piece.len());
-                // A server that sends little at a time must not make its pieces hold much.
-                let is_sparse = piece.len() < piece.capacity() / 4;
-                Ok(if is_sparse { Bytes::copy_from_slice(&piece) } else { piece.freeze() })
+                Ok(piece)
             }
             Err(how) => self.ended(how).map(|()| Bytes::new()),
         }

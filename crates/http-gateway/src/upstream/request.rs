@@ -4,9 +4,7 @@
 //! Connection names (RFC 9110, 7.6.1). Who asks is said in X-Forwarded-* and Forwarded, in their true form: one hop, as
 //! `client.rs` found it; whatever the client or a proxy said of it is not passed on beside it.
 
-use std::net::{IpAddr, Ipv6Addr};
-
-use http::{HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use py_link::Scheme;
 
 use super::via::via;
@@ -15,7 +13,10 @@ use crate::dispatch::Origin;
 use crate::extra_fields::wants_trailers;
 use crate::h1::encode::field;
 use crate::h1::{elements, is_token, is_value};
-use crate::message::{Method, RequestHead};
+use crate::message::{Line, Method, RequestHead};
+
+/// The words of Forwarded, but for address and host.
+const FORWARDED_BYTES: usize = 40;
 
 /// How the body of a request goes to the upstream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,7 +62,7 @@ pub fn encode(head: &RequestHead, terms: &Terms<'_>) -> Result<Vec<u8>, BadReque
         out.extend_from_slice(part);
     }
     field(&mut out, b"Host", terms.host);
-    fields(head, terms, &mut |name, value| field(&mut out, name, value))?;
+    fields(head, terms, &mut out)?;
     if terms.sends == Sends::Chunked {
         field(&mut out, b"Transfer-Encoding", b"chunked");
     }
@@ -86,63 +87,90 @@ pub fn convert(head: &RequestHead, terms: &Terms<'_>, scheme: &str) -> Result<ht
     *request.uri_mut() = uri.build().map_err(|_| BAD)?;
     *request.version_mut() = http::Version::HTTP_2;
     *request.method_mut() = http::Method::from_bytes(head.method.as_bytes()).map_err(|_| BAD)?;
-    let mut said = Ok(());
-    let into = request.headers_mut();
-    fields(head, terms, &mut |name, value| {
-        let parsed = (HeaderName::from_bytes(name), HeaderValue::from_bytes(value));
-        match parsed {
-            (Ok(name), Ok(value)) => drop(into.append(name, value)),
-            _ => said = Err(BAD),
-        }
-    })?;
+    let mut into = Fields { map: request.headers_mut(), is_bad: false };
+    fields(head, terms, &mut into)?;
+    let Fields { map: into, is_bad } = into;
     if wants_trailers(&head.headers) {
         // RFC 9113, 8.2.2: the one word that TE may have.
         into.insert(http::header::TE, HeaderValue::from_static("trailers"));
     }
-    said.map(|()| request)
+    if is_bad { Err(BAD) } else { Ok(request) }
+}
+
+/// Where fields are written to.
+trait Write {
+    fn put(&mut self, name: &[u8], value: &[u8]);
+
+    /// One of the client's.
+    fn pass(&mut self, line: Line<'_>) {
+        self.put(line.name, line.value);
+    }
+}
+
+/// HTTP/1.1.
+impl Write for Vec<u8> {
+    fn put(&mut self, name: &[u8], value: &[u8]) {
+        field(self, name, value);
+    }
+
+    fn pass(&mut self, line: Line<'_>) {
+        self.extend_from_slice(line.whole);
+    }
+}
+
+/// HTTP/2.
+struct Fields<'a> {
+    map: &'a mut HeaderMap,
+    is_bad: bool,
+}
+
+impl Write for Fields<'_> {
+    fn put(&mut self, name: &[u8], value: &[u8]) {
+        match (HeaderName::from_bytes(name), HeaderValue::from_bytes(value)) {
+            (Ok(name), Ok(value)) => drop(self.map.append(name, value)),
+            _ => self.is_bad = true,
+        }
+    }
 }
 
 /// What is said in either protocol, in order.
-fn fields(
-    head: &RequestHead,
-    terms: &Terms<'_>,
-    put: &mut impl FnMut(&[u8], &[u8]),
-) -> Result<(), BadRequest> {
+fn fields(head: &RequestHead, terms: &Terms<'_>, out: &mut impl Write) -> Result<(), BadRequest> {
     let named: Vec<&[u8]> = head.headers.all("connection").flat_map(elements).collect();
-    for (name, value) in head.headers.iter() {
+    for line in head.headers.lines() {
+        let Line { name, value, is_vouched, .. } = line;
         if is_ours(name) || (terms.websocket_key.is_none() && name.starts_with(b"sec-websocket-")) {
             continue;
         }
         if named.iter().any(|option| option.eq_ignore_ascii_case(name)) {
             continue;
         }
-        if !is_token(name) || !is_value(value) {
+        if !(is_vouched || is_token(name) && is_value(value)) {
             return Err(BadRequest("a header holds a character it may not"));
         }
         match terms.own_cookie {
             Some(own) if name == b"cookie" => {
                 if let Some(others) = without(value, own) {
-                    put(name, &others);
+                    out.put(name, &others);
                 }
             }
-            _ => put(name, value),
+            _ => out.pass(line),
         }
     }
     if terms.via {
-        put(b"Via", via(head.version));
+        out.put(b"Via", via(head.version));
     }
-    forwarded(put, terms.origin);
-    put(b"X-Request-ID", terms.origin.request_id.as_bytes());
+    forwarded(out, terms.origin);
+    out.put(b"X-Request-ID", terms.origin.request_id.as_bytes());
     match terms.sends {
         // RFC 9110, 8.6: where a body is usual its absence is said.
         Sends::Nothing if matches!(head.method, Method::Post | Method::Put | Method::Patch) => {
-            put(b"Content-Length", b"0");
+            out.put(b"Content-Length", b"0");
         }
         Sends::Nothing | Sends::Chunked => {}
-        Sends::Length(length) => put(b"Content-Length", itoa::Buffer::new().format(length).as_bytes()),
+        Sends::Length(length) => out.put(b"Content-Length", itoa::Buffer::new().format(length).as_bytes()),
     }
     if terms.expects_continue {
-        put(b"Expect", b"100-continue");
+        out.put(b"Expect", b"100-continue");
     }
     Ok(())
 }
@@ -171,37 +199,39 @@ fn is_ours(name: &[u8]) -> bool {
 }
 
 /// Who asks, both ways of saying it: X-Forwarded-* for those who know no better, Forwarded as RFC 7239 has it.
-fn forwarded(put: &mut impl FnMut(&[u8], &[u8]), origin: &Origin<'_>) {
+fn forwarded(out: &mut impl Write, origin: &Origin<'_>) {
     let scheme: &[u8] = match origin.scheme {
         Scheme::Http => b"http",
         Scheme::Https => b"https",
     };
-    let mut node = b"unknown".to_vec();
-    if !origin.remote_addr.is_empty() {
-        put(b"X-Forwarded-For", origin.remote_addr.as_bytes());
+    let addr = origin.remote_addr.as_bytes();
+    let mut value = Vec::with_capacity(FORWARDED_BYTES + addr.len() + origin.host.len());
+    value.extend_from_slice(b"for=");
+    if addr.is_empty() {
+        value.extend_from_slice(b"unknown");
+    } else {
+        out.put(b"X-Forwarded-For", addr);
         // RFC 7239, 6: brackets and quotes around an address of IPv6.
-        node = match origin.remote_addr.parse::<IpAddr>() {
-            Ok(IpAddr::V6(address)) => quoted_v6(address),
-            _ => origin.remote_addr.as_bytes().to_vec(),
-        };
+        let (before, behind): (&[u8], &[u8]) =
+            if addr.contains(&b':') { (b"\"[", b"]\"") } else { (b"", b"") };
+        for part in [before, addr, behind] {
+            value.extend_from_slice(part);
+        }
     }
-    put(b"X-Forwarded-Proto", scheme);
+    value.extend_from_slice(b";proto=");
+    value.extend_from_slice(scheme);
+    out.put(b"X-Forwarded-Proto", scheme);
     if let Some(about) = origin.about {
-        put(b"X-Forwarded-Method", about.method.as_bytes());
-        put(b"X-Forwarded-Uri", &about.target);
+        out.put(b"X-Forwarded-Method", about.method.as_bytes());
+        out.put(b"X-Forwarded-Uri", &about.target);
     }
-    let mut value = [b"for=", &node[..], b";proto=", scheme].concat();
     if !origin.host.is_empty() && is_value(origin.host) {
-        put(b"X-Forwarded-Host", origin.host);
+        out.put(b"X-Forwarded-Host", origin.host);
         value.extend_from_slice(b";host=\"");
         value.extend(origin.host.iter().filter(|&&byte| byte != b'"' && byte != b'\\'));
         value.push(b'"');
     }
-    put(b"Forwarded", &value);
-}
-
-fn quoted_v6(address: Ipv6Addr) -> Vec<u8> {
-    format!("\"[{address}]\"").into_bytes()
+    out.put(b"Forwarded", &value);
 }
 
 #[cfg(test)]
@@ -370,7 +400,7 @@ mod tests {
     fn addresses_are_written_as_the_standard_says() {
         let say = |addr: &str, host: &str| {
             let mut out = Vec::new();
-            forwarded(&mut |name, value| field(&mut out, name, value), &origin(addr, host));
+            forwarded(&mut out, &origin(addr, host));
             String::from_utf8(out).unwrap().replace("\r\n", "|")
         };
         assert_eq!(

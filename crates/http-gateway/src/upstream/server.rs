@@ -172,12 +172,12 @@ impl Server {
     }
 
     /// A connection: one that lies idle, or a new one. Cancel safe.
-    pub(super) async fn lease(self: &Arc<Self>, wanted: Wanted) -> Result<Lease, NoConnection> {
-        let deadline = Instant::now() + self.bounds.connect_timeout;
+    pub(super) async fn lease(self: &Arc<Self>, wanted: Wanted, now: Instant) -> Result<Lease, NoConnection> {
+        let deadline = now + self.bounds.connect_timeout;
         let place = self.place(deadline).await?;
         let kept = match wanted {
-            Wanted::Any => self.take(self.bounds.keep_alive),
-            Wanted::Sure => self.take(self.bounds.keep_alive.min(SURELY_OPEN)),
+            Wanted::Any => self.take(self.bounds.keep_alive, now),
+            Wanted::Sure => self.take(self.bounds.keep_alive.min(SURELY_OPEN), now),
             Wanted::New => None,
         };
         let reused = kept.is_some();
@@ -221,14 +221,14 @@ impl Server {
     }
 
     /// A connection from the idle ones, of this reactor first.
-    fn take(&self, idle_max: Duration) -> Option<Box<Connection>> {
+    fn take(&self, idle_max: Duration, now: Instant) -> Option<Box<Connection>> {
         let own = reactor::current();
         for shard in 0..self.idle.len() {
             let shard = self.idle.get((own + shard) % self.idle.len())?;
             loop {
                 let Some(idle) = shard.lock().unwrap_or_else(PoisonError::into_inner).pop() else { break };
                 let Idle { mut connection, since } = idle;
-                if since.elapsed() >= idle_max {
+                if now.saturating_duration_since(since) >= idle_max {
                     // Those below are older still.
                     if idle_max >= self.bounds.keep_alive {
                         continue;

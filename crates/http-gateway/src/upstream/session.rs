@@ -87,8 +87,12 @@ impl Sessions {
 
 impl Server {
     /// A place for a stream on a connection. Cancel safe.
-    pub(super) async fn lease_stream(self: &Arc<Self>, wanted: Wanted) -> Result<Lease, NoConnection> {
-        let deadline = Instant::now() + self.connect_timeout();
+    pub(super) async fn lease_stream(
+        self: &Arc<Self>,
+        wanted: Wanted,
+        now: Instant,
+    ) -> Result<Lease, NoConnection> {
+        let deadline = now + self.connect_timeout();
         let place = self.place(deadline).await?;
         let shards = &self.sessions().0;
         let Some(shard) = shards.get(reactor::current() % shards.len().max(1)) else {

@@ -9,6 +9,7 @@ mod http2;
 mod lies;
 mod names;
 mod sticky;
+mod straight;
 mod tls;
 mod tunnels;
 mod via;

@@ -238,13 +238,13 @@ async fn a_slow_client_does_not_hold_the_connection() {
     let script = vec![Step::Head, say(&head_of), Step::Say(large), Step::Again];
     let fake = Fake::start(vec![script]).await;
     let upstream = upstream_with(&fake, |it| it.spool.disk_bytes = 1 << 30);
-    let got = ask(&upstream, &head("GET", "/"), Payload::Empty, &mut nothing()).await.unwrap();
+    let got = slow(ask(&upstream, &head("GET", "/"), Payload::Empty, &mut nothing()).await);
     // The client has not taken a byte.
     fake.has_done(0, 3).await;
     tokio::time::sleep(Duration::from_millis(50)).await;
     let second = ask(&upstream, &head("GET", "/"), Payload::Empty, &mut nothing()).await;
     assert_eq!(fake.connections(), 1, "the connection is free already");
-    for response in [Ok(got), second] {
+    for response in [got, second] {
         assert_eq!(show(response).await, format!("200 {MUCH} bytes"));
     }
 }
@@ -258,12 +258,12 @@ async fn without_room_the_server_waits_for_the_client() {
         it.spool.memory_bytes = 64 << 10;
         it.held = Duration::from_millis(400);
     });
-    let got = ask(&upstream, &head("GET", "/"), Payload::Empty, &mut nothing()).await;
+    let got = slow(ask(&upstream, &head("GET", "/"), Payload::Empty, &mut nothing()).await);
     tokio::time::sleep(Duration::from_millis(100)).await;
     assert!(fake.has_not_done(0, 3), "it cannot have been taken anywhere");
     assert_eq!(show(got).await, format!("200 {MUCH} bytes"));
     // One that takes nothing at all is cut off.
-    let got = ask(&upstream, &head("GET", "/"), Payload::Empty, &mut nothing()).await;
+    let got = slow(ask(&upstream, &head("GET", "/"), Payload::Empty, &mut nothing()).await);
     tokio::time::sleep(Duration::from_millis(800)).await;
     let shown = show(got).await;
     assert!(shown.ends_with('!'), "{shown}");
