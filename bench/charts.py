@@ -27,6 +27,8 @@ _SPOKEN = {
     "100kB": "100 kB",
     "10MB": "10 MB",
     "handshake": "a full handshake and 1 kB",
+    "page": "a page of the app",
+    "file": "a file",
     "plain": "a plain app",
     "django": "Django",
     "one_1kB": "one server, 1 kB",
@@ -136,11 +138,7 @@ def of(result: dict[str, Any]) -> Chart | None:
             [(f"{share} % of the slots' capacity", bars(result, f"p99_ms_at_{share}")) for share in shares],
         )
     if scenario in {"static", "tls", "h2", "proxy", "asgi-hello"}:
-        cases = [
-            case
-            for case in _SPOKEN
-            if _has(result, f"cpu_us_per_request_{case}")
-        ]
+        cases = [case for case in _SPOKEN if _has(result, f"cpu_us_per_request_{case}")]
         groups = [(spoken(case), bars(result, f"cpu_us_per_request_{case}")) for case in cases]
         note = "each group to its own scale; less is better"
         return Chart(f"{result['title']}: CPU per request", note, "µs", groups, one_scale=False)

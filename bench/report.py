@@ -15,6 +15,7 @@ _SHORT_BEGIN, _SHORT_END = "<!-- bench:short -->", "<!-- /bench:short -->"
 # figure in results/*.json: column
 _COLUMNS = {
     "cpu_us_per_request": "CPU µs / request",
+    "instructions_per_request": "instructions / request",
     "requests_per_second": "requests / s",
     "goodput": "goodput",
     "refused_share": "refused",
@@ -41,6 +42,7 @@ _CASES = {
     "proxy": ("one_1kB", "one_100kB", "one_post", "three_1kB"),
     "mixed": ("at_30", "at_50", "at_80"),
     "overload": ("at_80", "at_120", "at_200"),
+    "edge": ("page", "file"),
     "idle": ("10000", "15000"),
     "slow": ("alone", "headers", "body", "ranges", "reading"),
     "asgi-hello": ("plain", "django"),

@@ -23,6 +23,7 @@ _PACKAGES = {
     "postgres": "postgresql",
     "openssl": "openssl",
     "gcc": "build-essential",
+    "valgrind": "valgrind",
     "Python.h": "python3-dev",
 }
 # The sizes of the `static` scenario, in bytes. The names end in .png: nobody tries to compress them.
