@@ -239,9 +239,16 @@ fn instance_commands() -> [Command; 5] {
             .arg(json("Print an object"))
             .after_help(format!("{found}\nExit code 5: nothing is running there.")),
         instance(Command::new("reload").about("Replace the code of a running instance without losing a request"))
+            .arg(
+                Arg::new("module")
+                    .long("module")
+                    .value_name("NAME")
+                    .help("Only this [[module]]; \"default\" is the app of [app] [default: all of them]"),
+            )
             .after_help(format!(
                 "New workers import the code as it is now; when they are ready, the old ones finish and go. If the new \
-                 code cannot be imported, the old keeps serving and the traceback is shown (exit code 3).\n\n{found}"
+                 code cannot be imported, the old keeps serving and the traceback is shown (exit code 3). Of several apps each \
+                 does so by itself.\n\n{found}"
             )),
         scale(found),
         instance(Command::new("stop").about("Stop a running instance in order")).after_help(format!(

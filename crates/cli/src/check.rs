@@ -72,7 +72,7 @@ fn tls(loaded: &Loaded) -> Vec<Finding> {
 }
 
 fn of_project(decided: &Decided) -> Vec<Finding> {
-    let Decided { project, python, sizing, loaded, runtime_dir } = decided;
+    let Decided { project, python, sizing, loaded, runtime_dir, .. } = decided;
     let mut findings = Vec::new();
     let settings =
         project.settings.as_ref().map(|name| format!(", settings {name} from {}", project.settings_from));

@@ -56,7 +56,14 @@ pub(crate) fn fit(loaded: &mut Loaded) {
     config.workers.preload = false;
     config.workers.requests_max = None;
     config.workers.lifetime = None;
-    config.worker_pool.clear();
+    // Pools that are of a module say what goes to it.
+    config.worker_pool.retain(|pool| pool.module.is_some());
+    for pool in &mut config.worker_pool {
+        (pool.min, pool.max) = (1, Some(1));
+    }
+    for module in &mut config.module {
+        (module.min, module.max) = (1, Some(1));
+    }
     loaded.config = config;
 }
 

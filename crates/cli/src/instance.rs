@@ -56,7 +56,8 @@ pub(crate) fn reload(matches: &ArgMatches) -> Result<Exit> {
     // Workers are replaced one after another; each may take its start and its drain.
     let workers = config.workers.count.unwrap_or(1).max(status_workers(&instance));
     let each = config.workers.start_timeout + config.server.drain_timeout;
-    let end = client::reload(&instance.runtime_dir, each * workers + MARGIN, progress);
+    let module = matches.get_one::<String>("module").cloned();
+    let end = client::reload(&instance.runtime_dir, module, each * workers + MARGIN, progress);
     match end {
         Ok(text) => done(&text),
         Err(ClientError::Failed { .. }) if is_leaving(&instance) => {

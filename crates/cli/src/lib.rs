@@ -15,6 +15,7 @@ mod gateway;
 mod import;
 mod instance;
 mod machine;
+mod modules;
 mod pages;
 mod patience;
 mod place;

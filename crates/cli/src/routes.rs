@@ -223,8 +223,8 @@ impl Answer {
 fn may_it(auth: &ForwardAuth, config: &Config) -> String {
     let asked = String::from_utf8_lossy(auth.target());
     let pool = |number: &u16| match number.checked_sub(1) {
-        None => Some(DEFAULT_POOL),
-        Some(index) => config.worker_pool.get(usize::from(index)).map(|pool| pool.name.as_str()),
+        None => Some(DEFAULT_POOL.to_owned()),
+        Some(index) => config.pools().nth(usize::from(index)).map(|pool| pool.name.clone()),
     };
     let whom = match &auth.whom {
         Whom::App(None) => "the app".to_owned(),
@@ -278,8 +278,12 @@ fn outcome(way: Way<'_>, config: &Config) -> Vec<String> {
             lines.push(match terms.pool {
                 Some(0) => format!("pool {DEFAULT_POOL}"),
                 Some(number) => {
-                    let pool = config.worker_pool.get(usize::from(number) - 1);
-                    pool.map_or_else(String::new, |pool| format!("pool {}", pool.name))
+                    let pool = config.pools().nth(usize::from(number) - 1);
+                    pool.map_or_else(String::new, |pool| match &pool.module {
+                        Some(module) if *module == pool.name => format!("module {module}"),
+                        Some(module) => format!("module {module}, pool {}", pool.name),
+                        None => format!("pool {}", pool.name),
+                    })
                 }
                 None => pool_of_path(head.path(), config),
             });

@@ -15,7 +15,7 @@ use crate::project::{self, Project};
 use crate::python::{self, Python, Surroundings};
 use crate::setup::Request;
 use crate::sizing::{self, Asked, Sizing};
-use crate::{certificates, dev, machine, place};
+use crate::{certificates, dev, machine, modules, place};
 
 /// What will be run, and with what. Shared by `run` and `check`.
 #[derive(Debug)]
@@ -26,6 +26,8 @@ pub(crate) struct Decided {
     pub(crate) project: Project,
     /// The interpreter.
     pub(crate) python: Python,
+    /// The other apps.
+    pub(crate) modules: Vec<modules::Decided>,
     /// Workers, threads, reactors.
     pub(crate) sizing: Sizing,
     /// Where the sockets go.
@@ -76,6 +78,7 @@ pub(crate) fn start(request: Request, mode: Mode) -> Result<Exit> {
         threads: decided.sizing.threads,
         runtime_dir: decided.runtime_dir,
         worker_env: Vec::new(),
+        modules: modules::plan(&config, &decided.modules),
         dev: mode == Mode::Develop,
         banner,
         gateway_command: None,
@@ -101,8 +104,9 @@ pub(crate) fn decide(loaded: Loaded) -> Result<Decided> {
     let runtime_dir = place::runtime_dir(config, &project.dir)?;
     let named = config.app.python.as_ref().map(|program| program.0.as_path());
     let python = python::find(&Surroundings::real(), named, &project.dir, project.is_django())?;
+    let modules = modules::decide(config, (&project, &python))?;
     let sizing = size(config);
-    Ok(Decided { loaded, project, python, sizing, runtime_dir })
+    Ok(Decided { loaded, project, python, modules, sizing, runtime_dir })
 }
 
 fn discover(config: &Config) -> Result<Project> {
@@ -124,7 +128,7 @@ fn size(config: &Config) -> Sizing {
 /// Slots that the workers of all pools may have, whichever way their app is called.
 fn pool_slots(config: &Config) -> u32 {
     let workers = &config.workers;
-    let slots = config.worker_pool.iter().map(|pool| {
+    let slots = config.pools().map(|pool| {
         let threads = pool.threads.or(workers.threads).unwrap_or_default();
         pool.most().saturating_mul(threads.max(pool.concurrency.unwrap_or(workers.concurrency)))
     });
@@ -136,6 +140,7 @@ fn fill_in(config: &mut Config, project: &Project, sizing: &Sizing) {
     config.app.dir.clone_from(&project.dir);
     config.app.callable.clone_from(&project.app);
     config.app.settings.clone_from(&project.settings);
+    modules::fill_in(config);
     // A number alone is no bound: somebody may order more.
     let is_bound = config.workers.count.is_none() || config.workers.max.is_some();
     config.workers.max = is_bound.then_some(sizing.workers_max);
@@ -196,7 +201,9 @@ pub(crate) fn log_level(config: &Config) -> LevelFilter {
 
 /// What should be known before the app is imported, since it may explain why it is not.
 fn notes(decided: &Decided) -> Vec<String> {
-    let passed = decided.python.passed_over.iter().map(|text| format!("passed over {text}"));
+    let modules = decided.modules.iter().map(|module| &module.python);
+    let pythons = std::iter::once(&decided.python).chain(modules);
+    let passed = pythons.flat_map(|python| &python.passed_over).map(|text| format!("passed over {text}"));
     let warnings = decided.loaded.warnings.iter().map(|warning| match &warning.hint {
         Some(hint) => format!("{}; {hint}", warning.message),
         None => warning.message.clone(),
@@ -236,7 +243,9 @@ fn banner(decided: &Decided) -> Banner {
         "config    {}",
         file.as_deref().unwrap_or("no quintet.toml; defaults, environment and flags")
     );
-    Box::new(move |app| {
+    let names: Vec<String> = loaded.config.module.iter().map(|module| module.name.clone()).collect();
+    Box::new(move |apps| {
+        let Some(app) = apps.first() else { return Vec::new() };
         let (slots, slots_text) = match app.interface {
             Interface::Wsgi => (sizing.threads, format!("threads   {} each: {threads_why}", sizing.threads)),
             Interface::Asgi => {
@@ -249,7 +258,8 @@ fn banner(decided: &Decided) -> Banner {
         };
         let each = if app.django.is_some() { slots } else { 0 };
         let workers = format!("workers   {}: {workers_why}", sizing.workers_text(each, connections));
-        before.iter().cloned().chain([workers, slots_text, config.clone()]).collect()
+        let lines = before.iter().cloned().chain([workers, slots_text]);
+        lines.chain(modules::lines(&names, apps)).chain([config.clone()]).collect()
     })
 }
 

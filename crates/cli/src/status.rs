@@ -4,7 +4,9 @@ use std::fmt::Write as _;
 
 use clap::ArgMatches;
 use ctl_admin::client;
-use ctl_admin::words::{GatewayStatus, PoolLoad, PoolStatus, RedisStatus, Status, WorkerStatus};
+use ctl_admin::words::{
+    GatewayStatus, ModuleStatus, PoolLoad, PoolStatus, RedisStatus, Status, WorkerStatus,
+};
 use ctl_config::Style;
 
 use crate::exit::Exit;
@@ -39,6 +41,9 @@ fn text(status: &Status, style: Style) -> String {
     row("up", &age(status.uptime_s));
     row("code", &format!("generation {}", status.generation));
     row("processes", &processes(status));
+    for (index, module) in status.modules.iter().enumerate() {
+        row(if index == 0 { "modules" } else { "" }, &module_text(module));
+    }
     // One pool that does not scale has nothing to tell.
     let tells = status.pools.len() > 1 || status.pools.iter().any(|pool| pool.min != pool.max);
     if let Some(gateway) = &status.gateway {
@@ -68,6 +73,18 @@ fn text(status: &Status, style: Style) -> String {
         out.push_str(&worker_row(worker, status.pools.len() > 1));
     }
     out
+}
+
+/// `api: main:app, generation 2, template 4711`.
+fn module_text(module: &ModuleStatus) -> String {
+    let ModuleStatus { name, generation, app, template_pid } = module;
+    let what = if *generation == 0 {
+        "does not serve yet".to_owned()
+    } else {
+        format!("{app}, generation {generation}")
+    };
+    let template = template_pid.map(|pid| format!(", template {pid}")).unwrap_or_default();
+    format!("{name}: {what}{template}")
 }
 
 /// `reports: 2 workers (0 to 4), 5 of 8 slots busy, 1 waiting; a request waited 80 ms for a worker`.
@@ -108,7 +125,9 @@ fn processes(status: &Status) -> String {
         (Some(pid), 1) => format!("gateway {pid} (started again once)"),
         (Some(pid), restarts) => format!("gateway {pid} (started again {restarts} times)"),
     };
-    let template = status.template_pid.map(|pid| format!(", template {pid}")).unwrap_or_default();
+    // Those of several apps stand with them.
+    let template = status.template_pid.filter(|_| status.modules.is_empty());
+    let template = template.map(|pid| format!(", template {pid}")).unwrap_or_default();
     format!("supervisor {}, {gateway}{template}", status.pid)
 }
 
@@ -187,6 +206,7 @@ mod tests {
 
     fn serving() -> Status {
         Status {
+            modules: Vec::new(),
             pools: vec![PoolStatus {
                 name: "default".into(),
                 wanted: 2,

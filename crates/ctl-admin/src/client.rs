@@ -66,13 +66,14 @@ pub fn status(runtime_dir: &Path) -> Result<Status, ClientError> {
     Err(ClientError::Closed)
 }
 
-/// New workers for old. `progress` hears each step; the text that is returned tells the end.
+/// New workers for old, of one module or of all. `progress` hears each step; the text that is returned tells the end.
 pub fn reload(
     runtime_dir: &Path,
+    module: Option<String>,
     timeout: Duration,
     progress: impl FnMut(&str),
 ) -> Result<String, ClientError> {
-    to_the_end(ask(runtime_dir, &Command::Reload, timeout)?, progress)
+    to_the_end(ask(runtime_dir, &Command::Reload { module }, timeout)?, progress)
 }
 
 /// Drain and exit. As [`reload`].
@@ -241,7 +242,8 @@ mod tests {
              {\"reply\":\"done\",\"text\":\"all new\"}\n",
         );
         let mut steps = Vec::new();
-        let end = reload(dir.path(), Duration::from_secs(5), |step| steps.push(step.to_owned())).unwrap();
+        let end =
+            reload(dir.path(), None, Duration::from_secs(5), |step| steps.push(step.to_owned())).unwrap();
         assert_eq!((steps.join(", ").as_str(), end.as_str()), ("1 of 2, 2 of 2", "all new"));
         assert_eq!(answers.join().unwrap(), "{\"command\":\"reload\"}\n");
     }
@@ -254,7 +256,7 @@ mod tests {
         assert!(matches!(status(dir.path()), Err(ClientError::NotRunning { .. })), "a socket left behind");
 
         let (dir, _answers) = instance("{\"reply\":\"failed\",\"text\":\"SyntaxError\"}\n");
-        let end = reload(dir.path(), Duration::from_secs(5), |_| {});
+        let end = reload(dir.path(), None, Duration::from_secs(5), |_| {});
         assert!(matches!(end, Err(ClientError::Failed { text, app: false }) if text == "SyntaxError"));
 
         let (dir, _answers) = instance("{\"reply\":\"progress\",\"text\":\"\"}\n");

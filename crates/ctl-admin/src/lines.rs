@@ -87,7 +87,7 @@ mod tests {
 
     #[test]
     fn a_message_is_one_readable_line() {
-        assert_eq!(line(&Command::Reload).unwrap(), b"{\"command\":\"reload\"}\n");
+        assert_eq!(line(&Command::Reload { module: None }).unwrap(), b"{\"command\":\"reload\"}\n");
         let text = "two\nlines".to_owned();
         assert_eq!(
             line(&Reply::Failed { text, app: true }).unwrap(),

@@ -22,7 +22,11 @@ pub enum Command {
     /// What is going on? Answered with one [`Reply::Status`].
     Status,
     /// New workers for old. [`Reply::Progress`] lines, then `Done` or `Failed`.
-    Reload,
+    Reload {
+        /// Of this module; `None`: of all.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        module: Option<String>,
+    },
     /// Drain and exit. `Progress` lines, then `Done`.
     Stop,
     /// Hand the listeners over to the program that lies on disk now. `Progress` lines, then `Done` or `Failed`.
@@ -112,6 +116,9 @@ pub struct Status {
     /// The pools, the default one first.
     #[serde(default)]
     pub pools: Vec<PoolStatus>,
+    /// The apps, where there are several: that of `[app]` first.
+    #[serde(default)]
+    pub modules: Vec<ModuleStatus>,
     /// The template process's id, while there is one.
     #[serde(default)]
     pub template_pid: Option<u32>,
@@ -122,10 +129,23 @@ pub struct Status {
     pub gateway: Option<GatewayStatus>,
 }
 
+/// An app in [`Status`].
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct ModuleStatus {
+    /// Its name; "default" for the app of `[app]`.
+    pub name: String,
+    /// The generation of its code that serves; 0 before the first.
+    pub generation: u32,
+    /// See [`AppReport::app`]; empty before the first.
+    pub app: String,
+    /// The template process's id, while there is one.
+    pub template_pid: Option<u32>,
+}
+
 /// A pool in [`Status`].
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct PoolStatus {
-    /// Its name; "default" for requests that no `[[worker_pool]]` matches.
+    /// Its name; "default" for requests that no `[[worker_pool]]` matches; a module's own pool has the module's name.
     pub name: String,
     /// Workers that are wanted now.
     pub wanted: u32,
@@ -212,12 +232,7 @@ pub enum ToGateway {
     /// The first message: everything it needs to run.
     Start(Box<GatewayStart>),
     /// Requests may be sent to workers of this generation from now on, and files served as its app reports.
-    Activate {
-        /// The generation.
-        generation: u32,
-        /// What its app reports.
-        app: Box<AppReport>,
-    },
+    Activate(Activated),
     /// Send these workers no more requests; their WebSockets and event streams are ended after
     /// `workers.long_lived_grace`; when their exchanges are over, send each slot a Retire frame.
     Retire {
@@ -232,9 +247,14 @@ pub enum ToGateway {
     /// answer, idle ones after a while; finish what is in flight; exit 0. Readiness is not touched.
     HandOver,
     /// `quintet dev`: the code has changed; requests wait for the next `Activate` or `Broken`.
-    Hold,
+    Hold {
+        /// As in [`Activated`].
+        module: u16,
+    },
     /// `quintet dev`: the code does not start. Requests for the app are answered with this, until the next `Hold` or `Activate`.
     Broken {
+        /// As in [`Activated`].
+        module: u16,
         /// One line.
         message: String,
         /// Of Python, cleaned; may be empty.
@@ -296,8 +316,19 @@ pub struct GatewayStart {
     /// Servers of upstreams that were drained before.
     #[serde(default)]
     pub drained: Vec<Drained>,
-    /// Workers are already serving (the gateway before died): the last `Activate`.
-    pub active: Option<(u32, Box<AppReport>)>,
+    /// Workers are already serving (the gateway before died): the last `Activate` of each app.
+    pub active: Vec<Activated>,
+}
+
+/// A generation of an app that serves.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Activated {
+    /// 0 is the app of `[app]`, N the Nth `[[module]]`.
+    pub module: u16,
+    /// The generation.
+    pub generation: u32,
+    /// What its app reports.
+    pub app: Box<AppReport>,
 }
 
 /// A listening socket that is handed down.
@@ -346,7 +377,7 @@ pub enum FromGateway {
     Load(Box<LoadReport>),
     /// A request waits in a pool that has no worker: start one now.
     PoolWanted {
-        /// 0 is the default pool, N the Nth `[[worker_pool]]`.
+        /// By its number, see `ctl_config::Config::pools`.
         pool: u16,
     },
     /// The answer to `Sync`.

@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::define::record;
 use crate::file::anywhere;
 use crate::load::Loaded;
+use crate::module;
 use crate::problem::{Place, Problem};
 use crate::raw::Fault;
 use crate::tables::{self, Given, NAME_BYTES_MAX, Record as _, Required, Rules, holds_for_all};
@@ -28,11 +29,13 @@ record! {
         name: String = String::new(),
             otherwise("made from the first pattern: \"reports\" for /reports/*"), example("\"reports\""),
             checked(check_name);
+        /// The module (`[[module]]`) whose app its workers run.
+        module: Option<String> = None, otherwise("the app of `[app]`"), example("\"api\"");
         /// Which paths it takes: `/export` that path only, `/reports/*` all below, `*` in the middle any text
         /// (`/shops/*/export`). The path counts as the client sent it after percent-decoding, without the query, with the
         /// mount.
         matches: Vec<String> = Vec::new(),
-            named("worker_pool.match", "match"), otherwise("must be set"), example("[\"/reports/*\", \"/export\"]"),
+            named("worker_pool.match", "match"), otherwise("only what a `[[route]]` sends to it"), example("[\"/reports/*\", \"/export\"]"),
             checked(check_pattern);
         /// Fewest workers. With 0 the pool has none until a request comes, and none again after `idle_timeout`: it costs
         /// nothing while nobody asks.
@@ -103,8 +106,7 @@ pub fn pattern_matches(pattern: &str, path: &str) -> bool {
 impl Rules for WorkerPool {
     const COUNT_MAX: (usize, &'static str) =
         (POOLS_MAX, "each has a queue, workers and metrics of its own; one pool may have several patterns");
-    const REQUIRED: &'static [Required] =
-        &[Required { key: "match", question: "which paths does this pool take?", example: "\"/reports/*\"" }];
+    const REQUIRED: &'static [Required] = &[];
 
     fn complete(&mut self, given: &Given) {
         if !given.contains("name") {
@@ -117,6 +119,22 @@ impl Rules for WorkerPool {
         for (index, pool) in pools.iter().enumerate() {
             let place = |key: &str| loaded.place_in(Self::TABLE, index, key);
             alone(pool, place, problems);
+            module::named("worker_pool.module", pool.module.as_deref(), loaded, place("module"), problems);
+            if pool.matches.is_empty()
+                && !loaded
+                    .config
+                    .route
+                    .iter()
+                    .any(|route| route.goes_to(&pool.name) || route.asks(&pool.name))
+            {
+                let problem = Problem::new(if pool.name.is_empty() {
+                    "worker_pool.match: which paths does this pool take?".to_owned()
+                } else {
+                    format!("worker_pool.match: nothing goes to the pool \"{}\"", pool.name)
+                })
+                .hint("for example match = \"/reports/*\", or a [[route]] with app = and its name");
+                problems.push(problem.at(place("match")));
+            }
             let earlier = &pools[..index];
             if earlier.iter().any(|other| other.name == pool.name) {
                 let problem =
@@ -147,11 +165,6 @@ impl Rules for WorkerPool {
 
 /// The rules between the keys of one pool.
 fn alone(pool: &WorkerPool, place: impl Fn(&str) -> Option<Place>, problems: &mut Vec<Problem>) {
-    if pool.matches.is_empty() {
-        let problem = Problem::new("worker_pool.match: the list is empty, so the pool would take nothing")
-            .hint("for example match = \"/reports/*\"");
-        problems.push(problem.at(place("match")));
-    }
     if let Some(max) = pool.max.filter(|max| pool.min > *max) {
         let problem = Problem::new(format!("worker_pool.max: {max} is less than min, {}", pool.min))
             .hint("leave max away for a pool that does not scale");
@@ -175,7 +188,7 @@ pub(crate) fn name_of(pattern: &str) -> String {
     }
 }
 
-fn check_name(text: &str) -> Result<(), Fault> {
+pub(crate) fn check_name(text: &str) -> Result<(), Fault> {
     if text == DEFAULT_POOL {
         return Err(Fault::new(format!("\"{text}\" is the name of the pool of all other requests"))
             .hint("choose another one, or leave it away"));

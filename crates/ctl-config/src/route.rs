@@ -82,8 +82,8 @@ record! {
         /// Header fields that must all be there: `X-Beta` with any value, `X-Beta=1` with this one.
         header: Vec<String> = Vec::new(),
             otherwise("any header"), example("[\"X-Beta=1\"]"), checked(check_header);
-        /// Action: these requests go to the workers of this pool, whatever its `match` says, and never to files. "default" is
-        /// the pool of `[workers]`.
+        /// Action: these requests go to the workers of this pool or `[[module]]`, whatever a pool's `match` says, and never to files but the
+        /// module's own. "default" is the pool of `[workers]`.
         app: Option<String> = None, otherwise("the pool whose `match` takes the path"), example("\"default\"");
         /// Action: files of this directory. The whole path is looked up in it; `strip_prefix` takes its beginning away. A path that
         /// ends in a slash means the index.html there. What is not there is answered 404.
@@ -248,6 +248,17 @@ impl Route {
         self.name.clone().unwrap_or_else(|| format!("#{}", index + 1))
     }
 
+    /// Whether it sends requests to the workers of this pool.
+    pub(crate) fn goes_to(&self, pool: &str) -> bool {
+        self.app.as_deref() == Some(pool)
+    }
+
+    /// Whether the workers of this pool decide who may pass.
+    pub(crate) fn asks(&self, pool: &str) -> bool {
+        let auth = self.forward_auth.as_deref().and_then(|text| ForwardAuth::parse(text).ok());
+        auth.and_then(|auth| auth.whom).is_some_and(|whom| whom == pool)
+    }
+
     /// The actions that it has, by their keys.
     fn actions(&self) -> Vec<&'static str> {
         let all = [
@@ -387,14 +398,15 @@ fn upstream(
 
 fn pool(route: &Route, loaded: &Loaded, place: impl Fn(&str) -> Option<Place>, problems: &mut Vec<Problem>) {
     let Some(app) = &route.app else { return };
-    let names = || loaded.config.worker_pool.iter().map(|pool| pool.name.as_str()).chain([DEFAULT_POOL]);
-    if names().any(|name| name == app) {
+    if loaded.config.pool_number(app).is_some() {
         return;
     }
-    let problem = Problem::new(format!("route.app: there is no pool \"{app}\""));
+    let pools: Vec<_> = loaded.config.pools().map(|pool| pool.name.clone()).collect();
+    let names = || pools.iter().map(String::as_str).chain([DEFAULT_POOL]);
+    let problem = Problem::new(format!("route.app: there is no pool or module \"{app}\""));
     let problem = match nearest(app, names()) {
         Some(near) => problem.hint(format!("did you mean \"{near}\"?")),
-        None => problem.hint(format!("pools are {}", names().collect::<Vec<_>>().join(", "))),
+        None => problem.hint(format!("there are {}", names().collect::<Vec<_>>().join(", "))),
     };
     problems.push(problem.at(place("app")));
 }

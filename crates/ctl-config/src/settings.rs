@@ -16,6 +16,7 @@ use crate::cross::{
 use crate::define::settings;
 pub use crate::define::{all, find};
 use crate::limit::Limit;
+use crate::module::Module;
 use crate::pool::{WorkerPool, check_pattern};
 use crate::redis::{SecretUrl, check_key_prefix};
 use crate::route::Route;
@@ -585,6 +586,8 @@ settings! {
     tables {
         /// Classes of workers for some paths, in the order of the file; the first that matches a path takes it.
         worker_pool: WorkerPool,
+        /// Other apps in the same instance.
+        module: Module,
         /// How often clients may ask.
         limit: Limit,
         /// What becomes of which requests, in the order of the file; the first that matches one takes it.

@@ -314,6 +314,8 @@ fn every_row_is_sound() {
 /// The tables that may be there several times.
 #[test]
 fn every_key_of_a_table_is_sound() {
+    /// A module for the pool that is of one.
+    const USED: &str = "[[module]]\nname = \"api\"\ndir = \"api\"\n[[route]]\napp = \"api\"\n";
     // What examples name.
     let named = "[[limit]]\nname = \"api\"\nrate = \"1/s\"\n";
     let schema = schema::json_schema();
@@ -327,7 +329,13 @@ fn every_key_of_a_table_is_sound() {
                     default.is_none_or(|number| (bound(key, least)..=bound(key, most)).contains(&number))
                 );
             }
-            let mut text = format!("{named}[[{}]]\n", table.name);
+            let (company, needed) = match table.name {
+                "worker_pool" => (USED, [("match", "match = \"/reports/*\"\n")]),
+                "module" => ("[[route]]\napp = \"api\"\n", [("dir", "dir = \"api\"\n")]),
+                _ => ("", [("", "")]),
+            };
+            let mut text = format!("{named}{company}[[{}]]\n", table.name);
+            text.extend(needed.into_iter().filter(|(name, _)| *name != key.name).map(|(_, line)| line));
             for required in table.required.iter().filter(|required| required.key != key.name) {
                 writeln!(text, "{} = {}", required.key, required.example).unwrap();
             }

@@ -180,7 +180,8 @@ impl Driver {
             return;
         };
         let name = path.strip_prefix(self.house.dir()).unwrap_or(&path).display().to_string();
-        self.feed(Event::CodeChanged(name));
+        let modules = self.house.modules_of_file(&path);
+        self.feed(Event::CodeChanged { what: name, modules });
     }
 
     fn wait(&mut self) -> io::Result<Vec<(Source, PollFlags)>> {
@@ -367,8 +368,8 @@ impl Driver {
             Action::SpawnGateway { active, drained } => {
                 return Some(self.start_gateway(active, drained));
             }
-            Action::SpawnTemplate { template, generation } => {
-                return Some(self.start_template(template, generation));
+            Action::SpawnTemplate { template, generation, module } => {
+                return Some(self.start_template(template, generation, module));
             }
             Action::SpawnWorker { worker, place } => return Some(self.start_worker(worker, place)),
             Action::ForkWorker { template, worker, place } => {
@@ -395,7 +396,9 @@ impl Driver {
             }
             Action::Terminate(who) => self.signal(who, Signal::TERM),
             Action::Kill(who) => self.signal(who, Signal::KILL),
-            Action::ReadConfig => return Some(Event::ConfigRead(self.house.read_config())),
+            Action::ReadConfig { modules } => {
+                return Some(Event::ConfigRead(self.house.read_config(&modules)));
+            }
             Action::StopListening => self.house.stop_listening(),
             Action::Exit(outcome) => self.outcome = Some(outcome),
             Action::SpawnHeir { .. }
@@ -420,7 +423,7 @@ impl Driver {
                     self.clients.reply(client, &reply, Instant::now());
                 }
             }
-            Action::Serving { app, after } => self.house.show_banner(&app, after),
+            Action::Serving { apps, after } => self.house.show_banner(&apps, after),
             Action::ShowFailure(failure) => {
                 self.show_failure(&report::failure(&failure));
                 if self.house.develops() {
@@ -446,7 +449,12 @@ impl Driver {
 
 /// What `quintet dev` watches. Without it there is a server still.
 fn watch(house: &House) -> Option<Watcher> {
-    house.develops().then(|| Watcher::new(house.dir()))?.inspect_err(|error| {
+    let watch = || {
+        let mut watcher = Watcher::new(house.dir())?;
+        house.dirs().skip(1).try_for_each(|dir| watcher.add(dir))?;
+        Ok(watcher)
+    };
+    house.develops().then(watch)?.inspect_err(|error: &io::Error| {
         tracing::warn!(%error, hint = "`quintet reload` restarts by hand", "changes of files will not be noticed");
     }).ok()
 }

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use ctl_admin::words::{
-    AppReport, Change, Command, Drained, FromGateway, FromTemplate, FromWorker, GatewayStatus, Reply,
-    ToGateway,
+    Activated, AppReport, Change, Command, Drained, FromGateway, FromTemplate, FromWorker, GatewayStatus,
+    Reply, ToGateway,
 };
 
 use crate::plan::{Outcome, Problem};
@@ -122,8 +122,8 @@ pub(crate) enum Event {
     ReloadSignal,
     /// SIGTTIN: one worker more; SIGTTOU: one fewer.
     ScaleSignal(Change),
-    /// `quintet dev`: this file, and maybe others.
-    CodeChanged(String),
+    /// `quintet dev`: this file, and maybe others, of these modules.
+    CodeChanged { what: String, modules: Vec<usize> },
     /// The answer to [`Action::ReadConfig`].
     ConfigRead(Result<Settings, String>),
 }
@@ -132,7 +132,7 @@ pub(crate) enum Event {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Place {
     pub(crate) generation: u32,
-    /// 0 is the default pool, N the Nth `[[worker_pool]]`.
+    /// 0 is the default pool, then come those of `[[worker_pool]]`, then each module's own.
     pub(crate) pool: u16,
 }
 
@@ -140,12 +140,13 @@ pub(crate) struct Place {
 #[derive(Debug)]
 pub(crate) enum Action {
     SpawnGateway {
-        active: Option<(u32, Box<AppReport>)>,
+        active: Vec<Activated>,
         drained: Vec<Drained>,
     },
     SpawnTemplate {
         template: u32,
         generation: u32,
+        module: usize,
     },
     SpawnWorker {
         worker: u32,
@@ -187,7 +188,10 @@ pub(crate) enum Action {
         clients: Vec<ClientId>,
         gateway: Option<GatewayStatus>,
     },
-    ReadConfig,
+    /// Read the configuration again, and take over what may change of these apps.
+    ReadConfig {
+        modules: Vec<usize>,
+    },
     /// Start a newer program as our heir; `None`: the one that lies where ours was started from.
     SpawnHeir {
         program: Option<PathBuf>,
@@ -206,7 +210,8 @@ pub(crate) enum Action {
     StopListening,
     /// Requests are served from now on.
     Serving {
-        app: Box<AppReport>,
+        /// One for each module, in their order.
+        apps: Vec<AppReport>,
         after: Duration,
     },
     /// The app does not import, so nothing runs: show this before anything else.
@@ -266,6 +271,8 @@ impl fmt::Display for Failure {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Pool {
     pub(crate) name: String,
+    /// Whose app its workers run, see [`Settings::modules`].
+    pub(crate) module: u16,
     /// Fewest workers: at least 1 in the default pool.
     pub(crate) min: u32,
     /// Most workers that scaling starts.
@@ -286,14 +293,16 @@ impl Pool {
     pub(crate) fn of(name: &str, min: u32, max: u32) -> Self {
         let idle_timeout = Duration::from_secs(60);
         let bound = (max > min).then_some(max);
-        Self { name: name.to_owned(), min, max, bound, threads: 2, concurrency: 16, idle_timeout }
+        Self { name: name.to_owned(), module: 0, min, max, bound, threads: 2, concurrency: 16, idle_timeout }
     }
 }
 
 /// What the state machine needs of the configuration. A reload may change it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Settings {
-    /// The default pool and those of `[[worker_pool]]`, in order. A reload does not change how many there are.
+    /// The names of the apps: that of `[app]` is the first. A reload does not change how many there are.
+    pub(crate) modules: Vec<String>,
+    /// The default pool and the others, in order. A reload does not change how many there are.
     pub(crate) pools: Vec<Pool>,
     /// `quintet dev`: see `state/dev.rs`.
     pub(crate) dev: bool,

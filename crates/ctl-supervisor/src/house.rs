@@ -1,6 +1,7 @@
 //! What an instance owns: the runtime directory, the sockets, the secret; and how its programs are started.
 
 mod succession;
+mod workers;
 
 use std::env;
 use std::ffi::OsString;
@@ -14,12 +15,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ctl_admin::place::{ADMIN_SOCKET, CONTROL_SOCKET, LINK_SOCKET};
-use ctl_admin::words::{AppReport, Drained, GatewayStart, Interface, ToGateway, WorkerStart};
+use ctl_admin::words::{Activated, AppReport, Drained, GatewayStart, ToGateway};
 use ctl_config::LogFormat;
 use ctl_config::pool::DEFAULT_POOL;
 
 use crate::driver::Program;
-use crate::event::{Place, Pool, RecycleLimits, Settings};
+use crate::event::{Pool, RecycleLimits, Settings};
 use crate::inherit;
 use crate::listen::{self, Bound, HEIRS_ENDING, Inherited, Reach, SocketFile};
 use crate::plan::{Problem, RunPlan};
@@ -56,7 +57,6 @@ pub(crate) struct House {
     control_file: SocketFile,
     token: String,
     user: Option<WorkerUser>,
-    worker_command: Vec<OsString>,
     config_json: serde_json::Value,
     /// What a reload has read and could not take over.
     waiting: Vec<String>,
@@ -107,9 +107,6 @@ impl House {
             Problem::new("the configuration cannot be passed on").detail(error.to_string())
         })?;
         let house = Self {
-            worker_command: plan.worker_command.clone().unwrap_or_else(|| {
-                vec![plan.python.clone().into_os_string(), "-m".into(), "quintet.worker".into()]
-            }),
             listeners,
             admin,
             link: Arc::new(link),
@@ -144,6 +141,19 @@ impl House {
         &self.plan.dir
     }
 
+    /// The directories of all apps.
+    pub(crate) fn dirs(&self) -> impl Iterator<Item = &Path> {
+        std::iter::once(self.dir()).chain(self.plan.modules.iter().map(|module| module.dir.as_path()))
+    }
+
+    /// Whose file this may be: each app in whose directory it is, or all of them where it is nobody's or everybody's.
+    pub(crate) fn modules_of_file(&self, file: &Path) -> Vec<usize> {
+        let dirs = || self.dirs().enumerate();
+        let is_shared = file.file_name().is_some_and(|name| name == "quintet.toml");
+        let theirs: Vec<usize> = dirs().filter(|(_, dir)| file.starts_with(dir)).map(|(at, _)| at).collect();
+        if is_shared || theirs.is_empty() { dirs().map(|(at, _)| at).collect() } else { theirs }
+    }
+
     pub(crate) fn urls(&self) -> impl Iterator<Item = &str> {
         self.listeners.iter().map(|bound| bound.url.as_str())
     }
@@ -153,13 +163,14 @@ impl House {
         self.listeners.clear();
     }
 
-    pub(crate) fn show_banner(&self, app: &AppReport, after: Duration) {
+    pub(crate) fn show_banner(&self, apps: &[AppReport], after: Duration) {
         let urls: Vec<&str> = self.urls().collect();
+        let Some(app) = apps.first() else { return };
         if self.plan.config.log.format == LogFormat::Json {
             let seconds = after.as_secs_f64();
             tracing::info!(app = app.app, addresses = urls.join(" "), seconds, "requests are served");
         } else {
-            let lines = (self.plan.banner)(app);
+            let lines = (self.plan.banner)(apps);
             report::show(&report::banner(&self.plan.version, app, &urls, &lines, after));
         }
     }
@@ -171,6 +182,7 @@ impl House {
         let min = self.plan.workers.max(1);
         let default = Pool {
             name: DEFAULT_POOL.to_owned(),
+            module: 0,
             min,
             max: config.workers.max.unwrap_or(min).max(min),
             bound: config.workers.max.map(|max| max.max(min)),
@@ -179,8 +191,10 @@ impl House {
             // It never goes down to none.
             idle_timeout: Duration::MAX,
         };
-        let others = config.worker_pool.iter().map(|pool| Pool {
+        let modules = config.modules_of_pools();
+        let others = config.pools().zip(modules.iter().skip(1)).map(|(pool, module)| Pool {
             name: pool.name.clone(),
+            module: *module,
             min: pool.min,
             max: pool.most(),
             bound: pool.max.map(|_| pool.most()),
@@ -190,6 +204,7 @@ impl House {
         });
         let others: Vec<Pool> = others.collect();
         Settings {
+            modules: config.module_names().map(str::to_owned).collect(),
             pools: std::iter::once(default).chain(others).collect(),
             dev: self.plan.dev,
             preload: config.workers.preload && self.adopts,
@@ -208,11 +223,20 @@ impl House {
         }
     }
 
-    /// Reads the configuration again, and takes over what may change while running.
-    pub(crate) fn read_config(&mut self) -> Result<Settings, String> {
+    /// Reads the configuration again, and takes over what may change while running of these apps.
+    pub(crate) fn read_config(&mut self, modules: &[usize]) -> Result<Settings, String> {
         if let Some(reload_config) = &mut self.plan.reload_config {
             let new = reload_config()?;
             self.waiting = ctl_config::waiting(&self.plan.config, &new);
+            for (_, plan) in (1..).zip(&mut self.plan.modules).filter(|(number, _)| modules.contains(number))
+            {
+                if let Some(own) = new.module.iter().find(|own| own.name == plan.name) {
+                    plan.take_over(own);
+                }
+            }
+            if !modules.contains(&0) {
+                return Ok(self.settings());
+            }
             self.plan.workers = new.workers.count.unwrap_or(self.plan.workers);
             self.plan.threads = new.workers.threads.unwrap_or(self.plan.threads);
             self.plan.config.workers = new.workers;
@@ -224,11 +248,7 @@ impl House {
         Ok(self.settings())
     }
 
-    pub(crate) fn gateway_start(
-        &self,
-        active: Option<(u32, Box<AppReport>)>,
-        drained: Vec<Drained>,
-    ) -> ToGateway {
+    pub(crate) fn gateway_start(&self, active: Vec<Activated>, drained: Vec<Drained>) -> ToGateway {
         ToGateway::Start(Box::new(GatewayStart {
             config: self.config_json.clone(),
             listeners: self.listeners.iter().map(Bound::listener).collect(),
@@ -261,6 +281,7 @@ impl House {
                 .then(|| (TRIM_THRESHOLD.into(), TRIM_THRESHOLD_BYTES.into()))
                 .into_iter()
                 .collect(),
+            without: None,
             dir: None,
             fds: listeners.chain([Arc::clone(&self.admin.fd), Arc::clone(&self.link)]).collect(),
             identity: None,
@@ -269,82 +290,9 @@ impl House {
         }
     }
 
-    /// What a worker is told, however it comes to be.
-    pub(crate) fn worker_start(&self, worker: u32, place: Place) -> WorkerStart {
-        let config = &self.plan.config;
-        let pool = usize::from(place.pool).checked_sub(1).and_then(|index| config.worker_pool.get(index));
-        WorkerStart {
-            template: false,
-            pool: place.pool,
-            interface: match config.app.interface {
-                ctl_config::Interface::Auto => None,
-                ctl_config::Interface::Wsgi => Some(Interface::Wsgi),
-                ctl_config::Interface::Asgi => Some(Interface::Asgi),
-            },
-            concurrency: pool.and_then(|pool| pool.concurrency).unwrap_or(config.workers.concurrency),
-            long_lived_max: config.workers.long_lived_max,
-            message_max: config.websocket.message_max,
-            event_loop: config.workers.event_loop.word().to_owned(),
-            gc_between: config.workers.gc == ctl_config::Gc::Between,
-            dev: self.plan.dev,
-            version: self.plan.version.clone(),
-            worker,
-            generation: place.generation,
-            threads: pool.and_then(|pool| pool.threads).unwrap_or(self.plan.threads),
-            link: self.link_path.clone(),
-            token: self.token.clone(),
-            dir: self.plan.dir.clone(),
-            app: self.plan.app.clone(),
-            settings: self.plan.settings.clone(),
-            log_json: config.log.format == LogFormat::Json,
-            debug_static: config.files.enabled,
-        }
-    }
-
-    pub(crate) fn worker_program(&self, worker: u32, place: Place) -> Program<'_> {
-        self.python_program(&self.worker_start(worker, place))
-    }
-
-    pub(crate) fn template_program(&self, generation: u32) -> Program<'_> {
-        let start = self.worker_start(0, Place { generation, pool: 0 });
-        self.python_program(&WorkerStart { template: true, ..start })
-    }
-
-    fn python_program(&self, start: &WorkerStart) -> Program<'_> {
-        let mut env = self.user.as_ref().map(|user| user.env.clone()).unwrap_or_default();
-        env.extend(self.plan.worker_env.iter().cloned());
-        // Plain structs of strings and numbers are always JSON; should that change, the worker says what it lacks.
-        env.push(("QUINTET_WORKER".into(), serde_json::to_string(start).unwrap_or_default().into()));
-        Program {
-            command: self.worker_command.clone(),
-            env,
-            dir: Some(&self.plan.dir),
-            fds: Vec::new(),
-            identity: self.user.as_ref().map(|user| user.identity.clone()),
-            arg0: None,
-        }
-    }
-
     pub(crate) fn gateway_problem(&self, error: &io::Error) -> Problem {
         Problem::new("the gateway cannot be started")
             .detail(format!("{}: {error}", program(&self.gateway_command())))
-    }
-
-    pub(crate) fn worker_problem(&self, error: &io::Error) -> Problem {
-        let problem = Problem::new("a worker cannot be started");
-        let name = program(&self.worker_command);
-        match error.kind() {
-            io::ErrorKind::NotFound if !self.plan.dir.is_dir() => problem
-                .detail(format!("there is no directory {}", self.plan.dir.display()))
-                .hint("app.dir names the project directory"),
-            io::ErrorKind::NotFound => {
-                problem.detail(format!("there is no {name}")).hint("app.python names the Python interpreter")
-            }
-            io::ErrorKind::PermissionDenied => problem
-                .detail(format!("{name} in {}: {error}", self.plan.dir.display()))
-                .hint("the user that workers run as must be able to run Python and to enter the project directory"),
-            _ => problem.detail(format!("{name}: {error}")),
-        }
     }
 }
 

@@ -33,7 +33,7 @@ use std::path::Path;
 
 use ctl_config::Config;
 
-pub use plan::{Banner, Outcome, Problem, ReloadConfig, RunPlan};
+pub use plan::{Banner, ModulePlan, Outcome, Problem, ReloadConfig, RunPlan};
 pub use upgrade::tell_elder;
 
 use driver::Driver;

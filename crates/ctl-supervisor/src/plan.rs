@@ -11,8 +11,27 @@ use ctl_config::Config;
 /// or `workers.threads`, what the plan says remains. The error text is shown to whoever asked.
 pub type ReloadConfig = Box<dyn FnMut() -> Result<Config, String>>;
 
-/// What an app that reports this is announced with, a line each.
-pub type Banner = Box<dyn Fn(&AppReport) -> Vec<String>>;
+/// What apps that report this, one for each module in their order, are announced with, a line each.
+pub type Banner = Box<dyn Fn(&[AppReport]) -> Vec<String>>;
+
+/// A `[[module]]`: what runs the app besides the one of `[app]`.
+#[derive(Debug, Clone)]
+pub struct ModulePlan {
+    /// As configured.
+    pub name: String,
+    /// Project directory, absolute.
+    pub dir: PathBuf,
+    /// The Python that runs its workers.
+    pub python: PathBuf,
+    /// As [`RunPlan::app`].
+    pub app: Option<String>,
+    /// As [`RunPlan::settings`], but that the environment's is not heard.
+    pub settings: Option<String>,
+    /// How it is called.
+    pub interface: ctl_config::Interface,
+    /// Environment of its workers besides our own.
+    pub env: Vec<(OsString, OsString)>,
+}
 
 /// Everything that is decided before the first process starts. The command decides, the supervisor acts.
 pub struct RunPlan {
@@ -37,6 +56,8 @@ pub struct RunPlan {
     pub runtime_dir: PathBuf,
     /// Environment of the workers besides our own.
     pub worker_env: Vec<(OsString, OsString)>,
+    /// The other apps, in the order of the configuration.
+    pub modules: Vec<ModulePlan>,
     /// `quintet dev`: workers tell their queries.
     pub dev: bool,
     /// Lines printed with the addresses once the first worker is ready: by then it is known what the app is.

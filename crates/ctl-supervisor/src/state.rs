@@ -14,6 +14,7 @@
 
 mod dev;
 mod gateway;
+mod module;
 mod order;
 mod questions;
 mod recycle;
@@ -33,17 +34,16 @@ use std::collections::BTreeMap;
 use std::mem;
 use std::time::{Duration, Instant};
 
-use ctl_admin::words::{AppReport, Command, Drained, FromWorker, GatewayStatus, Reply, ToGateway};
+use ctl_admin::words::{Activated, Command, Drained, FromWorker, GatewayStatus, Reply, ToGateway};
 
-use crate::backoff::Backoff;
 use crate::event::{Action, ClientId, Event, Failure, Level, Notify, Settings, Who};
 use crate::plan::Outcome;
 
-use dev::Dev;
 use gateway::Gateway;
+use module::Module;
 use questions::Questions;
 use recycle::Recycling;
-use reload::Reload;
+use reload::{Queued, Reload};
 use scale::Crew;
 use stop::Stop;
 use template::Templates;
@@ -84,15 +84,10 @@ pub(crate) struct State {
     workers: BTreeMap<u32, Worker>,
     /// The number of the worker that was started last; numbers are never used again.
     last_worker: u32,
-    /// The generation that new workers belong to.
-    target: u32,
+    /// That of `[app]` first.
+    modules: Vec<Module>,
     /// The highest generation there ever was.
     last_generation: u32,
-    /// The generation that serves, and what its app reported.
-    active: Option<(u32, Box<AppReport>)>,
-    /// A worker has been ready at least once, so the app does import in principle.
-    ever_ready: bool,
-    crashes: Backoff,
     recycling: Recycling,
     templates: Templates,
     /// How many workers are wanted and why, by pool.
@@ -100,9 +95,8 @@ pub(crate) struct State {
     /// Share of the CPU in use, as it was last seen.
     cpu: f32,
     reload: Option<Reload>,
-    dev: Dev,
     /// A reload asked for while another one runs (or before the start is over), and who waits for it.
-    queued_reload: Option<Vec<ClientId>>,
+    queued_reload: Option<Queued>,
     heir: Option<Heir>,
     /// Who waits for the end of an upgrade, and what they are told.
     upgraded: Option<(Vec<ClientId>, String)>,
@@ -121,7 +115,7 @@ pub(crate) struct State {
 pub(crate) fn phase_name(state: &State) -> &'static str {
     if state.stop.is_some() {
         "draining"
-    } else if state.active.is_none() {
+    } else if !state.has_started() {
         "starting"
     } else if state.heir.is_some() {
         "upgrading"
@@ -135,7 +129,8 @@ pub(crate) fn phase_name(state: &State) -> &'static str {
 impl State {
     pub(crate) fn new(settings: Settings, seed: u64, now: Instant) -> Self {
         Self {
-            templates: Templates::new(seed.rotate_left(16)),
+            templates: Templates::default(),
+            modules: (0..settings.modules.len().max(1)).map(|module| Module::new(module, seed)).collect(),
             staff: settings.pools.iter().map(Crew::new).collect(),
             cpu: 0.0,
             settings,
@@ -143,14 +138,9 @@ impl State {
             gateway: Gateway::new(seed.rotate_left(32)),
             workers: BTreeMap::new(),
             last_worker: 0,
-            target: 1,
             last_generation: 1,
-            active: None,
-            ever_ready: false,
-            crashes: Backoff::new(WORKER_BACKOFF.0, WORKER_BACKOFF.1, seed),
             recycling: Recycling::new(seed),
             reload: None,
-            dev: Dev::default(),
             queued_reload: None,
             heir: None,
             upgraded: None,
@@ -164,9 +154,9 @@ impl State {
         }
     }
 
-    /// The generation that serves; 0 before the first.
+    /// The newest generation that serves; 0 before the first.
     pub(crate) fn generation(&self) -> u32 {
-        self.active.as_ref().map_or(0, |(generation, _)| *generation)
+        self.modules.iter().map(Module::generation).max().unwrap_or(0)
     }
 
     pub(crate) fn workers(&self) -> impl Iterator<Item = (u32, &Worker)> {
@@ -175,7 +165,7 @@ impl State {
 
     /// The template that workers are forked from now.
     pub(crate) fn template_pid(&self) -> Option<u32> {
-        self.templates.pid_of(self.target)
+        self.template_of(0)
     }
 
     pub(crate) fn gateway_pid(&self) -> Option<u32> {
@@ -231,9 +221,11 @@ impl State {
             Event::Weighed { worker, bytes } => self.worker_weighed(worker, bytes),
             Event::Asked { client, command } => self.asked(Some(client), &command, now),
             Event::StopSignal => self.asked(None, &Command::Stop, now),
-            Event::ReloadSignal => self.asked(None, &Command::Reload, now),
+            Event::ReloadSignal => self.asked(None, &Command::Reload { module: None }, now),
             Event::ScaleSignal(change) => self.asked(None, &Command::Scale { pool: None, change }, now),
-            Event::CodeChanged(what) => self.restart(&format!("{what} has changed"), now),
+            Event::CodeChanged { what, modules } => {
+                self.restart(&modules, &format!("{what} has changed"), now)
+            }
             Event::ConfigRead(read) => {
                 if !self.dev_config_read(&read) {
                     self.config_read(read, now);
@@ -248,7 +240,10 @@ impl State {
     pub(crate) fn next_deadline(&self, now: Instant) -> Option<Instant> {
         let workers = self.workers.values().filter_map(|worker| self.worker_deadline(worker));
         let status = self.status.as_ref().map(|(deadline, _)| *deadline);
-        let missing = if self.missing().is_some() { self.crashes.waits_until(now) } else { None };
+        let modules = self.modules.iter().enumerate();
+        let waits = modules.filter_map(|(module, known)| Some((module, known.crashes.waits_until(now)?)));
+        let missing =
+            waits.filter(|(module, _)| self.missing(*module).is_some()).map(|(_, until)| until).min();
         let listening = self.stop.as_ref().and_then(Stop::deadline);
         let gateway = self.gateway.deadline(now);
         let due = [
@@ -292,7 +287,7 @@ impl State {
     fn asked(&mut self, client: Option<ClientId>, command: &Command, now: Instant) {
         match command {
             Command::Status => self.status_asked(client, now),
-            Command::Reload => self.reload_asked(client, now),
+            Command::Reload { module } => self.reload_asked(client, module.as_deref(), now),
             Command::Stop => self.stop_asked(client, now),
             Command::Upgrade { program } => self.upgrade_asked(client, program.clone(), now),
             Command::Scale { pool, change } => self.scale_asked(client, pool.as_deref(), *change),
@@ -301,12 +296,19 @@ impl State {
         }
     }
 
-    /// The generation that serves is the newest of which a worker serves; its first worker's report counts.
+    /// Of each app that generation serves which is the newest of which a worker serves; its first worker's report counts.
     fn activate(&mut self, now: Instant) {
-        let serving = self.active.as_ref().map_or(0, |(generation, _)| *generation);
+        for module in self.all_modules() {
+            self.activate_one(module, now);
+        }
+    }
+
+    fn activate_one(&mut self, module: usize, now: Instant) {
+        let serving = self.modules[module].generation();
         let newer = self
             .workers
             .values()
+            .filter(|worker| self.module_of_worker(worker) == module)
             .filter(|worker| worker.serves() && worker.place.generation > serving)
             .max_by_key(|worker| worker.place.generation);
         let Some((generation, app)) =
@@ -314,16 +316,23 @@ impl State {
         else {
             return;
         };
-        self.out.push(Action::TellGateway(ToGateway::Activate { generation, app: app.clone() }));
-        if serving == 0 {
+        self.modules[module].active = Some((generation, app.clone()));
+        // There are at most MODULES_MAX of them, see ctl-config.
+        let number = u16::try_from(module).unwrap_or(u16::MAX);
+        self.out.push(Action::TellGateway(ToGateway::Activate(Activated {
+            module: number,
+            generation,
+            app,
+        })));
+        if serving == 0 && self.has_started() {
             let after = now.saturating_duration_since(self.began);
-            self.out.push(Action::Serving { app: app.clone(), after });
+            let apps = self.modules.iter().filter_map(|known| Some((*known.active.as_ref()?.1).clone()));
+            self.out.push(Action::Serving { apps: apps.collect(), after });
             if self.elder.is_none() {
                 self.out.push(Action::Notify(Notify::Ready));
             }
         }
-        self.active = Some((generation, app));
-        self.code_serves(now);
+        self.code_serves(module, now);
     }
 
     fn status_asked(&mut self, client: Option<ClientId>, now: Instant) {

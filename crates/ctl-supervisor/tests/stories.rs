@@ -170,7 +170,8 @@ fn a_reload_replaces_every_worker() {
             instance.signal("-HUP");
         } else {
             let mut steps = Vec::new();
-            let text = client::reload(&instance.run_dir(), SOON, |step| steps.push(step.to_owned())).unwrap();
+            let text =
+                client::reload(&instance.run_dir(), None, SOON, |step| steps.push(step.to_owned())).unwrap();
             assert!(text.starts_with("generation 2 serves"), "{text}");
             let expected = [1, 2, 3].map(|new| format!("{new} of 3 workers run the new code"));
             assert_eq!(steps, expected);
@@ -190,7 +191,8 @@ fn a_reload_of_code_that_does_not_import_changes_nothing() {
     let mut instance = Instance::start(&[]);
     let before = instance.status().unwrap();
     instance.write("worker", "fail");
-    let Err(ClientError::Failed { text, app: true }) = client::reload(&instance.run_dir(), SOON, |_| {})
+    let Err(ClientError::Failed { text, app: true }) =
+        client::reload(&instance.run_dir(), None, SOON, |_| {})
     else {
         panic!("it should have failed");
     };
@@ -203,7 +205,7 @@ fn a_reload_of_code_that_does_not_import_changes_nothing() {
     assert_eq!(instance.get(), "generation 1");
 
     instance.write("worker", "fine");
-    client::reload(&instance.run_dir(), SOON, |_| {}).unwrap();
+    client::reload(&instance.run_dir(), None, SOON, |_| {}).unwrap();
     assert_eq!(instance.wait_for("new code", |status| status.workers.len() == 2).generation, 3);
 }
 
@@ -214,7 +216,7 @@ fn reloads_that_are_asked_for_during_one_are_one_more() {
     let asking: Vec<_> = (0..4)
         .map(|_| {
             let dir = dir.clone();
-            thread::spawn(move || client::reload(&dir, SOON, |_| {}).unwrap())
+            thread::spawn(move || client::reload(&dir, None, SOON, |_| {}).unwrap())
         })
         .collect();
     for asked in asking {
@@ -391,7 +393,7 @@ fn the_service_manager_hears_how_it_goes() {
     assert_eq!([hear(), hear(), hear()], ["WATCHDOG=1"; 3]);
     let reload = {
         let run_dir = run_dir.clone();
-        thread::spawn(move || client::reload(&run_dir, SOON, |_| {}).unwrap())
+        thread::spawn(move || client::reload(&run_dir, None, SOON, |_| {}).unwrap())
     };
     assert_eq!(news(), "RELOADING=1");
     assert_eq!(news(), "READY=1");

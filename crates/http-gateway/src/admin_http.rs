@@ -211,7 +211,9 @@ impl Admin {
                 Ok(json) => typed(200, "application/json", json + "\n"),
                 Err(error) => text(500, format!("{error}\n")),
             },
-            b"/reload" => self.ask(Command::Reload, "The supervisor has been asked to reload.\n"),
+            b"/reload" => {
+                self.ask(Command::Reload { module: None }, "The supervisor has been asked to reload.\n")
+            }
             path if path.starts_with(b"/upstreams/") => match servers::asked(&head.target) {
                 Some(request) if self.upstreams.knows(&request) => {
                     self.ask(Command::Upstream(request), "The supervisor has been asked.\n")

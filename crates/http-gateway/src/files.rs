@@ -11,6 +11,7 @@
 //! hop-by-hop field. There are no listings, and index pages in routes' directories only, as in Django.
 
 mod accel;
+mod apps;
 mod conditional;
 mod entry;
 mod lookup;
@@ -25,6 +26,8 @@ mod representation;
 mod root;
 mod routed;
 mod store;
+
+pub use apps::AppFiles;
 
 use std::borrow::Cow;
 use std::sync::Arc;

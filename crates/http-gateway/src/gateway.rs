@@ -14,7 +14,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ctl_admin::words::{AppReport, Command, FromGateway, GatewayStart, GatewayStatus, Listener, ToGateway};
+use ctl_admin::words::{Activated, Command, FromGateway, GatewayStart, GatewayStatus, Listener, ToGateway};
 use ctl_config::Config;
 use ctl_telemetry::metrics as m;
 use tokio::sync::{mpsc, watch};
@@ -173,15 +173,22 @@ impl Running {
         let opens = start.heir.then(|| gate.subscribe());
         let asked = admin(start.admin, take, &config, (&gateway, &pools), drain_ear, opens)?;
         let running = Self { config, pools, links, gateway, guard, tls, redis, reactors, gate, drain };
-        if let Some((generation, app)) = start.active {
-            running.activate(generation, &app);
+        for active in &start.active {
+            running.activate(active);
         }
         Ok((running, Ears { news, long, asked }))
     }
 
-    fn activate(&self, generation: u32, app: &AppReport) {
-        self.gateway.activate(generation, app);
-        self.gate.send_replace(true);
+    fn activate(&self, active: &Activated) {
+        self.gateway.activate(active.module, active.generation, &active.app);
+        self.open();
+    }
+
+    /// Clients come in as soon as each app serves, or is known to be broken.
+    fn open(&self) {
+        if self.gateway.knows_all_apps() {
+            self.gate.send_replace(true);
+        }
     }
 
     /// Until the supervisor says stop, or is gone.
@@ -289,7 +296,7 @@ impl Running {
     async fn act(&self, message: ToGateway, control: &mut Control) {
         match message {
             ToGateway::Start(_) | ToGateway::Drain | ToGateway::HandOver => {}
-            ToGateway::Activate { generation, app } => self.activate(generation, &app),
+            ToGateway::Activate(active) => self.activate(&active),
             ToGateway::Retire { workers } => {
                 for worker in workers {
                     // First the long link: it is to know before the news that the slots are gone.
@@ -297,11 +304,11 @@ impl Running {
                     self.pools.retire(worker);
                 }
             }
-            ToGateway::Hold => self.gateway.set_broken(None),
-            ToGateway::Broken { message, traceback, hint } => {
-                self.gateway.set_broken(Some(Why { message, traceback, hint }));
+            ToGateway::Hold { module } => self.gateway.set_broken(module, None),
+            ToGateway::Broken { module, message, traceback, hint } => {
+                self.gateway.set_broken(module, Some(Why { message, traceback, hint }));
                 // There may never have been a generation that serves.
-                self.gate.send_replace(true);
+                self.open();
             }
             ToGateway::ReloadTls => self.reload_tls(),
             ToGateway::Status => control.send(&FromGateway::Status(self.status())).await,

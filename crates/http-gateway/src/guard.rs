@@ -42,6 +42,7 @@ use ctl_telemetry::metrics as m;
 use http_limits::{Bans, BansFull, KeyHasher, Moment, Quota, Seed, Snapshot, Table, Terms, Verdict};
 
 use crate::client::TrustedProxies;
+use crate::cookie::SessionCookies;
 use crate::message::{AnsweredBy, Exchange, NO_ANSWER, RequestHead, Response, Trail};
 use crate::pools::pattern::decode;
 use crate::redis::Redis;
@@ -57,9 +58,6 @@ use shared::Shared;
 use together::News;
 use whose::Asks;
 pub(crate) use whose::Whose;
-
-/// Django's own default for SESSION_COOKIE_NAME.
-const SESSION_COOKIE: &[u8] = b"sessionid";
 
 /// Requests that wait for their turn under `action = "delay"`, all together: each holds a connection or a stream.
 const WAITING_MAX: usize = 10_000;
@@ -81,7 +79,7 @@ pub struct Guard {
     ban_time: Duration,
     lists: ArcSwap<Lists>,
     trusted: Arc<TrustedProxies>,
-    session_cookie: ArcSwap<Vec<u8>>,
+    session_cookies: SessionCookies,
     waiting: AtomicUsize,
     keeper: Keeper,
     /// Bans that came or went, so that they are written down soon.
@@ -143,7 +141,7 @@ impl Guard {
             ban_time: bans.time,
             lists: ArcSwap::from_pointee(lists),
             trusted,
-            session_cookie: ArcSwap::from_pointee(SESSION_COOKIE.to_vec()),
+            session_cookies: SessionCookies::default(),
             waiting: AtomicUsize::new(0),
             keeper,
             ban_changes: AtomicU64::new(0),
@@ -155,9 +153,9 @@ impl Guard {
         Ok(guard)
     }
 
-    /// The name of the app's session cookie.
-    pub fn set_session_cookie(&self, name: &str) {
-        self.session_cookie.store(Arc::new(name.as_bytes().to_vec()));
+    /// The name of a module's session cookie; an app without sessions has none.
+    pub fn set_session_cookie(&self, module: u16, name: Option<&str>) {
+        self.session_cookies.set(module, name);
     }
 
     /// Where what outlives the process is kept.
@@ -178,7 +176,7 @@ impl Guard {
         head: &RequestHead,
         trail: &Trail,
     ) -> Option<KeyHasher> {
-        let cookie = self.session_cookie.load();
+        let cookie = self.session_cookies.names();
         let mut key = seed.hasher();
         whose.put(&mut key, &of_route(head, trail, &cookie), &decode(head.path()))?;
         Some(key)
@@ -212,7 +210,7 @@ impl Guard {
         if self.limits.is_idle() {
             return Entry::Passes(Pass::default());
         }
-        let cookie = self.session_cookie.load();
+        let cookie = self.session_cookies.names();
         let asks = Asks { head, client, session_cookie: &cookie, route: None };
         let checked = self.limits.check(&asks, self.clock.at(trail.started));
         self.decided(checked, (&asks, self.limits.general(), false), trail)
@@ -220,7 +218,7 @@ impl Guard {
 
     /// The limits that its route names, by their numbers.
     pub fn enter_route(&self, limits: &[usize], head: &RequestHead, trail: &Trail) -> Entry {
-        let cookie = self.session_cookie.load();
+        let cookie = self.session_cookies.names();
         let asks = of_route(head, trail, &cookie);
         let checked = self.limits.check_route(&asks, limits, self.clock.at(trail.started));
         self.decided(checked, (&asks, limits, true), trail)
@@ -228,7 +226,7 @@ impl Guard {
 
     /// A request that was let in comes again in another way, and is counted then.
     pub fn leave_route(&self, limits: &[usize], head: &RequestHead, trail: &Trail) {
-        let cookie = self.session_cookie.load();
+        let cookie = self.session_cookies.names();
         self.give_back(&of_route(head, trail, &cookie), limits);
     }
 

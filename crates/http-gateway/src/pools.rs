@@ -31,6 +31,10 @@ pub struct Pools {
     queues: Box<[Arc<Queue>]>,
     /// By number, as in `quintet status`.
     names: Box<[String]>,
+    /// By number: whose app its workers run.
+    modules: Box<[u16]>,
+    /// Those without which the instance is not ready: the default one, and each module's own.
+    essential: Box<[u16]>,
     /// In the order of the configuration: the first that matches takes the request.
     routes: Box<[(Pattern, Arc<Queue>)]>,
     ranking: Ranking,
@@ -53,7 +57,7 @@ impl Pools {
         };
         let mut queues = vec![Queue::new(default, news.clone())];
         let mut routes = Vec::new();
-        for (pool, own) in (1..).zip(&config.worker_pool) {
+        for (pool, own) in (1..).zip(config.pools()) {
             let limits = QueueLimits {
                 pool,
                 depth_max: own.depth_max.unwrap_or(default.depth_max),
@@ -68,9 +72,18 @@ impl Pools {
             queues.push(queue);
         }
         let ranking = Ranking::new(&config.queue.priority, Instant::now());
-        let own = config.worker_pool.iter().map(|pool| pool.name.clone());
+        let own = config.pools().map(|pool| pool.name.clone());
         let names = std::iter::once(DEFAULT_POOL.to_owned()).chain(own).collect();
-        (Arc::new(Self { queues: queues.into(), names, routes: routes.into(), ranking, news }), receiver)
+        let pools = Self {
+            queues: queues.into(),
+            names,
+            modules: config.modules_of_pools().into(),
+            essential: config.module_names().filter_map(|name| config.pool_number(name)).collect(),
+            routes: routes.into(),
+            ranking,
+            news,
+        };
+        (Arc::new(pools), receiver)
     }
 
     /// The queue for a request's path, which is still percent-encoded.
@@ -98,14 +111,29 @@ impl Pools {
         self.ranking.level(head, client.as_bytes(), class, Instant::now())
     }
 
-    /// Serve from this generation on.
-    pub fn activate(&self, generation: u32, app: &AppReport) {
-        if let Some(name) = &app.session_cookie {
-            self.ranking.set_session_cookie(name);
+    /// Serve the app of this module from this generation on.
+    pub fn activate(&self, module: u16, generation: u32, app: &AppReport) {
+        self.ranking.set_session_cookie(module, app.session_cookie.as_deref());
+        for (queue, of) in self.queues.iter().zip(&self.modules) {
+            if *of == module {
+                queue.activate(generation);
+            }
         }
-        for queue in &self.queues {
-            queue.activate(generation);
-        }
+    }
+
+    /// The pools of a module.
+    pub fn of_module(&self, module: u16) -> Vec<u16> {
+        (0..).zip(&self.modules).filter(|(_, of)| **of == module).map(|(pool, _)| pool).collect()
+    }
+
+    /// There is no `[[module]]`.
+    pub fn has_one_app(&self) -> bool {
+        self.essential.len() == 1
+    }
+
+    /// Whose app the workers of a pool run: 0 is the one of `[app]`, N the Nth `[[module]]`.
+    pub fn module_of(&self, pool: u16) -> u16 {
+        self.modules.get(usize::from(pool)).copied().unwrap_or(0)
     }
 
     /// No more requests for this worker. Every queue remembers it, since it may not have connected yet; that it is gone is
@@ -128,9 +156,9 @@ impl Pools {
         }
     }
 
-    /// Would a request to the default pool find a worker? (Those of the others may come and go.)
+    /// Would a request to each app find a worker? (Those of `[[worker_pool]]` may come and go.)
     pub fn is_served(&self) -> bool {
-        self.default_pool().has_slots()
+        self.essential.iter().filter_map(|pool| self.number(*pool)).all(|queue| queue.has_slots())
     }
 
     /// What is counted of each pool, under its name, as it is now.

@@ -20,7 +20,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use ctl_config::pool::DEFAULT_POOL;
 use ctl_config::route::{Importance, Rewrite, Template};
 use ctl_config::{Config, Fault};
 
@@ -253,10 +252,7 @@ impl Route {
         } else {
             Action::Site
         };
-        let pool = own.app.as_ref().and_then(|name| {
-            let named = || config.worker_pool.iter().position(|pool| pool.name == *name);
-            if name == DEFAULT_POOL { Some(0) } else { u16::try_from(named()? + 1).ok() }
-        });
+        let pool = own.app.as_ref().and_then(|name| config.pool_number(name));
         Ok(Self {
             taken: Arc::new(Taken {
                 name: label.into(),

@@ -11,7 +11,7 @@ mod routed;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, PoisonError, RwLock, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -26,7 +26,7 @@ use crate::client::{self, Identity, TrustedProxies};
 use crate::compress::Compression;
 use crate::dispatch::{Dispatcher, Failure, Handshake, Origin, Ready, Terms};
 use crate::error_page;
-use crate::files::{FileResponse, Files};
+use crate::files::{AppFiles, FileResponse, Files};
 use crate::flight::{Flights, Problems, Store};
 use crate::guard::{Entry, Guard, Pass, Turned};
 use crate::link::long::LongLinks;
@@ -58,9 +58,12 @@ pub struct Gateway {
     passwords: Box<[Passwords]>,
     turns: Turns,
     upstreams: Arc<Upstreams>,
-    files: RwLock<Option<Files>>,
+    files: AppFiles,
     access: Option<AccessLog>,
-    broken: Broken,
+    /// By number of the module.
+    broken: Box<[Broken]>,
+    /// Which of them serve, or are known to be broken, by number of the module.
+    known: Box<[AtomicBool]>,
     guard: Arc<Guard>,
     compression: Option<Compression>,
     flights: Arc<Flights>,
@@ -123,6 +126,9 @@ impl Gateway {
             dispatcher,
             trusted,
             ids: RequestIds::default(),
+            files: AppFiles::new(&config),
+            broken: config.module_names().map(|_| Broken::default()).collect(),
+            known: config.module_names().map(|_| AtomicBool::new(false)).collect(),
             config,
             spool_dir,
             ready: AtomicBool::new(false),
@@ -130,9 +136,7 @@ impl Gateway {
             passwords,
             turns: Turns::new(),
             upstreams,
-            files: RwLock::new(None),
             access,
-            broken: Broken::default(),
             guard,
             compression,
             flights,
@@ -152,23 +156,38 @@ impl Gateway {
         &self.keys
     }
 
-    /// `quintet dev`: the code does not start, or may start again.
-    pub fn set_broken(&self, why: Option<Why>) {
-        self.broken.set(why);
+    /// `quintet dev`: the code of a module does not start, or may start again.
+    pub fn set_broken(&self, module: u16, why: Option<Why>) {
+        if why.is_some() {
+            self.knows(module);
+        }
+        if let Some(broken) = self.broken.get(usize::from(module)) {
+            broken.set(why);
+        }
     }
 
-    /// A generation serves from now on: its files, and requests to its workers.
-    pub fn activate(&self, generation: u32, app: &AppReport) {
-        match Files::new(&self.config, app) {
-            Ok(files) => *self.files.write().unwrap_or_else(PoisonError::into_inner) = Some(files),
+    fn knows(&self, module: u16) {
+        if let Some(known) = self.known.get(usize::from(module)) {
+            known.store(true, Relaxed);
+        }
+    }
+
+    /// Has each module been activated, or is known to be broken?
+    pub fn knows_all_apps(&self) -> bool {
+        self.known.iter().all(|known| known.load(Relaxed))
+    }
+
+    /// A generation of a module serves from now on: its files, and requests to its workers.
+    pub fn activate(&self, module: u16, generation: u32, app: &AppReport) {
+        if let Err(error) = self.files.activate(&self.config, module, app) {
             // The configuration was checked before we were started, so this is an app that reports nonsense.
-            Err(error) => error!("files are not served: {error}"),
+            error!("files are not served: {error}");
         }
-        if let Some(name) = &app.session_cookie {
-            self.guard.set_session_cookie(name);
-        }
-        self.dispatcher.pools.activate(generation, app);
-        self.dispatcher.links.activate(generation, app.interface == Interface::Asgi);
+        self.guard.set_session_cookie(module, app.session_cookie.as_deref());
+        let Dispatcher { pools, links, .. } = &self.dispatcher;
+        pools.activate(module, generation, app);
+        links.activate(&pools.of_module(module), generation, app.interface == Interface::Asgi);
+        self.knows(module);
         self.ready.store(true, Relaxed);
     }
 
@@ -192,8 +211,18 @@ impl Gateway {
         (identity, trail)
     }
 
+    /// Those of the site.
     fn files(&self) -> Option<Files> {
-        self.files.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.files.of(0)
+    }
+
+    /// Why the app that a request is for does not start, once that is known.
+    async fn broken(&self, asks: Asks<'_>) -> Arc<Why> {
+        let module = self.dispatcher.module(asks.head, &asks.terms);
+        match self.broken.get(usize::from(module)) {
+            Some(broken) => broken.known().await,
+            None => std::future::pending().await,
+        }
     }
 
     fn health(&self, path: &[u8], trail: &Trail) -> Option<Response> {
@@ -254,7 +283,7 @@ impl Gateway {
 
     /// A file, or the app's answer.
     async fn site<B: RequestBody>(&self, asks: Asks<'_>, body: &mut B, trail: &mut Trail) -> Response {
-        if let Some(files) = self.files()
+        if let Some(files) = self.files.of(self.dispatcher.module(asks.head, &asks.terms))
             && let Some(file) = files.answer(asks.head).await
         {
             return from_file(file, trail.clone());

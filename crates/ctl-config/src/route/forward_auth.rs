@@ -98,7 +98,8 @@ pub(super) fn together(
     // What is wrong with the text itself has been told.
     let Ok(ForwardAuth { whom: Some(whom), .. }) = ForwardAuth::parse(text) else { return };
     let upstreams = || loaded.config.upstream.iter().map(|upstream| upstream.name.as_str());
-    let pools = || loaded.config.worker_pool.iter().map(|pool| pool.name.as_str()).chain([DEFAULT_POOL]);
+    let named: Vec<_> = loaded.config.pools().map(|pool| pool.name.clone()).collect();
+    let pools = || named.iter().map(String::as_str).chain([DEFAULT_POOL]);
     let (is_upstream, is_pool) = (upstreams().any(|name| name == whom), pools().any(|name| name == whom));
     let problem = match (is_upstream, is_pool) {
         (true, true) => Problem::new(format!("route.forward_auth: \"{whom}\" is an upstream and a pool"))

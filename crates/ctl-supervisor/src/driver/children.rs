@@ -33,6 +33,8 @@ const NOT_INHERITED: [&str; 7] = [
 pub(crate) struct Program<'a> {
     pub(crate) command: Vec<OsString>,
     pub(crate) env: Vec<(OsString, OsString)>,
+    /// A variable of our own that is not passed on.
+    pub(crate) without: Option<&'static str>,
     pub(crate) dir: Option<&'a std::path::Path>,
     /// Kept open under their present numbers.
     pub(crate) fds: Vec<Arc<OwnedFd>>,
@@ -56,7 +58,7 @@ impl Child {
         let theirs = Arc::new(OwnedFd::from(theirs));
         let mut command = Command::new(first);
         command.args(args).envs(program.env).stdin(Stdio::null()).process_group(0);
-        for name in NOT_INHERITED {
+        for name in NOT_INHERITED.into_iter().chain(program.without) {
             command.env_remove(name);
         }
         command.env(CONTROL_FD, inherit::number(&theirs).to_string());

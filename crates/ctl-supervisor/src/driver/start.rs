@@ -1,6 +1,6 @@
 //! Starting the children: as programs of their own, or as forks of the template.
 
-use ctl_admin::words::{AppReport, Drained, FromTemplate, ToTemplate};
+use ctl_admin::words::{Activated, Drained, FromTemplate, ToTemplate};
 use rustix::process::Pid;
 
 use crate::event::{Event, Exit, Place, Who};
@@ -13,11 +13,7 @@ use super::children::{self, Child};
 const STRANGERS_MAX: usize = 1024;
 
 impl Driver {
-    pub(super) fn start_gateway(
-        &mut self,
-        active: Option<(u32, Box<AppReport>)>,
-        drained: Vec<Drained>,
-    ) -> Event {
+    pub(super) fn start_gateway(&mut self, active: Vec<Activated>, drained: Vec<Drained>) -> Event {
         let start = self.house.gateway_start(active, drained);
         match Child::start(self.house.gateway_program()) {
             Ok(mut child) => {
@@ -32,15 +28,15 @@ impl Driver {
         }
     }
 
-    pub(super) fn start_template(&mut self, template: u32, generation: u32) -> Event {
+    pub(super) fn start_template(&mut self, template: u32, generation: u32, module: usize) -> Event {
         let who = Who::Template(template);
-        match Child::start(self.house.template_program(generation)) {
+        match Child::start(self.house.template_program(generation, module)) {
             Ok(child) => {
                 let pid = child.number();
                 self.templates.insert(template, child);
                 Event::Spawned { who, pid }
             }
-            Err(error) => Event::SpawnFailed { who, problem: self.house.worker_problem(&error) },
+            Err(error) => Event::SpawnFailed { who, problem: self.house.worker_problem(module, &error) },
         }
     }
 
@@ -52,7 +48,9 @@ impl Driver {
                 self.workers.insert(worker, child);
                 Event::Spawned { who, pid }
             }
-            Err(error) => Event::SpawnFailed { who, problem: self.house.worker_problem(&error) },
+            Err(error) => {
+                Event::SpawnFailed { who, problem: self.house.worker_problem_in(place.pool, &error) }
+            }
         }
     }
 

@@ -35,6 +35,7 @@ impl Driver {
             gateway_restarts: self.state.gateway_restarts(),
             workers: workers.collect(),
             pools: self.state.pools_status(),
+            modules: self.state.modules_status(),
             template_pid: self.state.template_pid(),
             notes: [
                 self.state.scale_notes(now),

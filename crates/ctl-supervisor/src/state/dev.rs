@@ -1,7 +1,7 @@
 //! `quintet dev`: the code has changed, so whoever runs the old one goes at once, and requests wait for the new.
 //!
 //! Unlike a reload this lowers capacity to nothing on purpose: what is seen shall be what was saved. Code that does not
-//! import is shown in the browser until the next change.
+//! import is shown in the browser until the next change. Of several apps only those are started anew whose files have changed.
 
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,7 @@ use super::State;
 /// For the requests in flight of the old code. They do not hold up the new one.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// What there is to know besides.
+/// What there is to know of an app besides.
 #[derive(Debug, Default)]
 pub(super) struct Dev {
     /// The code as it is now does not import.
@@ -34,17 +34,28 @@ impl Dev {
 
 impl State {
     /// `why`: "shop/views.py has changed".
-    pub(super) fn restart(&mut self, why: &str, now: Instant) {
+    pub(super) fn restart(&mut self, modules: &[usize], why: &str, now: Instant) {
         if self.stop.is_some() || !self.settings.dev {
             return;
         }
         self.log(Level::Info, format!("{why}: restarting"));
-        self.dev = Dev { broken: None, reading: true, changed: Some(now) };
         self.fail_waiting("the code has changed meanwhile");
-        if self.gateway.runs() {
-            self.out.push(Action::TellGateway(ToGateway::Hold));
+        self.last_generation += 1;
+        for module in modules {
+            self.restart_one(*module, now);
         }
-        let old = self.workers.iter().filter(|(_, worker)| worker.leaving.is_none());
+        self.out.push(Action::ReadConfig { modules: modules.to_vec() });
+    }
+
+    fn restart_one(&mut self, module: usize, now: Instant) {
+        self.modules[module].dev = Dev { broken: None, reading: true, changed: Some(now) };
+        if self.gateway.runs() {
+            self.out.push(Action::TellGateway(ToGateway::Hold { module: number(module) }));
+        }
+        let old = self
+            .workers
+            .iter()
+            .filter(|(_, worker)| worker.leaving.is_none() && self.module_of_worker(worker) == module);
         let old: Vec<u32> = old.map(|(number, _)| *number).collect();
         for number in old {
             self.retire(number, now);
@@ -52,62 +63,77 @@ impl State {
                 leaving.deadline = leaving.deadline.min(now + GRACE);
             }
         }
-        self.last_generation += 1;
-        self.target = self.last_generation;
-        self.crashes.forget();
-        self.out.push(Action::ReadConfig);
+        self.modules[module].target = self.last_generation;
+        self.modules[module].crashes.forget();
     }
 
     /// True when it was for us.
     pub(super) fn dev_config_read(&mut self, read: &Result<Settings, String>) -> bool {
-        if !std::mem::take(&mut self.dev.reading) {
+        let modules = self.modules.iter_mut().enumerate();
+        let waiting =
+            modules.filter_map(|(module, known)| std::mem::take(&mut known.dev.reading).then_some(module));
+        let waiting: Vec<usize> = waiting.collect();
+        if waiting.is_empty() {
             return false;
         }
         match read {
             Ok(settings) => {
                 self.settings = settings.clone();
-                self.fit_staff();
+                self.fit_staff(&waiting);
             }
             Err(text) => {
                 let text = text.trim_end().trim_start_matches("error: ").to_owned();
-                self.code_broken(Failure {
-                    traceback: text,
-                    ..Failure::new("the configuration is wrong", "")
-                });
+                let failure = Failure { traceback: text, ..Failure::new("the configuration is wrong", "") };
+                self.out.push(Action::ShowFailure(failure.clone()));
+                for module in waiting {
+                    self.modules[module].dev.broken = Some(failure.clone());
+                }
+                self.tell_broken();
             }
         }
         true
     }
 
     /// The new code does not start.
-    pub(super) fn code_broken(&mut self, failure: Failure) {
+    pub(super) fn code_broken(&mut self, module: usize, failure: Failure) {
         self.out.push(Action::ShowFailure(failure.clone()));
-        self.dev.broken = Some(failure);
+        self.modules[module].dev.broken = Some(failure);
         self.tell_broken();
     }
 
     /// A gateway that begins later must hear of it, too.
     pub(super) fn tell_broken(&mut self) {
-        if let Some(Failure { message, traceback, hint }) = self.dev.broken.clone()
-            && self.gateway.runs()
-        {
-            self.out.push(Action::TellGateway(ToGateway::Broken { message, traceback, hint }));
+        if !self.gateway.runs() {
+            return;
+        }
+        for (module, known) in self.modules.iter().enumerate() {
+            if let Some(Failure { message, traceback, hint }) = known.dev.broken.clone() {
+                let told = ToGateway::Broken { module: number(module), message, traceback, hint };
+                self.out.push(Action::TellGateway(told));
+            }
         }
     }
 
     /// For status.
     pub(crate) fn dev_notes(&self) -> Vec<String> {
-        let broken = self.dev.broken.iter();
+        let nothing = if self.modules.len() < 2 { "nothing" } else { "nothing of it" };
+        let broken = self.modules.iter().filter_map(|module| module.dev.broken.as_ref());
         broken
-            .map(|failure| format!("the code does not start, so nothing is served: {}", failure.message))
+            .map(|failure| format!("the code does not start, so {nothing} is served: {}", failure.message))
             .collect()
     }
 
     /// A worker of new code serves.
-    pub(super) fn code_serves(&mut self, now: Instant) {
-        if let Some(changed) = self.dev.changed.take() {
+    pub(super) fn code_serves(&mut self, module: usize, now: Instant) {
+        if let Some(changed) = self.modules[module].dev.changed.take() {
             let after = now.saturating_duration_since(changed).as_secs_f64();
-            self.log(Level::Info, format!("ready again after {after:.2} s"));
+            let whose = self.whose(module);
+            self.log(Level::Info, format!("{whose}ready again after {after:.2} s"));
         }
     }
+}
+
+/// There are at most MODULES_MAX of them, see ctl-config.
+fn number(module: usize) -> u16 {
+    u16::try_from(module).unwrap_or(u16::MAX)
 }

@@ -102,7 +102,8 @@ impl State {
         self.gateway.life = Life::Starting { deadline: now + READY_TIMEOUT };
         self.gateway.leaving = None;
         self.gateway.failed = None;
-        self.out.push(Action::SpawnGateway { active: self.active.clone(), drained: self.drained.clone() });
+        let active = self.activated();
+        self.out.push(Action::SpawnGateway { active, drained: self.drained.clone() });
     }
 
     pub(super) fn restart_gateway(&mut self, now: Instant) {

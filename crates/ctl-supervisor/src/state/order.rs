@@ -97,7 +97,7 @@ impl State {
             Some("`quintet dev` has one worker")
         } else if self.heir.is_some() {
             Some("an upgrade is under way, and the new program begins with what is configured")
-        } else if self.active.is_none() {
+        } else if !self.has_started() {
             Some("the instance is still starting: try again when it serves")
         } else if self.reload.as_ref().is_some_and(Reload::waits_for_config) {
             Some("a reload begins, which brings what is configured: try again in a moment")

@@ -117,16 +117,20 @@ impl State {
 
     /// One worker that has reached a limit becomes worn.
     pub(super) fn recycle(&mut self, now: Instant) {
-        if !self.may_recycle(now) {
+        let may: Vec<bool> = (0..self.modules.len()).map(|module| self.may_recycle(module, now)).collect();
+        if !may.contains(&true) {
             return;
         }
-        let fresh = || self.workers.iter().filter(|(_, worker)| worker.serves() && self.is_fresh(worker));
-        let own = fresh().find_map(|(number, worker)| Some((*number, self.reached(*number, worker, now)?)));
+        let may = |worker: &Worker| may[self.module_of_worker(worker)];
+        let fresh = self.workers.iter().filter(|(_, worker)| worker.serves() && self.is_fresh(worker));
+        let mut fresh = fresh.filter(|(_, worker)| may(worker));
+        let own = fresh.find_map(|(number, worker)| Some((*number, self.reached(*number, worker, now)?)));
         let (number, why) = match own {
             Some(found) => found,
             None if self.recycling.total_at.is_some_and(|at| now < at + TOTAL_PAUSE) => return,
             None => {
-                let (Some((total, max)), Some(number)) = (self.too_much(), self.largest_grown()) else {
+                let largest = self.largest_grown().filter(|number| self.workers.get(number).is_some_and(may));
+                let (Some((total, max)), Some(number)) = (self.too_much(), largest) else {
                     return;
                 };
                 self.recycling.total_at = Some(now);
@@ -149,28 +153,33 @@ impl State {
         if self.settings.recycle == RecycleLimits::default() {
             return None;
         }
+        let modules = || (0..self.modules.len()).map(|module| (module, self.may_recycle(module, now)));
         // What else keeps one from being replaced now ends with an event of its own.
-        if !self.may_recycle(now) {
-            return self.crashes.waits_until(now);
+        let later = modules().filter(|(_, may)| !may);
+        let later = later.filter_map(|(module, _)| self.modules[module].crashes.waits_until(now)).min();
+        let may: Vec<bool> = modules().map(|(_, may)| may).collect();
+        if !may.contains(&true) {
+            return later;
         }
         let serving = self.workers.iter().filter(|(_, worker)| worker.serves() && self.is_fresh(worker));
+        let serving = serving.filter(|(_, worker)| may[self.module_of_worker(worker)]);
         let ends = serving.filter_map(|(number, worker)| self.end_of_life(*number, worker));
         let total = self.recycling.total_at.map(|at| at + TOTAL_PAUSE).filter(|at| *at > now);
-        ends.chain(total.filter(|_| self.too_much().is_some())).min()
+        ends.chain(total.filter(|_| self.too_much().is_some())).chain(later).min()
     }
 
-    /// One at a time; and not more than half as many old ones at once as serve, which may take their time to finish.
-    fn may_recycle(&self, now: Instant) -> bool {
+    /// One at a time of each app; and not more than half as many old ones at once as serve, which may take their time to finish.
+    fn may_recycle(&self, module: usize, now: Instant) -> bool {
         if self.settings.recycle == RecycleLimits::default()
             || self.reload.is_some()
-            || self.active.is_none()
+            || !self.has_started()
             || self.stop.is_some()
-            || self.crashes.waits_until(now).is_some()
+            || self.modules[module].crashes.waits_until(now).is_some()
         {
             return false;
         }
         let (mut waits, mut leaving, mut serving) = (false, 0, 0);
-        for worker in self.workers.values() {
+        for worker in self.workers.values().filter(|worker| self.module_of_worker(worker) == module) {
             waits |= worker.leaving.is_none() && (worker.wear.worn || worker.stuck);
             leaving += usize::from(worker.leaving.is_some());
             serving += usize::from(worker.serves());

@@ -100,9 +100,10 @@ impl State {
         }
     }
 
-    /// A reload may have changed the bounds, and ends orders; what scaling has found stays within them.
-    pub(super) fn fit_staff(&mut self) {
-        for (crew, pool) in self.staff.iter_mut().zip(&self.settings.pools) {
+    /// A reload of these apps may have changed the bounds, and ends orders; what scaling has found stays within them.
+    pub(super) fn fit_staff(&mut self, modules: &[usize]) {
+        let crews = self.staff.iter_mut().zip(&self.settings.pools);
+        for (crew, pool) in crews.filter(|(_, pool)| modules.contains(&usize::from(pool.module))) {
             (crew.min, crew.max) = (pool.min, pool.max);
             crew.wanted = crew.wanted.max(pool.min).min(pool.max);
             if std::mem::take(&mut crew.ordered) {
@@ -116,16 +117,19 @@ impl State {
         for (crew, load) in self.staff.iter_mut().zip(loads) {
             crew.load.clone_from(load);
         }
-        if self.active.is_none()
+        if !self.has_started()
             || self.reload.as_ref().is_some_and(Reload::waits_for_config)
             || self.stop.is_some()
-            || self.crashes.waits_until(now).is_some()
         {
             return;
         }
         for pool in 0..self.staff.len() {
+            let module = self.module_of(number(pool));
+            if self.modules[module].crashes.waits_until(now).is_some() {
+                continue;
+            }
             let Some(mut limits) = self.scale_limits(pool) else { continue };
-            if self.reload.is_some() {
+            if self.reloads(module) {
                 limits.min = self.staff[pool].wanted;
             }
             let seen = self.seen(pool);
@@ -138,7 +142,9 @@ impl State {
     /// A request waits in a pool that has no worker.
     pub(super) fn wake(&mut self, pool: u16, now: Instant) {
         let pool = usize::from(pool);
-        let Some(limits) = self.scale_limits(pool).filter(|_| self.stop.is_none()) else { return };
+        let Some(mut limits) = self.scale_limits(pool).filter(|_| self.stop.is_none()) else { return };
+        // Who calls wants more. What a scaler remembers may be less than what is wanted since a reload has raised the bounds.
+        limits.min = limits.min.max(self.staff[pool].wanted);
         let since = now.saturating_duration_since(self.began);
         let decision = self.staff[pool].scaler.wake(&limits, since);
         self.decided(pool, &decision, now);
@@ -177,18 +183,16 @@ impl State {
         let load = &self.staff[pool].load;
         let serving = self.serving(number, false);
         let all = || self.workers.values();
-        let weights: Vec<u64> = all().filter_map(|worker| worker.wear.memory()).collect();
-        let weight = weights.iter().sum::<u64>();
-        // All run the same app: what one takes on average is the best guess for one more.
-        let memory_bytes_per_worker = weight.checked_div(weights.len() as u64).unwrap_or(0);
-        let mut memory_bytes = weight;
+        let memory_bytes_per_worker = self.memory_of_one_more(number);
+        let mut memory_bytes = all().filter_map(|worker| worker.wear.memory()).sum::<u64>();
         // What workers tell may be anything.
         let connections = all().map(|worker| self.db_connections(worker));
         let mut db_connections = connections.fold(0, u32::saturating_add);
         // What other pools wait for will take its part, too. What this one waits for its scaler knows.
         for (other, wanted) in self.pools().filter(|(other, _)| *other != number) {
             let to_serve = u64::from(wanted.saturating_sub(count(self.serving(other, false))));
-            memory_bytes = memory_bytes.saturating_add(to_serve.saturating_mul(memory_bytes_per_worker));
+            memory_bytes =
+                memory_bytes.saturating_add(to_serve.saturating_mul(self.memory_of_one_more(other)));
             let to_start = wanted.saturating_sub(count(self.staying(other)));
             let each = self.db_connections_of_one_more(other);
             db_connections = db_connections.saturating_add(to_start.saturating_mul(each));
@@ -212,6 +216,19 @@ impl State {
         }
     }
 
+    /// All of an app run the same code: what one takes on average is the best guess for one more.
+    fn memory_of_one_more(&self, pool: u16) -> u64 {
+        let module = self.module_of(pool);
+        let weigh = |which: &dyn Fn(&Worker) -> bool| {
+            let weighed = self.workers.values().filter(|worker| which(worker));
+            let weights: Vec<u64> = weighed.filter_map(|worker| worker.wear.memory()).collect();
+            weights.iter().sum::<u64>().checked_div(weights.len() as u64)
+        };
+        // Of an app that has not been weighed yet, the others say at least how large apps are here.
+        let own = weigh(&|worker| self.module_of_worker(worker) == module);
+        own.or_else(|| weigh(&|_| true)).unwrap_or(0)
+    }
+
     fn staying(&self, pool: u16) -> usize {
         self.of(pool).filter(|(_, worker)| worker.leaving.is_none()).count()
     }
@@ -226,7 +243,8 @@ impl State {
 
     fn slots(&self, pool: u16) -> u32 {
         let Some(settings) = self.settings.pools.get(usize::from(pool)) else { return 1 };
-        let interface = self.active.as_ref().map_or(Interface::Wsgi, |(_, app)| app.interface);
+        let active = &self.modules[self.module_of(pool)].active;
+        let interface = active.as_ref().map_or(Interface::Wsgi, |(_, app)| app.interface);
         match interface {
             Interface::Wsgi => settings.threads,
             Interface::Asgi => settings.concurrency,
@@ -239,13 +257,14 @@ impl State {
         self.db_connections_by_slots(worker.place.pool).max(worker.connections)
     }
 
-    /// All run the same app: what one has come to hold the next may.
+    /// All of a pool run the same app: what one has come to hold the next may.
     fn db_connections_of_one_more(&self, pool: u16) -> u32 {
         self.db_connections_by_slots(pool).max(self.most_connections(pool))
     }
 
     fn db_connections_by_slots(&self, pool: u16) -> u32 {
-        let django = self.active.as_ref().is_some_and(|(_, app)| app.django.is_some());
+        let active = &self.modules[self.module_of(pool)].active;
+        let django = active.as_ref().is_some_and(|(_, app)| app.django.is_some());
         if django { self.slots(pool) } else { 0 }
     }
 

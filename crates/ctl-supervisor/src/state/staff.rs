@@ -24,6 +24,11 @@ impl State {
         self.staff.iter().map(|crew| crew.wanted).sum()
     }
 
+    /// The same in those of one app.
+    pub(super) fn wanted_of(&self, module: usize) -> u32 {
+        self.pools_of(module).map(|(_, wanted)| wanted).sum()
+    }
+
     /// By pool, for an heir to begin with.
     pub(crate) fn staff(&self) -> Vec<u32> {
         self.staff.iter().map(|crew| crew.wanted).collect()
@@ -34,9 +39,13 @@ impl State {
         (0..).zip(self.staff.iter().map(|crew| crew.wanted))
     }
 
-    /// Every pool has the workers that it shall have, and they run the newest code.
-    pub(super) fn pools_are_complete(&self) -> bool {
-        self.pools().all(|(pool, wanted)| self.serving(pool, true) >= wanted as usize)
+    fn pools_of(&self, module: usize) -> impl Iterator<Item = (u16, u32)> {
+        self.pools().filter(move |(pool, _)| self.module_of(*pool) == module)
+    }
+
+    /// Every pool of the app has the workers that it shall have, and they run the newest code.
+    pub(super) fn pools_are_complete(&self, module: usize) -> bool {
+        self.pools_of(module).all(|(pool, wanted)| self.serving(pool, true) >= wanted as usize)
     }
 
     pub(super) fn of(&self, pool: u16) -> impl DoubleEndedIterator<Item = (u32, &Worker)> {
@@ -77,14 +86,21 @@ impl State {
         old.into_iter().map(|(number, _)| number).chain(surplus).collect()
     }
 
-    /// Missing workers are started: a few at a time, one at a time during a reload, none before the back-off is over.
+    /// Missing workers are started: a few at a time, one at a time during a reload, none before the back-off is over. Each app by
+    /// itself, so that one which does not start holds up nobody else.
     pub(super) fn start_missing(&mut self, now: Instant) {
-        self.start_template(now);
-        while let Some(place) = self.missing() {
-            if self.crashes.waits_until(now).is_some() {
+        for module in self.all_modules() {
+            self.start_template(module, now);
+            self.start_missing_of(module, now);
+        }
+    }
+
+    fn start_missing_of(&mut self, module: usize, now: Instant) {
+        while let Some(place) = self.missing(module) {
+            if self.modules[module].crashes.waits_until(now).is_some() {
                 return;
             }
-            let way = self.way();
+            let way = self.way(module);
             if way == Way::NotNow {
                 return;
             }
@@ -108,36 +124,36 @@ impl State {
         self.last_worker
     }
 
-    /// The place of a worker that should be started now.
-    pub(super) fn missing(&self) -> Option<Place> {
+    /// The place of a worker of this app that should be started now.
+    pub(super) fn missing(&self, module: usize) -> Option<Place> {
         if self.stop.is_some()
-            || self.dev.holds()
+            || self.modules[module].dev.holds()
             || self.reload.as_ref().is_some_and(Reload::waits_for_config)
         {
             return None;
         }
-        let leaving = self.workers.values().filter(|worker| worker.leaving.is_some()).count();
-        if self.reload.is_some() && leaving >= LEAVING_MAX_PER_WORKER * self.wanted().max(1) as usize {
+        let reloads = self.reloads(module);
+        let own = || self.workers.values().filter(|worker| self.module_of_worker(worker) == module);
+        let leaving = own().filter(|worker| worker.leaving.is_some()).count();
+        if reloads && leaving >= LEAVING_MAX_PER_WORKER * self.wanted_of(module).max(1) as usize {
             return None;
         }
         let fresh = |worker: &Worker| worker.leaving.is_none() && self.is_fresh(worker);
         // While a reload runs a worker counts as starting until it serves: one after another.
-        let starts = |worker: &Worker| match self.reload {
-            Some(_) => !worker.serves(),
-            None => worker.ready.is_none(),
-        };
-        let starting = self.workers.values().filter(|worker| fresh(worker) && starts(worker)).count();
-        let starting_max = if self.reload.is_some() { 1 } else { self.settings.starting_max.max(1) };
+        let starts = |worker: &Worker| if reloads { !worker.serves() } else { worker.ready.is_none() };
+        let starting = own().filter(|worker| fresh(worker) && starts(worker)).count();
+        let starting_max = if reloads { 1 } else { self.settings.starting_max.max(1) };
         if starting >= starting_max as usize {
             return None;
         }
         let count = |pool: u16| self.of(pool).filter(|(_, worker)| fresh(worker)).count();
-        let (pool, _) = self.pools().find(|(pool, wanted)| count(*pool) < *wanted as usize)?;
-        Some(Place { generation: self.target, pool })
+        let (pool, _) = self.pools_of(module).find(|(pool, wanted)| count(*pool) < *wanted as usize)?;
+        Some(Place { generation: self.modules[module].target, pool })
     }
 
     /// Of the newest code and in order.
     pub(super) fn is_fresh(&self, worker: &Worker) -> bool {
-        worker.place.generation == self.target && !worker.stuck && !worker.wear.worn
+        let target = self.modules[self.module_of_worker(worker)].target;
+        worker.place.generation == target && !worker.stuck && !worker.wear.worn
     }
 }

@@ -89,7 +89,7 @@ impl State {
         self.stop = Some(stop);
         self.dismiss_beginners(now);
         self.stop_heir(now);
-        if self.gateway.runs() && self.active.is_some() {
+        if self.gateway.runs() && self.modules.iter().any(|module| module.active.is_some()) {
             self.out.push(Action::TellGateway(ToGateway::Drain));
             let grace = self.settings.drain_delay + self.settings.drain_timeout + DRAIN_SLACK;
             self.send_off_gateway(Step::Asked, grace, now);
@@ -100,7 +100,7 @@ impl State {
 
     /// Nobody is started any more, and who has not begun to serve never will.
     pub(super) fn dismiss_beginners(&mut self, now: Instant) {
-        self.send_off_beginners(now);
+        self.send_off_beginners(None, now);
         self.send_off_templates(Step::Term, TERM_GRACE, now);
     }
 

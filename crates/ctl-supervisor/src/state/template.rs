@@ -1,6 +1,6 @@
 //! The template's life, and how workers come to be: forked from it, out of it, or by themselves.
 //!
-//! There is one for the newest generation. While a reload runs there is that of the generation that serves as well, so
+//! Each app has one for its newest generation. While a reload runs there is that of the generation that serves as well, so
 //! that nothing is lost when the new code does not import. Workers do not depend on the template that they came from.
 
 use std::collections::BTreeMap;
@@ -24,6 +24,7 @@ const LOST_MAX: u32 = 2;
 
 #[derive(Debug)]
 struct Template {
+    module: usize,
     generation: u32,
     pid: Option<u32>,
     started: Instant,
@@ -44,11 +45,16 @@ pub(super) enum Way {
     NotNow,
 }
 
-/// All of them, and what was learnt about their code.
-#[derive(Debug)]
+/// All of them.
+#[derive(Debug, Default)]
 pub(super) struct Templates {
     all: BTreeMap<u32, Template>,
     last: u32,
+}
+
+/// What was learnt about the code of an app.
+#[derive(Debug)]
+pub(super) struct Births {
     /// Generations whose workers import by themselves, and why: their app cannot be forked, or the template does not stay.
     alone: BTreeMap<u32, String>,
     /// Templates of the newest generation in a row that did not stay.
@@ -58,18 +64,18 @@ pub(super) struct Templates {
     told: String,
 }
 
-impl Templates {
+impl Births {
     pub(super) fn new(seed: u64) -> Self {
         Self {
-            all: BTreeMap::new(),
-            last: 0,
             alone: BTreeMap::new(),
             lost: 0,
             backoff: Backoff::new(WORKER_BACKOFF.0, WORKER_BACKOFF.1, seed),
             told: String::new(),
         }
     }
+}
 
+impl Templates {
     pub(super) fn are_left(&self) -> bool {
         !self.all.is_empty()
     }
@@ -80,70 +86,84 @@ impl Templates {
         }
     }
 
-    pub(super) fn pid_of(&self, generation: u32) -> Option<u32> {
-        self.of(generation).and_then(|(_, template)| template.pid)
-    }
-
-    fn of(&self, generation: u32) -> Option<(u32, &Template)> {
+    fn of(&self, module: usize, generation: u32) -> Option<(u32, &Template)> {
         let all = self.all.iter().map(|(number, template)| (*number, template));
-        all.rev().find(|(_, template)| template.generation == generation && template.leaving.is_none())
+        let is_it = |template: &Template| template.module == module && template.generation == generation;
+        all.rev().find(|(_, template)| is_it(template) && template.leaving.is_none())
     }
 }
 
 impl State {
     /// For status: why there is no template.
     pub(crate) fn template_notes(&self) -> Vec<String> {
-        self.templates.alone.get(&self.target).cloned().into_iter().collect()
+        let modules = self.modules.iter().enumerate();
+        let notes = modules.filter_map(|(module, known)| {
+            let text = known.births.alone.get(&known.target)?;
+            Some(format!("{}{text}", self.whose(module)))
+        });
+        notes.collect()
     }
 
-    /// How a worker of the newest generation comes to be now.
-    pub(super) fn way(&self) -> Way {
-        if !self.settings.preload || self.templates.alone.contains_key(&self.target) {
+    /// The process that workers of this app are forked from now.
+    pub(super) fn template_of(&self, module: usize) -> Option<u32> {
+        self.templates.of(module, self.modules.get(module)?.target).and_then(|(_, template)| template.pid)
+    }
+
+    /// How a worker of the newest generation of an app comes to be now.
+    pub(super) fn way(&self, module: usize) -> Way {
+        let known = &self.modules[module];
+        if !self.settings.preload || known.births.alone.contains_key(&known.target) {
             return Way::Alone;
         }
-        match self.templates.of(self.target) {
+        match self.templates.of(module, known.target) {
             Some((template, Template { ready: Some(_), .. })) => Way::Fork { template },
             _ => Way::NotNow,
         }
     }
 
-    fn wants_template(&self) -> bool {
+    fn wants_template(&self, module: usize) -> bool {
+        let known = &self.modules[module];
         self.settings.preload
             && self.stop.is_none()
             && !self.reload.as_ref().is_some_and(super::reload::Reload::waits_for_config)
-            && !self.templates.alone.contains_key(&self.target)
-            && self.templates.of(self.target).is_none()
+            && !known.births.alone.contains_key(&known.target)
+            && self.templates.of(module, known.target).is_none()
     }
 
-    pub(super) fn start_template(&mut self, now: Instant) {
-        if !self.wants_template() || self.templates.backoff.waits_until(now).is_some() {
+    pub(super) fn start_template(&mut self, module: usize, now: Instant) {
+        if !self.wants_template(module) || self.modules[module].births.backoff.waits_until(now).is_some() {
             return;
         }
         self.templates.last += 1;
-        let (template, generation) = (self.templates.last, self.target);
-        let new = Template { generation, pid: None, started: now, ready: None, leaving: None };
+        let (template, generation) = (self.templates.last, self.modules[module].target);
+        let new = Template { module, generation, pid: None, started: now, ready: None, leaving: None };
         self.templates.all.insert(template, new);
-        self.out.push(Action::SpawnTemplate { template, generation });
+        self.out.push(Action::SpawnTemplate { template, generation, module });
     }
 
     /// Those of which no worker will come any more go.
     pub(super) fn retire_templates(&mut self, now: Instant) {
-        let serving = self.generation();
-        let (target, preload) = (self.target, self.settings.preload);
+        let preload = self.settings.preload;
+        let useful: Vec<[u32; 2]> =
+            self.modules.iter().map(|module| [module.target, module.generation()]).collect();
         let useless = |template: &Template| {
-            let serves_on = preload && [target, serving].contains(&template.generation);
+            let serves_on = preload && useful[template.module].contains(&template.generation);
             !serves_on && template.leaving.is_none()
         };
         self.send_off_templates_if(useless, Step::Term, TERM_GRACE, now);
-        self.templates.alone.retain(|generation, _| *generation >= serving);
+        for module in &mut self.modules {
+            let serving = module.generation();
+            module.births.alone.retain(|generation, _| *generation >= serving);
+        }
     }
 
     /// A reload begins: what failed before was other code.
-    pub(super) fn new_generation(&mut self, now: Instant) {
-        self.templates.lost = 0;
-        self.templates.backoff.forget();
+    pub(super) fn new_generation(&mut self, module: usize, now: Instant) {
+        self.modules[module].births.lost = 0;
+        self.modules[module].births.backoff.forget();
         // What is still importing the old code is of no use to anybody.
-        self.send_off_templates_if(|template| template.ready.is_none(), Step::Term, TERM_GRACE, now);
+        let old = |template: &Template| template.module == module && template.ready.is_none();
+        self.send_off_templates_if(old, Step::Term, TERM_GRACE, now);
     }
 
     pub(super) fn template_said(&mut self, number: u32, said: FromTemplate, now: Instant) {
@@ -168,22 +188,24 @@ impl State {
         if template.leaving.is_some() || template.ready.is_some() {
             return;
         }
-        let (generation, pid, started) = (template.generation, template.pid, template.started);
+        let (module, generation) = (template.module, template.generation);
+        let (pid, started) = (template.pid, template.started);
         template.ready = Some(now);
         let after = now.saturating_duration_since(started).as_secs_f64();
-        let name = &app.app;
-        self.log(Level::Debug, format!("the template has imported {name} after {after:.1} s"));
+        let (name, whose) = (&app.app, self.whose(module));
+        self.log(Level::Debug, format!("{whose}the template has imported {name} after {after:.1} s"));
         if unfit.is_empty() {
             return;
         }
         let text = format!("the app {unfit}, so each worker imports it by itself");
-        self.templates.alone.insert(generation, text.clone());
-        if self.templates.told != text {
-            self.templates.told.clone_from(&text);
-            self.log(Level::Info, text);
+        let births = &mut self.modules[module].births;
+        births.alone.insert(generation, text.clone());
+        if births.told != text {
+            births.told.clone_from(&text);
+            self.log(Level::Info, format!("{whose}{text}"));
         }
-        let place = self.missing().filter(|place| place.generation == generation);
-        let Some(place) = place.filter(|_| self.crashes.waits_until(now).is_none()) else {
+        let place = self.missing(module).filter(|place| place.generation == generation);
+        let Some(place) = place.filter(|_| self.modules[module].crashes.waits_until(now).is_none()) else {
             self.send_off_template(number, Step::Term, TERM_GRACE, now);
             return;
         };
@@ -203,18 +225,19 @@ impl State {
         if template.leaving.is_some() {
             return;
         }
-        let generation = template.generation;
+        let (module, generation) = (template.module, template.generation);
         self.send_off_template(number, how.0, how.1, now);
         if self.stop.is_some() {
             return;
         }
-        if !self.ever_ready {
-            self.out.push(Action::ShowFailure(failure));
+        if !self.modules[module].ever_ready {
+            self.out.push(Action::ShowFailure(self.named(module, failure)));
             self.give_up(Outcome::AppFailed, now);
-        } else if self.reload.is_some() && generation == self.target && self.generation() < generation {
-            self.reload_failed(&failure, now);
+        } else if self.reload_depends_on(module, generation) {
+            self.reload_failed(module, &self.named(module, failure), now);
         } else {
-            self.template_lost(generation, &format!("the template could not start: {failure}"), now);
+            let why = format!("the template could not start: {failure}");
+            self.template_lost(module, generation, &why, now);
         }
     }
 
@@ -223,16 +246,24 @@ impl State {
         if self.stop.is_some() {
             return;
         }
-        if !self.ever_ready {
-            self.give_up(Outcome::Failed(problem), now);
+        let Template { module, generation, .. } = template;
+        if !self.modules[module].ever_ready {
+            self.give_up(Outcome::Failed(self.named_problem(module, problem)), now);
             return;
         }
         let failure = Failure::new(format!("{problem}: {}", problem.detail), problem.hint);
-        if self.reload.is_some() && template.generation == self.target && self.generation() < self.target {
-            self.reload_failed(&failure, now);
+        if self.reload_depends_on(module, generation) {
+            self.reload_failed(module, &self.named(module, failure), now);
         } else {
-            self.template_lost(template.generation, &format!("the template could not start: {failure}"), now);
+            let why = format!("the template could not start: {failure}");
+            self.template_lost(module, generation, &why, now);
         }
+    }
+
+    /// Nobody has seen the code of this generation yet, and a reload waits for it.
+    fn reload_depends_on(&self, module: usize, generation: u32) -> bool {
+        let known = &self.modules[module];
+        self.reloads(module) && generation == known.target && known.generation() < generation
     }
 
     pub(super) fn template_exited(&mut self, number: u32, exit: Exit, now: Instant) {
@@ -251,12 +282,12 @@ impl State {
             return;
         }
         if template.ready.is_some_and(|ready| now.saturating_duration_since(ready) >= STABLE_AFTER) {
-            self.templates.lost = 0;
-            self.templates.backoff.forget();
+            self.modules[template.module].births.lost = 0;
+            self.modules[template.module].births.backoff.forget();
         }
         let hint = killed_hint(exit);
         let why = format!("the template (pid {pid}) died: {exit}; its workers are not affected{hint}");
-        self.template_lost(template.generation, &why, now);
+        self.template_lost(template.module, template.generation, &why, now);
     }
 
     /// A fork is not answered.
@@ -266,29 +297,28 @@ impl State {
         else {
             return;
         };
-        let generation = template.generation;
+        let (module, generation) = (template.module, template.generation);
         self.send_off_template(number, Step::Kill, KILL_WAIT, now);
         let seconds = FORK_TIMEOUT.as_secs();
-        self.template_lost(
-            generation,
-            &format!("the template did not fork within {seconds} s; it is killed"),
-            now,
-        );
+        let why = format!("the template did not fork within {seconds} s; it is killed");
+        self.template_lost(module, generation, &why, now);
     }
 
     /// Its workers live on. Another one is started, unless that has been tried.
-    fn template_lost(&mut self, generation: u32, why: &str, now: Instant) {
+    fn template_lost(&mut self, module: usize, generation: u32, why: &str, now: Instant) {
+        let whose = self.whose(module);
+        let births = &mut self.modules[module].births;
         let (why, hint) =
             why.split_once('\n').map_or((why, String::new()), |(why, rest)| (why, format!("\n{rest}")));
-        self.templates.lost += 1;
-        if self.templates.lost > LOST_MAX {
+        births.lost += 1;
+        if births.lost > LOST_MAX {
             let text = format!("{why}; from now on, until a reload, each worker imports the app by itself");
-            self.log(Level::Error, format!("{text}{hint}"));
-            self.templates.alone.insert(generation, text);
+            births.alone.insert(generation, text.clone());
+            self.log(Level::Error, format!("{whose}{text}{hint}"));
             return;
         }
-        let delay = self.templates.backoff.failed(now).as_secs_f64();
-        self.log(Level::Error, format!("{why}; another one is started in {delay:.1} s{hint}"));
+        let delay = births.backoff.failed(now).as_secs_f64();
+        self.log(Level::Error, format!("{whose}{why}; another one is started in {delay:.1} s{hint}"));
     }
 
     /// What it was told to fork will not come.
@@ -344,7 +374,9 @@ impl State {
 
     /// When something must happen with a template that does nothing by itself, or one must be started.
     pub(super) fn template_deadline(&self, now: Instant) -> Option<Instant> {
-        let missing = if self.wants_template() { self.templates.backoff.waits_until(now) } else { None };
+        let missing = self.modules.iter().enumerate().filter_map(|(module, known)| {
+            if self.wants_template(module) { known.births.backoff.waits_until(now) } else { None }
+        });
         self.templates.all.values().filter_map(|template| self.deadline_of(template)).chain(missing).min()
     }
 

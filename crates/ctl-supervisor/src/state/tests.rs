@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use ctl_admin::words::{AppReport, Command, FromGateway, FromWorker, Reply, ToGateway};
+use ctl_admin::words::{Activated, AppReport, Command, FromGateway, FromWorker, Reply, ToGateway};
 
 use crate::event::{Action, Event, Exit, Level, Notify, Place, Pool, RecycleLimits, Settings, Who};
 use crate::plan::{Outcome, Problem};
@@ -12,6 +12,7 @@ use super::State;
 
 mod births;
 mod dev;
+mod modules;
 mod order;
 mod questions;
 mod scaling;
@@ -32,6 +33,7 @@ impl Table {
     fn new(workers: u32) -> Self {
         let settings = Settings {
             waiting: Vec::new(),
+            modules: vec!["default".to_owned()],
             pools: vec![Pool::of("default", workers, workers)],
             dev: false,
             preload: false,
@@ -112,7 +114,7 @@ impl Table {
     }
 
     fn reload(&mut self, client: u64) -> String {
-        let asked = self.does(Event::Asked { client, command: Command::Reload });
+        let asked = self.does(Event::Asked { client, command: Command::Reload { module: None } });
         assert_eq!(asked, "read-config");
         self.does(Event::ConfigRead(Ok(self.settings.clone())))
     }
@@ -136,12 +138,15 @@ fn words(actions: &[Action]) -> String {
     let word = |action: &Action| {
         Some(match action {
             Action::SpawnGateway { active, drained } => {
-                let active = active.as_ref().map(|(generation, _)| format!(":active{generation}"));
+                let active = active.iter().map(|active| format!(":active{}", active.generation));
                 let drained = if drained.is_empty() { "" } else { ":drained" };
-                format!("gateway{}{drained}", active.unwrap_or_default())
+                format!("gateway{}{drained}", active.collect::<String>())
             }
-            Action::SpawnTemplate { template, generation } => {
+            Action::SpawnTemplate { template, generation, module: 0 } => {
                 format!("template{template}:generation{generation}")
+            }
+            Action::SpawnTemplate { template, generation, module } => {
+                format!("template{template}:generation{generation}:module{module}")
             }
             Action::SpawnWorker { worker, place } => format!("worker{worker}:{}", of(*place)),
             Action::ForkWorker { template, worker, place } => {
@@ -151,12 +156,21 @@ fn words(actions: &[Action]) -> String {
                 format!("become{worker}:{}:from{template}", of(*place))
             }
             Action::Forget { worker } => format!("forget{worker}"),
-            Action::TellGateway(ToGateway::Activate { generation, .. }) => format!("activate{generation}"),
+            Action::TellGateway(ToGateway::Activate(Activated { module: 0, generation, .. })) => {
+                format!("activate{generation}")
+            }
+            Action::TellGateway(ToGateway::Activate(Activated { module, generation, .. })) => {
+                format!("activate{generation}:module{module}")
+            }
             Action::TellGateway(ToGateway::Retire { workers }) => format!("retire{workers:?}"),
             Action::TellGateway(ToGateway::Drain) => "drain".to_owned(),
             Action::TellGateway(ToGateway::ReloadTls) => "tls".to_owned(),
-            Action::TellGateway(ToGateway::Hold) => "hold".to_owned(),
-            Action::TellGateway(ToGateway::Broken { message, .. }) => format!("broken:{message}"),
+            Action::TellGateway(ToGateway::Hold { module: 0 }) => "hold".to_owned(),
+            Action::TellGateway(ToGateway::Hold { module }) => format!("hold:module{module}"),
+            Action::TellGateway(ToGateway::Broken { module: 0, message, .. }) => format!("broken:{message}"),
+            Action::TellGateway(ToGateway::Broken { module, message, .. }) => {
+                format!("broken:module{module}:{message}")
+            }
             Action::TellWorkerExit { worker } => format!("exit{worker}"),
             Action::TellWorkerDump { worker, request_id } => format!("dump{worker}:{request_id}"),
             Action::Terminate(Who::Gateway) => "term-gateway".to_owned(),
@@ -187,7 +201,8 @@ fn words(actions: &[Action]) -> String {
             Action::Reply { client, .. } => format!("failed→{client}"),
             Action::AnswerStatus { clients, .. } => format!("status→{clients:?}"),
             Action::StopListening => "unlisten".to_owned(),
-            Action::ReadConfig => "read-config".to_owned(),
+            Action::ReadConfig { modules } if modules == &[0] => "read-config".to_owned(),
+            Action::ReadConfig { modules } => format!("read-config{modules:?}"),
             Action::Serving { .. } => "serving".to_owned(),
             Action::ShowFailure(_) => "show".to_owned(),
             Action::Exit(outcome) => format!("end:{outcome:?}"),
@@ -294,7 +309,7 @@ fn reloads_in_a_row_do_not_fill_the_memory() {
 #[test]
 fn a_configuration_that_cannot_be_read_changes_nothing() {
     let mut table = Table::serving(1);
-    table.does(Event::Asked { client: 7, command: Command::Reload });
+    table.does(Event::Asked { client: 7, command: Command::Reload { module: None } });
     assert_eq!(table.does(Event::ConfigRead(Err("quintet.toml: line 3".to_owned()))), "failed→7");
     assert!(
         table.logged(Level::Error).ends_with("quintet.toml: line 3"),
@@ -307,8 +322,8 @@ fn a_configuration_that_cannot_be_read_changes_nothing() {
 fn reloads_during_a_reload_are_one_more() {
     let mut table = Table::serving(1);
     table.reload(7);
-    assert_eq!(table.does(Event::Asked { client: 8, command: Command::Reload }), "");
-    assert_eq!(table.does(Event::Asked { client: 9, command: Command::Reload }), "");
+    assert_eq!(table.does(Event::Asked { client: 8, command: Command::Reload { module: None } }), "");
+    assert_eq!(table.does(Event::Asked { client: 9, command: Command::Reload { module: None } }), "");
     assert_eq!(table.does(Event::ReloadSignal), "");
     assert_eq!(table.up(2), "activate2 retire[1] done→7 read-config");
     table.does(Event::ConfigRead(Ok(table.settings.clone())));
@@ -510,9 +525,9 @@ fn a_second_signal_hurries_and_a_third_kills() {
 fn who_waits_for_a_reload_is_told_about_a_stop() {
     let mut table = Table::serving(1);
     table.reload(7);
-    table.does(Event::Asked { client: 8, command: Command::Reload });
+    table.does(Event::Asked { client: 8, command: Command::Reload { module: None } });
     assert_eq!(table.does(Event::StopSignal), "failed→8 failed→7 term2 drain unlisten");
-    assert_eq!(table.does(Event::Asked { client: 9, command: Command::Reload }), "failed→9");
+    assert_eq!(table.does(Event::Asked { client: 9, command: Command::Reload { module: None } }), "failed→9");
 }
 
 #[test]

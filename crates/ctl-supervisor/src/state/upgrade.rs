@@ -70,7 +70,7 @@ impl State {
             "an upgrade is under way already"
         } else if self.elder.is_some() {
             "this instance is itself about to take over: try again in a moment"
-        } else if self.active.is_none() {
+        } else if !self.has_started() {
             "the instance is still starting: try again when it serves"
         } else if self.reload.is_some() || self.queued_reload.is_some() {
             "a reload is under way: try again when it has ended"
@@ -248,7 +248,8 @@ impl State {
     pub(super) fn settle_elder(&mut self) {
         let Some(Elder::Waits { told }) = self.elder else { return };
         let serve = self.workers.values().filter(|worker| worker.serves() && self.is_fresh(worker)).count();
-        if self.active.is_some() && self.pools_are_complete() {
+        let complete = (0..self.modules.len()).all(|module| self.pools_are_complete(module));
+        if self.has_started() && complete {
             self.elder = Some(Elder::Knows);
             self.out.push(Action::TellElder(FromHeir::Serves));
         } else if serve > told {

@@ -97,8 +97,10 @@ impl State {
         }
         worker.ready = Some(now);
         worker.report = Some(app);
-        self.ever_ready = true;
         let after = now.saturating_duration_since(worker.started);
+        let pool = worker.place.pool;
+        let module = self.module_of(pool);
+        self.modules[module].ever_ready = true;
         self.log(Level::Debug, format!("worker {number} is ready after {:.3} s", after.as_secs_f64()));
     }
 
@@ -112,10 +114,11 @@ impl State {
     pub(super) fn worker_stuck(&mut self, number: u32, request_id: String) {
         let Some(worker) = self.workers.get_mut(&number).filter(|worker| !worker.stuck) else { return };
         worker.stuck = true;
-        let leaves = worker.leaving.is_some();
+        let (leaves, pool) = (worker.leaving.is_some(), worker.place.pool);
+        let whose = self.whose(self.module_of(pool));
         let then = if leaves { "" } else { "; it is being replaced" };
         let text = format!(
-            "worker {number} holds request {request_id} beyond its time limit (timeouts.app, or its pool's){then}"
+            "{whose}worker {number} holds request {request_id} beyond its time limit (timeouts.app, or its pool's){then}"
         );
         self.log(Level::Warn, text);
         self.out.push(Action::TellWorkerDump { worker: number, request_id });
@@ -144,7 +147,8 @@ impl State {
         if worker.leaving.is_some() {
             return;
         }
-        let generation = worker.place.generation;
+        let (generation, module) = (worker.place.generation, self.module_of_worker(worker));
+        let failure = self.named(module, failure);
         // It says so and exits by itself; should it not, it is helped.
         self.send_off(number, Step::Asked, EXIT_GRACE, now);
         self.worker_event("died", number);
@@ -152,23 +156,26 @@ impl State {
             return;
         }
         if self.settings.dev {
-            self.code_broken(failure);
-        } else if !self.ever_ready {
+            self.code_broken(module, failure);
+        } else if !self.modules[module].ever_ready {
             self.out.push(Action::ShowFailure(failure));
             self.give_up(Outcome::AppFailed, now);
-        } else if self.reload.is_some() && generation == self.target {
-            self.reload_worker_failed(number, &failure, now);
+        } else if self.reloads(module) && generation == self.modules[module].target {
+            self.reload_worker_failed(number, module, &failure, now);
         } else {
-            let delay = self.crashes.failed(now);
+            let delay = self.modules[module].crashes.failed(now);
             let again = again_in(delay);
             self.log(Level::Error, format!("worker {number} could not start; {again}: {failure}"));
         }
     }
 
     pub(super) fn worker_not_spawned(&mut self, number: u32, problem: Problem, now: Instant) {
-        if !self.ever_ready && self.stop.is_none() {
+        let Some(module) = self.workers.get(&number).map(|worker| self.module_of_worker(worker)) else {
+            return;
+        };
+        if !self.modules[module].ever_ready && self.stop.is_none() {
             self.workers.remove(&number);
-            self.give_up(Outcome::Failed(problem), now);
+            self.give_up(Outcome::Failed(self.named_problem(module, problem)), now);
             return;
         }
         let message = if problem.detail.is_empty() {
@@ -193,7 +200,9 @@ impl State {
             self.workers.remove(&number);
             return;
         }
-        let unseen = !worker.online && self.reload.is_some() && worker.place.generation == self.target;
+        let module = self.module_of_worker(worker);
+        let unseen =
+            !worker.online && self.reloads(module) && worker.place.generation == self.modules[module].target;
         let served = now.saturating_duration_since(worker.started);
         let steady = worker.ready.is_some_and(|ready| now.saturating_duration_since(ready) >= STABLE_AFTER);
         self.workers.remove(&number);
@@ -203,20 +212,23 @@ impl State {
             return;
         }
         if unseen {
-            self.reload_worker_failed(number, &died_at_start(Who::Worker(number), exit), now);
+            let failure = self.named(module, died_at_start(Who::Worker(number), exit));
+            self.reload_worker_failed(number, module, &failure, now);
             return;
         }
+        let crashes = &mut self.modules[module].crashes;
         let again = if steady {
-            self.crashes.forget();
+            crashes.forget();
             "another one is started".to_owned()
         } else {
-            again_in(self.crashes.failed(now))
+            again_in(crashes.failed(now))
         };
+        let whose = self.whose(module);
         let hint = killed_hint(exit);
         let served = served.as_secs_f64();
         self.log(
             Level::Error,
-            format!("worker {number} (pid {pid}) died after {served:.0} s: {exit}; {again}{hint}"),
+            format!("{whose}worker {number} (pid {pid}) died after {served:.0} s: {exit}; {again}{hint}"),
         );
     }
 
@@ -264,10 +276,13 @@ impl State {
         }
     }
 
-    /// Those that are not ready yet.
-    pub(super) fn send_off_beginners(&mut self, now: Instant) {
-        let starting =
-            self.workers.iter().filter(|(_, worker)| worker.ready.is_none() && worker.leaving.is_none());
+    /// Those that are not ready yet, of this app or of all.
+    pub(super) fn send_off_beginners(&mut self, module: Option<usize>, now: Instant) {
+        let meant = |worker: &Worker| module.is_none_or(|module| self.module_of_worker(worker) == module);
+        let starting = self
+            .workers
+            .iter()
+            .filter(|(_, worker)| worker.ready.is_none() && worker.leaving.is_none() && meant(worker));
         let starting: Vec<u32> = starting.map(|(number, _)| *number).collect();
         for number in starting {
             self.send_off(number, Step::Term, TERM_GRACE, now);

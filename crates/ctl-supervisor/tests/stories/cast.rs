@@ -64,7 +64,7 @@ pub(crate) fn gateway() -> ! {
         "crash" => std::process::abort(),
         _ => {}
     }
-    let active = start.active.as_ref().map_or(0, |(generation, _)| *generation);
+    let active = start.active.first().map_or(0, |active| active.generation);
     let gateway = Arc::new(Gateway { control, links: Mutex::default(), generation: AtomicU32::new(active) });
     let link = UnixListener::from(inherit::take(start.link_fd).unwrap());
     let here = Arc::clone(&gateway);
@@ -107,7 +107,7 @@ impl Gateway {
 
     fn told(&self, message: ToGateway) {
         match message {
-            ToGateway::Activate { generation, .. } => self.generation.store(generation, Ordering::SeqCst),
+            ToGateway::Activate(active) => self.generation.store(active.generation, Ordering::SeqCst),
             ToGateway::Retire { workers } => {
                 for worker in workers {
                     if let Some(mut link) = self.links.lock().unwrap().remove(&worker) {
@@ -142,7 +142,7 @@ impl Gateway {
             }
             ToGateway::Start(_)
             | ToGateway::ReloadTls
-            | ToGateway::Hold
+            | ToGateway::Hold { .. }
             | ToGateway::Broken { .. }
             | ToGateway::WorkerEvent { .. } => {}
         }

@@ -63,6 +63,7 @@ pub(crate) fn supervisor() -> ! {
         threads: 1,
         runtime_dir: dir.join("run"),
         worker_env: Vec::new(),
+        modules: Vec::new(),
         dev: false,
         banner: Box::new(|_| vec!["a line from the command".into()]),
         gateway_command: role("gateway"),

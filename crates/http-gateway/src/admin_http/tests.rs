@@ -80,7 +80,7 @@ fn paths_and_methods() {
     check(admin, "GET", "/upstreams/api/drain?server=a", "", 405);
     check(admin, "POST", "/reload", "", 202);
     check(admin, "POST", "/stop", "", 503);
-    assert_eq!(asked.commands.try_recv(), Ok(Command::Reload));
+    assert_eq!(asked.commands.try_recv(), Ok(Command::Reload { module: None }));
     check(admin, "POST", "/stop", "", 202);
     assert_eq!(asked.commands.try_recv(), Ok(Command::Stop));
 }
@@ -94,7 +94,7 @@ async fn each_pool_is_counted_by_itself() {
             assert!(text.lines().any(|line| line == *sample), "{sample} is not in\n{text}");
         }
     };
-    admin.pools.activate(1, &AppReport::default());
+    admin.pools.activate(0, 1, &AppReport::default());
     let default = admin.pools.number(0).unwrap();
     let (ours, _worker) = Worker::pair();
     let identity = SlotIdentity { worker: 1, generation: 1, home: 0 };

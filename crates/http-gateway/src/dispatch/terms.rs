@@ -36,6 +36,11 @@ impl Dispatcher {
         self.queue(head, terms).refuses(|| self.level(head, terms, &client()))
     }
 
+    /// Whose app is asked: 0 is the one of `[app]`, N the Nth `[[module]]`.
+    pub fn module(&self, head: &RequestHead, terms: &Terms<'_>) -> u16 {
+        if self.pools.has_one_app() { 0 } else { self.pools.module_of(self.queue(head, terms).limits().pool) }
+    }
+
     pub(super) fn queue(&self, head: &RequestHead, terms: &Terms<'_>) -> &Arc<Queue> {
         let named = terms.pool.and_then(|pool| self.pools.number(pool));
         named.unwrap_or_else(|| self.pools.pool_of(head.path()))

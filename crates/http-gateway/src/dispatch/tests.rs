@@ -117,7 +117,7 @@ impl Site {
         config.timeouts.queue = Duration::from_millis(200);
         config.timeouts.app = Duration::from_millis(400);
         let (pools, news) = Pools::new(&config);
-        pools.activate(1, &ctl_admin::words::AppReport::default());
+        pools.activate(0, 1, &ctl_admin::words::AppReport::default());
         let spool = SpoolLimits { memory_bytes: 64, disk_bytes: 64, dir: std::env::temp_dir() };
         let hold = HoldLimits { held: Duration::from_millis(300), held_max: Some(1000) };
         let pump = PumpLimits { app: Duration::from_secs(5), hold };

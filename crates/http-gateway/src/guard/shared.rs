@@ -157,7 +157,7 @@ impl Guard {
             Some(Together::Refused { limit, retry_in }) => {
                 self.limits.give_back_held(&held);
                 if of_route {
-                    let cookie = self.session_cookie.load();
+                    let cookie = self.session_cookies.names();
                     let asks = super::of_route(head, trail, &cookie);
                     self.give_back(&asks, self.limits.general());
                 }

@@ -135,7 +135,7 @@ fn each_is_counted_by_what_the_limit_says() {
         same: bool,
     ) {
         let guard = guard(&config(vec![limit("x", "1/h", by)]));
-        guard.set_session_cookie("sid");
+        guard.set_session_cookie(0, Some("sid"));
         assert_eq!(asks(&guard, one.0, one.1, one.2), 0);
         assert_eq!(asks(&guard, other.0, other.1, other.2) == 429, same, "{by:?} {one:?} {other:?}");
     }

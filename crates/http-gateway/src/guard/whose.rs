@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use http_limits::{KeyHasher, Seed};
 
-use crate::cookie::cookie;
+use crate::cookie::first_cookie;
 use crate::message::RequestHead;
 
 /// What a part of a key is, so that an address is never taken for a header of the same bytes.
@@ -95,7 +95,7 @@ impl Whose {
 /// What a signed-in user shows.
 fn user<'a>(asks: &Asks<'a>) -> Option<&'a [u8]> {
     let headers = &asks.head.headers;
-    headers.get("authorization").or_else(|| cookie(headers.get("cookie")?, asks.session_cookie))
+    headers.get("authorization").or_else(|| first_cookie(headers.get("cookie")?, asks.session_cookie))
 }
 
 fn put_address(key: &mut impl Parts, addr: IpAddr) {

@@ -190,7 +190,7 @@ mod tests {
             config.worker_pool = vec![chat];
             let (pools, _) = Pools::new(&config);
             let (links, _) = LongLinks::new(LongLimits { grace: SOON, app: SOON });
-            links.activate(1, true);
+            links.activate(&[0, 1], 1, true);
             let dir = tempfile::tempdir().expect("a directory");
             let socket = dir.path().join("link");
             let listener = UnixListener::bind(&socket).expect("a listener");

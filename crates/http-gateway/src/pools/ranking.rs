@@ -5,16 +5,13 @@
 //! elsewhere. Here it is only decided who waits, and what somebody can win by a lie is what he would have had without an overload.
 
 use std::hash::{BuildHasher as _, RandomState};
-use std::sync::{PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use super::pattern::{Pattern, decode};
-use crate::cookie::cookie;
+use crate::cookie::{SessionCookies, first_cookie};
 use crate::message::{Method, RequestHead};
 use crate::queue::priority::{Class, Level};
 
-/// Django's own default for SESSION_COOKIE_NAME.
-const SESSION_COOKIE: &[u8] = b"sessionid";
 /// Users change places in their class after this time, so that nobody is refused for ever.
 const ROTATION: Duration = Duration::from_secs(3600);
 /// Crawlers name themselves so; `bot` alone is in the names of telephones, too.
@@ -33,7 +30,7 @@ const BOTS: [&[u8]; 8] = [
 pub(super) struct Ranking {
     /// `queue.priority`: the first that matches decides.
     own: Box<[(Pattern, Class)]>,
-    session_cookie: RwLock<Box<[u8]>>,
+    session_cookies: SessionCookies,
     hasher: RandomState,
     epoch: Instant,
 }
@@ -47,15 +44,15 @@ impl Ranking {
         };
         Self {
             own: own.iter().filter_map(rule).collect(),
-            session_cookie: RwLock::new(SESSION_COOKIE.into()),
+            session_cookies: SessionCookies::default(),
             hasher: RandomState::new(),
             epoch: now,
         }
     }
 
-    /// The name of the app's session cookie.
-    pub(super) fn set_session_cookie(&self, name: &str) {
-        *self.session_cookie.write().unwrap_or_else(PoisonError::into_inner) = name.as_bytes().into();
+    /// The name of a module's session cookie; an app without sessions has none.
+    pub(super) fn set_session_cookie(&self, module: u16, name: Option<&str>) {
+        self.session_cookies.set(module, name);
     }
 
     /// A request's level. `client` stands for a user who is not signed in; `given` is a class that is settled already.
@@ -66,9 +63,9 @@ impl Ranking {
         given: Option<Class>,
         now: Instant,
     ) -> Level {
-        let name = self.session_cookie.read().unwrap_or_else(PoisonError::into_inner);
+        let names = self.session_cookies.names();
         let signed_in =
-            head.headers.get("authorization").or_else(|| cookie(head.headers.get("cookie")?, &name));
+            head.headers.get("authorization").or_else(|| first_cookie(head.headers.get("cookie")?, &names));
         let own = || {
             let path = decode(head.path());
             self.own.iter().find(|(pattern, _)| pattern.matches(&path)).map(|&(_, class)| class)
@@ -175,7 +172,7 @@ mod tests {
     #[test]
     fn the_cookie_has_the_name_that_the_app_gave_it() {
         let ranking = ranking();
-        ranking.set_session_cookie("shop_session");
+        ranking.set_session_cookie(0, Some("shop_session"));
         let class = |cookie| {
             ranking.level(&head("GET", "/", &[("cookie", cookie)]), b"", None, Instant::now()).class()
         };

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use ctl_config::Fault;
-use ctl_config::pool::DEFAULT_POOL;
 
 use super::vouched::remove;
 use crate::client::is_for_the_app;
@@ -56,17 +55,13 @@ impl ForwardAuth {
     pub(super) fn new(own: &ctl_config::Route, config: &ctl_config::Config) -> Result<Option<Self>, Fault> {
         let Some(text) = &own.forward_auth else { return Ok(None) };
         let parsed = ctl_config::route::ForwardAuth::parse(text)?;
-        let pool = |name: &str| {
-            let named = || config.worker_pool.iter().position(|pool| pool.name == name);
-            if name == DEFAULT_POOL { Some(0) } else { u16::try_from(named()? + 1).ok() }
-        };
         let whom = match parsed.whom {
             None => Whom::App(None),
             Some(name) if config.upstream.iter().any(|upstream| upstream.name == name) => {
                 Whom::Upstream(name.into())
             }
             // The configuration has been checked: there is such a pool.
-            Some(name) => Whom::App(pool(&name)),
+            Some(name) => Whom::App(config.pool_number(&name)),
         };
         let copied = own.forward_auth_headers.iter().map(|name| name.to_ascii_lowercase().into());
         Ok(Some(Self {

@@ -34,7 +34,7 @@ impl Gateway {
         let broken_off = matches!(payload, Payload::Stream(_));
         let answered = tokio::select! {
             biased;
-            why = self.broken.known() => return broken::page(&why, head, trail),
+            why = self.broken(asks) => return broken::page(&why, head, trail),
             answered = self.dispatcher.dispatch(&request, body, trail) => answered,
         };
         let mut response = match answered {
@@ -65,7 +65,7 @@ impl Gateway {
         let request = Ready { head, origin, payload: &Payload::Empty, terms };
         let answered = tokio::select! {
             biased;
-            why = self.broken.known() => return Some(Answer::Refused(broken::page(&why, head, trail))),
+            why = self.broken(asks) => return Some(Answer::Refused(broken::page(&why, head, trail))),
             answered = self.dispatcher.websocket(&request, trail) => answered,
         };
         Some(match answered? {

@@ -111,9 +111,16 @@ impl Gateway {
             }
             Way::On { head, headers_heard, terms, app_only } => {
                 let terms = Terms { flight: asks.terms.flight, ..terms };
-                let identity = Identity { headers_heard, ..asks.identity.clone() };
+                let (identity, came) = (Identity { headers_heard, ..asks.identity.clone() }, asks.head);
                 let asks = Asks { head: &head, identity: &identity, terms, ..asks };
                 if app_only {
+                    let module = self.dispatcher.module(asks.head, &asks.terms);
+                    // Boxed: few sites have modules, and all requests would carry it.
+                    if module != 0
+                        && let Some(file) = Box::pin(self.file_of_module(module, came, asks, trail)).await
+                    {
+                        return file;
+                    }
                     return self.ask_app(asks, body, trail).await;
                 }
                 match self.file_below(asks, trail).await {
@@ -130,6 +137,26 @@ impl Gateway {
         let below = below_mount(asks.head, asks.terms.mount?)?;
         let file = self.files()?.answer(&below).await?;
         (!matches!(file.status, 404 | 405)).then(|| from_file(file, trail.clone()))
+    }
+
+    /// A file of the module that a route leads to: as its app sees the path, below its mount, or as the client sent it, since an app
+    /// that does not know of a stripped prefix has it in its STATIC_URL.
+    async fn file_of_module(
+        &self,
+        module: u16,
+        came: &RequestHead,
+        asks: Asks<'_>,
+        trail: &Trail,
+    ) -> Option<Response> {
+        let files = self.files.of(module)?;
+        let below = asks.terms.mount.and_then(|mount| below_mount(asks.head, mount));
+        for head in [Some(asks.head), below.as_ref(), Some(came)].into_iter().flatten() {
+            let file = files.answer(head).await.filter(|file| !matches!(file.status, 404 | 405));
+            if let Some(file) = file {
+                return Some(from_file(file, trail.clone()));
+            }
+        }
+        None
     }
 
     /// The limits that a route names.

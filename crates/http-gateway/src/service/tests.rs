@@ -48,7 +48,7 @@ impl Site {
         let upstreams = Upstreams::new(&config, &Secrets::default()).unwrap();
         let (own_pools, own_links) = (Arc::clone(&pools), Arc::clone(&links));
         let gateway = Gateway::new(config, trusted, own_pools, own_links, None, guard, upstreams).unwrap();
-        gateway.activate(1, &AppReport { interface, ..AppReport::default() });
+        gateway.activate(0, 1, &AppReport { interface, ..AppReport::default() });
         Self { gateway, pools, links }
     }
 

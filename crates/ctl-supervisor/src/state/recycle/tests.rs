@@ -39,6 +39,7 @@ impl World {
     fn new(workers: u32, recycle: RecycleLimits) -> Self {
         let settings = Settings {
             waiting: Vec::new(),
+            modules: vec!["default".to_owned()],
             pools: vec![Pool::of("default", workers, workers)],
             dev: false,
             preload: false,

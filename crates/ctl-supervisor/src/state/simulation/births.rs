@@ -13,8 +13,8 @@ use super::world::{Dice, FakeWorker, Later, World};
 
 /// The templates that run.
 pub(super) struct Births {
-    /// Whether each may be told to fork.
-    templates: BTreeMap<u32, bool>,
+    /// Whose each is, and whether it may be told to fork.
+    templates: BTreeMap<u32, (usize, bool)>,
     /// Workers that are being forked: by which template, for which pool.
     unborn: BTreeMap<u32, (u32, u16)>,
     /// In percent: how often the app turns out to have threads.
@@ -40,11 +40,14 @@ impl World {
     }
 
     pub(super) fn assert_templates_are_healthy(&self) {
-        let running: Vec<bool> = self.births.templates.values().copied().collect();
-        match self.state.way() {
-            Way::Fork { .. } => assert_eq!(running, [true], "{:#?}", self.state),
-            Way::Alone => assert!(running.is_empty(), "{:#?}", self.state),
-            Way::NotNow => panic!("there is no template: {:#?}", self.state),
+        for module in 0..self.settings.modules.len() {
+            let own = self.births.templates.values().filter(|(of, _)| *of == module);
+            let running: Vec<bool> = own.map(|(_, ready)| *ready).collect();
+            match self.state.way(module) {
+                Way::Fork { .. } => assert_eq!(running, [true], "{:#?}", self.state),
+                Way::Alone => assert!(running.is_empty(), "{:#?}", self.state),
+                Way::NotNow => panic!("there is no template: {:#?}", self.state),
+            }
         }
         assert!(self.births.unborn.is_empty());
     }
@@ -56,19 +59,20 @@ impl World {
         }
     }
 
-    pub(super) fn spawn_template(&mut self, number: u32) {
+    pub(super) fn spawn_template(&mut self, number: u32, module: usize) {
         assert!(self.state.settings.preload, "nobody wants a template");
         self.births.count += 1;
         let who = Who::Template(number);
-        if self.dice.chance(self.misfortune.bad_start / 4) {
+        let bad_start = self.bad_start(module);
+        if self.dice.chance(bad_start / 4) {
             let problem = Problem::new("fork: no memory");
             self.after(Duration::ZERO, Later::Event(Event::SpawnFailed { who, problem }));
             return;
         }
-        self.births.templates.insert(number, false);
+        self.births.templates.insert(number, (module, false));
         self.after(Duration::ZERO, Later::Event(Event::Spawned { who, pid: number }));
         let delay = self.dice.ms(50, 4_000);
-        if !self.dice.chance(self.misfortune.bad_start) {
+        if !self.dice.chance(bad_start) {
             self.after(delay, Later::TemplateReady(number));
             return;
         }
@@ -96,7 +100,7 @@ impl World {
     }
 
     pub(super) fn template_ready(&mut self, number: u32) {
-        let Some(ready) = self.births.templates.get_mut(&number) else { return };
+        let Some((_, ready)) = self.births.templates.get_mut(&number) else { return };
         *ready = true;
         let unfit = if self.dice.chance(self.births.threads) { "starts threads" } else { "" };
         let app = Box::new(AppReport::default());
@@ -114,13 +118,16 @@ impl World {
     }
 
     pub(super) fn fork_worker(&mut self, template: u32, worker: u32, pool: u16) {
-        assert_eq!(self.births.templates.get(&template), Some(&true), "template {template} cannot fork");
+        let module = usize::from(self.settings.pools[usize::from(pool)].module);
+        let is_fit = self.births.templates.get(&template) == Some(&(module, true));
+        assert!(is_fit, "template {template} cannot fork");
         self.new_number(worker);
         self.births.unborn.insert(worker, (template, pool));
         // Sometimes it takes too long, or for ever.
         let slow = self.dice.chance(self.misfortune.deaf / 2);
         let delay = if slow { self.dice.ms(100, 30_000) } else { self.dice.ms(1, 30) };
-        if !self.dice.chance(self.misfortune.bad_start / 8) {
+        let bad_start = self.bad_start(module);
+        if !self.dice.chance(bad_start / 8) {
             self.after(delay, Later::Forks(template, worker));
         }
     }
@@ -134,12 +141,13 @@ impl World {
             // Forgotten: the driver says nothing of it.
             return;
         };
-        if self.dice.chance(self.misfortune.bad_start / 4) {
+        let bad_start = self.bad_start_in(pool);
+        if self.dice.chance(bad_start / 4) {
             self.feed(Event::SpawnFailed { who, problem: Problem::new("fork: no memory") });
             return;
         }
         self.feed(Event::Spawned { who, pid: worker });
-        if self.dice.chance(self.misfortune.bad_start / 4) {
+        if self.dice.chance(bad_start / 4) {
             // It was dead before anybody knew of it.
             if self.end.is_none() {
                 self.feed(Event::Exited { who, exit: Exit::Signal(9) });
@@ -150,7 +158,8 @@ impl World {
     }
 
     pub(super) fn template_becomes(&mut self, template: u32, worker: u32, pool: u16) {
-        assert_eq!(self.births.templates.remove(&template), Some(true), "template {template} is not there");
+        let was = self.births.templates.remove(&template);
+        assert!(was.is_some_and(|(_, ready)| ready), "template {template} is not there");
         self.new_number(worker);
         self.live(worker, pool, 1, 50);
     }
@@ -158,6 +167,10 @@ impl World {
     pub(super) fn forget(&mut self, worker: u32) {
         assert!(self.used.contains(&worker));
         self.births.unborn.remove(&worker);
+    }
+
+    fn bad_start_in(&self, pool: u16) -> u64 {
+        self.bad_start(usize::from(self.settings.pools[usize::from(pool)].module))
     }
 
     fn new_number(&mut self, worker: u32) {
@@ -168,7 +181,8 @@ impl World {
     pub(super) fn spawn_worker(&mut self, worker: u32, pool: u16) {
         self.new_number(worker);
         let who = Who::Worker(worker);
-        if self.dice.chance(self.misfortune.bad_start / 4) {
+        let bad_start = self.bad_start_in(pool);
+        if self.dice.chance(bad_start / 4) {
             let problem = Problem::new("fork: no memory");
             self.after(Duration::ZERO, Later::Event(Event::SpawnFailed { who, problem }));
             return;
@@ -182,7 +196,8 @@ impl World {
         let deaf = self.dice.chance(self.misfortune.deaf);
         self.workers.insert(worker, FakeWorker { pool, deaf, ..FakeWorker::default() });
         let delay = self.dice.ms(from_ms, to_ms);
-        if !self.dice.chance(self.misfortune.bad_start) {
+        let bad_start = self.bad_start_in(pool);
+        if !self.dice.chance(bad_start) {
             self.after(delay, Later::WorkerReady(worker));
             return;
         }

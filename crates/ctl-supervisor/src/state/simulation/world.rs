@@ -3,13 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use ctl_admin::words::{
-    AppReport, Change, Command, FromGateway, FromWorker, LoadReport, PoolLoad, Reply, ToGateway,
-};
+use ctl_admin::words::{AppReport, Command, FromGateway, FromWorker, Reply, ToGateway};
 
 use crate::event::{Action, ClientId, Event, Exit, Pool, RecycleLimits, Settings, Who};
 use crate::plan::{Outcome, Problem};
-use crate::state::reload::Reload;
 use crate::state::{State, Worker, phase_name};
 use crate::upgrade::FromHeir;
 
@@ -51,11 +48,13 @@ pub(super) struct FakeWorker {
 pub(super) struct Misfortune {
     /// Of starts that fail, crash or hang.
     pub(super) bad_start: u64,
+    /// Only those of this app; `None`: of all.
+    pub(super) only: Option<usize>,
     /// Of processes that ignore what they are told.
     pub(super) deaf: u64,
 }
 
-pub(super) const QUIET: Misfortune = Misfortune { bad_start: 0, deaf: 0 };
+pub(super) const QUIET: Misfortune = Misfortune { bad_start: 0, only: None, deaf: 0 };
 
 /// Something that will happen.
 pub(super) enum Later {
@@ -83,7 +82,7 @@ pub(super) struct World {
     pub(super) now: Instant,
     later: BTreeMap<(Instant, u64), Later>,
     order: u64,
-    gateway: Option<(u32, bool)>,
+    pub(super) gateway: Option<(u32, bool)>,
     gateways: u32,
     heir: Option<u32>,
     heirs: u32,
@@ -96,7 +95,7 @@ pub(super) struct World {
     clients: ClientId,
     pub(super) stopping: bool,
     /// The gateway's counter of busy time.
-    busy_us: u64,
+    pub(super) busy_us: u64,
     pub(super) spawns: Vec<Instant>,
     pub(super) end: Option<Outcome>,
 }
@@ -104,10 +103,12 @@ pub(super) struct World {
 impl World {
     pub(super) fn new(seed: u64) -> Self {
         let mut dice = Dice(seed);
+        let modules = 1 + dice.next() % 3;
         let settings = Settings {
             waiting: Vec::new(),
             dev: false,
-            pools: pools(&mut dice),
+            modules: (0..modules).map(|module| format!("module{module}")).collect(),
+            pools: pools(&mut dice, modules as u16),
             preload: dice.chance(75),
             starting_max: 1 + (dice.next() % 4) as u32,
             start_timeout: dice.ms(5_000, 60_000),
@@ -256,7 +257,7 @@ impl World {
         }
     }
 
-    fn serving(&self, pool: u16) -> usize {
+    pub(super) fn serving(&self, pool: u16) -> usize {
         let serves = |worker: &&FakeWorker| worker.ready && worker.online && !worker.told;
         self.workers.values().filter(serves).filter(|worker| worker.pool == pool).count()
     }
@@ -277,7 +278,7 @@ impl World {
     fn perform(&mut self, action: Action) {
         match action {
             Action::SpawnGateway { .. } => self.spawn_gateway(),
-            Action::SpawnTemplate { template, .. } => self.spawn_template(template),
+            Action::SpawnTemplate { template, module, .. } => self.spawn_template(template, module),
             Action::SpawnWorker { worker, place } => self.spawn_worker(worker, place.pool),
             Action::ForkWorker { template, worker, place } => self.fork_worker(template, worker, place.pool),
             Action::Become { template, worker, place } => self.template_becomes(template, worker, place.pool),
@@ -313,14 +314,22 @@ impl World {
                     assert_eq!(self.waiting.remove(&client), Some(Command::Status));
                 }
             }
-            Action::ReadConfig => {
+            Action::ReadConfig { modules } => {
                 let read = if self.dice.chance(self.misfortune.bad_start / 4) {
                     Err("quintet.toml: line 1".to_owned())
                 } else {
                     let workers = 1 + (self.dice.next() % 6) as u32;
                     self.settings.preload ^= self.dice.chance(20);
-                    self.settings.pools[0].min = workers;
-                    self.settings.pools[0].max = workers + (self.dice.next() % 4) as u32;
+                    let max = workers + (self.dice.next() % 4) as u32;
+                    // Of each the pool that must have workers: the site's is the first, a module's own its last.
+                    for module in modules {
+                        let mut pools = self.settings.pools.iter_mut();
+                        let own = match module {
+                            0 => pools.next(),
+                            _ => pools.rfind(|pool| usize::from(pool.module) == module),
+                        };
+                        own.into_iter().for_each(|pool| (pool.min, pool.max) = (workers, max));
+                    }
                     Ok(self.settings.clone())
                 };
                 self.after(Duration::ZERO, Later::Event(Event::ConfigRead(read)));
@@ -459,9 +468,9 @@ impl World {
                 self.after(delay, Later::Event(Event::Gateway(FromGateway::Synced { number })));
             }
             ToGateway::Start(_)
-            | ToGateway::Activate { .. }
+            | ToGateway::Activate(_)
             | ToGateway::ReloadTls
-            | ToGateway::Hold
+            | ToGateway::Hold { .. }
             | ToGateway::Broken { .. }
             | ToGateway::WorkerEvent { .. } => {}
         }
@@ -474,97 +483,11 @@ impl World {
         self.feed(Event::Asked { client: self.clients, command });
     }
 
-    pub(super) fn kill_workers(&mut self) {
-        let workers: Vec<u32> = self.workers.keys().copied().collect();
-        for worker in workers {
-            self.happen(Later::WorkerEnds(worker, Exit::Signal(9)));
-        }
-    }
-
-    /// One thing that nobody wished for, or somebody did.
-    pub(super) fn strike(&mut self) {
-        let workers: Vec<u32> = self.workers.keys().copied().collect();
-        let pick = (!workers.is_empty()).then(|| workers[self.dice.next() as usize % workers.len()]);
-        match (self.dice.next() % 12, pick) {
-            (0 | 1, Some(worker)) => self.happen(Later::WorkerEnds(worker, Exit::Signal(9))),
-            (2, Some(worker)) if self.gateway.is_some_and(|(_, ready)| ready) => {
-                self.feed(Event::Gateway(FromGateway::WorkerStuck { worker, request_id: String::new() }));
-            }
-            (3, _) => {
-                if let Some((number, _)) = self.gateway {
-                    self.happen(Later::GatewayEnds(number, Exit::Signal(6)));
-                }
-            }
-            (4, _) => self.feed(Event::ReloadSignal),
-            (7, _) if self.dice.chance(50) => self.ask(Command::Upgrade { program: None }),
-            (7, _) => self.strike_templates(),
-            (8 | 9, _) if self.gateway.is_some_and(|(_, ready)| ready) => self.crowd(),
-            (5 | 6, _) => self.ask(Command::Reload),
-            (10, _) => self.order(),
-            _ => self.ask(Command::Status),
-        }
-    }
-
-    /// Somebody wants more workers, or fewer, by command or by signal.
-    fn order(&mut self) {
-        let by = (self.dice.next() % 7) as i32 - 3;
-        if self.dice.chance(30) {
-            self.feed(Event::ScaleSignal(Change::By(by.signum())));
-            return;
-        }
-        let change = if self.dice.chance(60) { Change::By(by) } else { Change::To(by.unsigned_abs()) };
-        let pool = self.dice.chance(50).then(|| format!("pool{}", self.dice.next() % 4));
-        self.ask(Command::Scale { pool, change });
-        self.assert_staff_is_within_bounds();
-    }
-
-    /// What is configured bounds the load, and a pool that scales any order, too.
-    fn assert_staff_is_within_bounds(&self) {
-        // What is read there counts as soon as it has been read.
-        if self.state.reload.as_ref().is_some_and(Reload::waits_for_config) {
-            return;
-        }
-        for (crew, pool) in self.state.staff.iter().zip(&self.settings.pools) {
-            assert!((crew.min..=crew.max).contains(&crew.wanted), "{crew:?} of {pool:?}");
-            assert!(crew.min >= pool.min.min(1), "{crew:?} of {pool:?}");
-            assert!(crew.max == pool.max || crew.ordered && pool.min == pool.max, "{crew:?} of {pool:?}");
-        }
-    }
-
-    /// Two seconds in which somebody asks, or nobody, and everybody is told how it looks.
-    fn crowd(&mut self) {
-        for _ in 0..20 {
-            let mut report = LoadReport::default();
-            for _ in 0..self.settings.pools.len() {
-                self.busy_us += self.dice.next() % 400_000;
-                let waiting = if self.dice.chance(40) { (self.dice.next() % 50) as u32 } else { 0 };
-                report.pools.push(PoolLoad {
-                    busy: (self.dice.next() % 8) as u32,
-                    waiting,
-                    head_wait_us: u64::from(waiting) * (self.dice.next() % 40_000),
-                    busy_us_total: self.busy_us,
-                    served_total: self.busy_us / 10_000,
-                    service_p50_us: 10_000,
-                    ..PoolLoad::default()
-                });
-            }
-            let load = FromGateway::Load(Box::new(report));
-            self.after(Duration::ZERO, Later::Event(Event::Gateway(load)));
-            let pool = (self.dice.next() % 4) as u16;
-            self.after(Duration::ZERO, Later::Event(Event::Gateway(FromGateway::PoolWanted { pool })));
-            let before = (self.state.reload.is_some(), self.state.target, self.state.staff());
-            self.run(Duration::from_millis(100));
-            if self.end.is_some() {
-                return;
-            }
-            if before.0 && self.state.reload.is_some() && self.state.target == before.1 {
-                let (before, now) = (before.2, self.state.staff());
-                assert!(
-                    now.iter().zip(&before).all(|(now, before)| now >= before),
-                    "a reload takes nobody away"
-                );
-            }
-            self.assert_staff_is_within_bounds();
+    /// How often a start of this app goes wrong.
+    pub(super) fn bad_start(&self, module: usize) -> u64 {
+        match self.misfortune.only {
+            Some(only) if only != module => 0,
+            _ => self.misfortune.bad_start,
         }
     }
 
@@ -577,20 +500,27 @@ impl World {
         assert_eq!(phase_name(&self.state), "serving");
         // A start or a reload has just ended: no order is left.
         assert_eq!(self.state.order_notes(), [""; 0]);
-        let generation = self.state.generation();
-        let up_to_date = |worker: &Worker| worker.place.generation == generation && worker.serves();
+        let generation =
+            |worker: &Worker| self.state.modules[self.state.module_of_worker(worker)].generation();
+        let up_to_date = |worker: &Worker| worker.place.generation == generation(worker) && worker.serves();
         assert!(self.state.workers().all(|(_, worker)| up_to_date(worker)));
         self.assert_templates_are_healthy();
     }
 }
 
-/// The default one, and up to two others, which may have no worker.
-fn pools(dice: &mut Dice) -> Vec<Pool> {
+/// The default one, up to two others, which may have no worker, of any app, and one of each other app.
+fn pools(dice: &mut Dice, modules: u16) -> Vec<Pool> {
     let mut pools = Vec::new();
     for pool in 0..=dice.next() % 3 {
         let min = if pool == 0 { 1 + dice.next() % 6 } else { dice.next() % 3 } as u32;
         let max = min.max(1) + (dice.next() % 4) as u32;
-        pools.push(Pool::of(&format!("pool{pool}"), min, max));
+        let module = if pool == 0 { 0 } else { dice.next() % u64::from(modules) } as u16;
+        pools.push(Pool { module, ..Pool::of(&format!("pool{pool}"), min, max) });
+    }
+    for module in 1..modules {
+        let min = 1 + (dice.next() % 3) as u32;
+        let max = min + (dice.next() % 3) as u32;
+        pools.push(Pool { module, ..Pool::of(&format!("module{module}"), min, max) });
     }
     pools
 }

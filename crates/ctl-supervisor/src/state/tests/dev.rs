@@ -11,7 +11,7 @@ fn developing() -> Table {
 }
 
 fn saved(table: &mut Table) -> [String; 2] {
-    let changed = table.does(Event::CodeChanged("views.py".to_owned()));
+    let changed = table.does(Event::CodeChanged { what: "views.py".to_owned(), modules: vec![0] });
     [changed, table.does(Event::ConfigRead(Ok(table.settings.clone())))]
 }
 
@@ -37,8 +37,8 @@ fn a_second_save_overtakes_the_first() {
     table.fails(2);
     assert_eq!(table.up(3), "activate3");
     // Before the configuration is read nothing is started, not even for a third save.
-    table.does(Event::CodeChanged("a.py".to_owned()));
-    table.does(Event::CodeChanged("b.py".to_owned()));
+    table.does(Event::CodeChanged { what: "a.py".to_owned(), modules: vec![0] });
+    table.does(Event::CodeChanged { what: "b.py".to_owned(), modules: vec![0] });
     assert_eq!(table.after(Duration::from_secs(1)), "term1 kill2 term3", "none is started");
     assert_eq!(table.does(Event::ConfigRead(Ok(table.settings.clone()))), "worker4:generation5");
 }
@@ -62,7 +62,7 @@ fn code_that_does_not_import_is_told_to_the_gateway_until_the_next_change() {
     table.after(Duration::from_secs(2));
     assert_eq!(table.does(Event::Gateway(FromGateway::Ready)), "broken:no");
     // A wrong configuration is no better.
-    table.does(Event::CodeChanged("quintet.toml".to_owned()));
+    table.does(Event::CodeChanged { what: "quintet.toml".to_owned(), modules: vec![0] });
     let wrong = table.does(Event::ConfigRead(Err("error: no such key".to_owned())));
     assert_eq!(wrong, "show broken:the configuration is wrong");
     assert_eq!(table.after(Duration::from_secs(60)), "");
@@ -74,11 +74,14 @@ fn code_that_does_not_import_is_told_to_the_gateway_until_the_next_change() {
 fn a_reload_that_is_asked_for_in_development_is_a_change() {
     let mut table = developing();
     table.up(1);
-    let asked = table.does(Event::Asked { client: 7, command: Command::Reload });
+    let asked = table.does(Event::Asked { client: 7, command: Command::Reload { module: None } });
     assert!(table.logged(Level::Info).ends_with("a reload was asked for: restarting"));
     assert_eq!(asked, "done→7 hold retire[1] read-config");
     // Changes are of no interest to an instance that serves visitors, or that stops.
-    assert_eq!(Table::serving(1).does(Event::CodeChanged("views.py".to_owned())), "");
+    assert_eq!(
+        Table::serving(1).does(Event::CodeChanged { what: "views.py".to_owned(), modules: vec![0] }),
+        ""
+    );
     table.does(Event::StopSignal);
-    assert_eq!(table.does(Event::CodeChanged("views.py".to_owned())), "");
+    assert_eq!(table.does(Event::CodeChanged { what: "views.py".to_owned(), modules: vec![0] }), "");
 }

@@ -187,7 +187,7 @@ fn there_are_times_without_orders() {
     table.does(Event::Begin);
     assert!(table.refused(None, Change::By(1)).contains("still starting"));
     let mut table = Table::serving(1);
-    table.does(Event::Asked { client: 8, command: Command::Reload });
+    table.does(Event::Asked { client: 8, command: Command::Reload { module: None } });
     assert!(table.refused(None, Change::By(1)).contains("a reload begins"));
     let mut table = Table::serving(1);
     table.does(Event::Asked { client: 8, command: Command::Upgrade { program: None } });

@@ -141,7 +141,10 @@ fn one_change_at_a_time() {
     spawned(&mut table);
     assert_eq!(upgrade(&mut table, 9), "failed→9");
     assert!(reply(&table).contains("an upgrade is under way already"));
-    assert_eq!(table.does(Event::Asked { client: 10, command: Command::Reload }), "failed→10");
+    assert_eq!(
+        table.does(Event::Asked { client: 10, command: Command::Reload { module: None } }),
+        "failed→10"
+    );
     assert_eq!(table.does(Event::ReloadSignal), "");
     assert!(table.logged(Level::Warn).contains("an upgrade is under way"));
 }

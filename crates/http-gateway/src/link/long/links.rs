@@ -55,11 +55,10 @@ pub struct LongLinks {
 struct Known {
     links: BTreeMap<u32, Arc<Link>>,
     retired: Retired,
-    active: Option<u32>,
+    /// By pool: the newest generation that may serve, and whether its app is called so that its workers have long links.
+    active: BTreeMap<u16, (u32, bool)>,
     /// How many exchanges wait for a first worker, by pool; pools without any are left out.
     waiting: BTreeMap<u16, usize>,
-    /// The app is called so that its workers have long links.
-    is_asgi: bool,
     /// The process ends: links that come are dismissed, for the same reason as the others.
     draining: Option<u16>,
 }
@@ -118,11 +117,10 @@ impl LongLinks {
         self.link_of(worker).is_some_and(|link| link.is_full())
     }
 
-    /// Serve from this generation on (and what is left of earlier ones that are not retired).
-    pub fn activate(&self, generation: u32, is_asgi: bool) {
+    /// Serve in these pools from this generation on (and what is left of earlier ones that are not retired).
+    pub fn activate(&self, pools: &[u16], generation: u32, is_asgi: bool) {
         let mut known = self.known();
-        known.active = Some(generation);
-        known.is_asgi = is_asgi;
+        known.active.extend(pools.iter().map(|pool| (*pool, (generation, is_asgi))));
         drop(known);
         self.changed.notify_waiters();
     }
@@ -201,7 +199,7 @@ impl LongLinks {
             changed.as_mut().enable();
             match self.look(pool) {
                 Ok(link) => return Ok(link),
-                Err(Choice::None) if !self.known().is_asgi => return Err(NoLink::Never),
+                Err(Choice::None) if !self.is_asgi(pool) => return Err(NoLink::Never),
                 Err(Choice::None) => {
                     if pool != 0 && waits.is_none() {
                         waits = Some(self.wait_in(pool));
@@ -231,9 +229,14 @@ impl LongLinks {
         Waits { links: self, pool }
     }
 
+    fn is_asgi(&self, pool: u16) -> bool {
+        self.known().active.get(&pool).is_some_and(|(_, is_asgi)| *is_asgi)
+    }
+
     fn look(&self, pool: u16) -> Result<Arc<Link>, Choice> {
         let known = self.known();
-        let choice = choose(known.links.values().map(|link| link.seen()), pool, known.active);
+        let active = known.active.get(&pool).map(|(generation, _)| *generation);
+        let choice = choose(known.links.values().map(|link| link.seen()), pool, active);
         match choice {
             Choice::At(at) => known.links.values().nth(at).map(Arc::clone).ok_or(Choice::None),
             other => Err(other),

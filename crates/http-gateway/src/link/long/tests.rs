@@ -33,7 +33,7 @@ impl Site {
     fn new() -> Self {
         let (links, news) =
             LongLinks::new(LongLimits { grace: Duration::from_millis(50), app: Duration::from_millis(300) });
-        links.activate(1, true);
+        links.activate(&[0, 1, 2], 1, true);
         Self { links, news }
     }
 
@@ -410,13 +410,13 @@ async fn without_a_worker_an_asgi_app_is_waited_for_and_a_wsgi_app_is_not() {
     begun.expect("it came");
     worker.hears(Kind::Request).await;
     drop(worker);
-    site.links.activate(1, false);
+    site.links.activate(&[0, 1, 2], 1, false);
     while !site.links.loads().is_empty() {
         tokio::task::yield_now().await;
     }
     assert!(matches!(site.begin().await, Err(NoLink::Never)));
     // Another pool's worker is asked for, once.
-    site.links.activate(1, true);
+    site.links.activate(&[0, 1, 2], 1, true);
     let mut news = site.news;
     let request = |out: &mut Vec<u8>| out.extend(py_link::frame(Kind::Request, Flags::NONE, b"GET"));
     let begin = || site.links.begin(2, PATIENCE, request);
