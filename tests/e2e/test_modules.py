@@ -12,9 +12,9 @@ from pathlib import Path
 
 import httpx
 import pytest
-import quintet
 import websockets
 
+import quintet
 from harness.load import Load
 from harness.processes import wait_until
 from harness.site import Site, Start
@@ -247,7 +247,10 @@ def test_where_one_does_not_import_the_others_are_reloaded(site: Site, project: 
     assert "the new code of default, old serves" in said
     assert site.get("/api/items").json()["version"] == "one"
     assert workers_of(site, "api") == old
-    assert (site.get("/").text, site.get("/old/").text) == ("the site, version two", "the old one, version two")
+    assert (site.get("/").text, site.get("/old/").text) == (
+        "the site, version two",
+        "the old one, version two",
+    )
     # Mended, it comes with the next one.
     change(project / "api/main.py", "raise ValueError('deliberately broken')", "import json, os")
     change(project / "api/main.py", '"version": "one"', '"version": "two"')

@@ -2,6 +2,7 @@
 
 mod bans;
 mod load;
+mod modules;
 mod upstreams;
 
 use std::path::PathBuf;
@@ -10,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 pub use bans::{BanRow, BansAnswer, BansRequest};
 pub use load::{LOAD_EVERY, LoadReport, PoolLoad, WorkerLoad};
+pub use modules::{Activated, ModuleStatus};
 pub use upstreams::{
     DRAINED_MAX, Drained, SERVERS_TOLD_MAX, ServerStatus, UpstreamAnswer, UpstreamRequest, UpstreamStatus,
     is_called,
@@ -127,19 +129,6 @@ pub struct Status {
     pub notes: Vec<String>,
     /// What the gateway counts, when it answered in time.
     pub gateway: Option<GatewayStatus>,
-}
-
-/// An app in [`Status`].
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub struct ModuleStatus {
-    /// Its name; "default" for the app of `[app]`.
-    pub name: String,
-    /// The generation of its code that serves; 0 before the first.
-    pub generation: u32,
-    /// See [`AppReport::app`]; empty before the first.
-    pub app: String,
-    /// The template process's id, while there is one.
-    pub template_pid: Option<u32>,
 }
 
 /// A pool in [`Status`].
@@ -318,17 +307,6 @@ pub struct GatewayStart {
     pub drained: Vec<Drained>,
     /// Workers are already serving (the gateway before died): the last `Activate` of each app.
     pub active: Vec<Activated>,
-}
-
-/// A generation of an app that serves.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Activated {
-    /// 0 is the app of `[app]`, N the Nth `[[module]]`.
-    pub module: u16,
-    /// The generation.
-    pub generation: u32,
-    /// What its app reports.
-    pub app: Box<AppReport>,
 }
 
 /// A listening socket that is handed down.
