@@ -224,7 +224,7 @@ impl State {
             Event::ReloadSignal => self.asked(None, &Command::Reload { module: None }, now),
             Event::ScaleSignal(change) => self.asked(None, &Command::Scale { pool: None, change }, now),
             Event::CodeChanged { what, modules } => {
-                self.restart(&modules, &format!("{what} has changed"), now)
+                self.restart(&modules, &format!("{what} has changed"), now);
             }
             Event::ConfigRead(read) => {
                 if !self.dev_config_read(&read) {

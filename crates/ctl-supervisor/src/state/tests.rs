@@ -133,6 +133,11 @@ fn of(place: Place) -> String {
     format!("generation{}{pool}", place.generation)
 }
 
+/// Whose it is, where it is not the site's.
+fn by(module: usize) -> String {
+    if module == 0 { String::new() } else { format!(":module{module}") }
+}
+
 /// Words to people are left out.
 fn words(actions: &[Action]) -> String {
     let word = |action: &Action| {
@@ -142,11 +147,8 @@ fn words(actions: &[Action]) -> String {
                 let drained = if drained.is_empty() { "" } else { ":drained" };
                 format!("gateway{}{drained}", active.collect::<String>())
             }
-            Action::SpawnTemplate { template, generation, module: 0 } => {
-                format!("template{template}:generation{generation}")
-            }
             Action::SpawnTemplate { template, generation, module } => {
-                format!("template{template}:generation{generation}:module{module}")
+                format!("template{template}:generation{generation}{}", by(*module))
             }
             Action::SpawnWorker { worker, place } => format!("worker{worker}:{}", of(*place)),
             Action::ForkWorker { template, worker, place } => {
@@ -156,20 +158,15 @@ fn words(actions: &[Action]) -> String {
                 format!("become{worker}:{}:from{template}", of(*place))
             }
             Action::Forget { worker } => format!("forget{worker}"),
-            Action::TellGateway(ToGateway::Activate(Activated { module: 0, generation, .. })) => {
-                format!("activate{generation}")
-            }
             Action::TellGateway(ToGateway::Activate(Activated { module, generation, .. })) => {
-                format!("activate{generation}:module{module}")
+                format!("activate{generation}{}", by(usize::from(*module)))
             }
             Action::TellGateway(ToGateway::Retire { workers }) => format!("retire{workers:?}"),
             Action::TellGateway(ToGateway::Drain) => "drain".to_owned(),
             Action::TellGateway(ToGateway::ReloadTls) => "tls".to_owned(),
-            Action::TellGateway(ToGateway::Hold { module: 0 }) => "hold".to_owned(),
-            Action::TellGateway(ToGateway::Hold { module }) => format!("hold:module{module}"),
-            Action::TellGateway(ToGateway::Broken { module: 0, message, .. }) => format!("broken:{message}"),
+            Action::TellGateway(ToGateway::Hold { module }) => format!("hold{}", by(usize::from(*module))),
             Action::TellGateway(ToGateway::Broken { module, message, .. }) => {
-                format!("broken:module{module}:{message}")
+                format!("broken{}:{message}", by(usize::from(*module)))
             }
             Action::TellWorkerExit { worker } => format!("exit{worker}"),
             Action::TellWorkerDump { worker, request_id } => format!("dump{worker}:{request_id}"),

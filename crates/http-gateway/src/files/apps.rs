@@ -74,8 +74,8 @@ mod tests {
     #[tokio::test]
     async fn each_app_has_its_own_files_under_the_same_url() {
         let top = tempfile::tempdir().unwrap();
-        let mut config = Config::default();
-        config.module = vec![Module { name: "api".into(), ..Module::default() }];
+        let api = Module { name: "api".into(), ..Module::default() };
+        let mut config = Config { module: vec![api], ..Config::default() };
         config.files.static_root = Some(top.path().join("site"));
         config.route = vec![Route { files: Some(top.path().into()), ..Route::default() }];
         let apps = AppFiles::new(&config);

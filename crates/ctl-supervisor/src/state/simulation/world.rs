@@ -314,26 +314,7 @@ impl World {
                     assert_eq!(self.waiting.remove(&client), Some(Command::Status));
                 }
             }
-            Action::ReadConfig { modules } => {
-                let read = if self.dice.chance(self.misfortune.bad_start / 4) {
-                    Err("quintet.toml: line 1".to_owned())
-                } else {
-                    let workers = 1 + (self.dice.next() % 6) as u32;
-                    self.settings.preload ^= self.dice.chance(20);
-                    let max = workers + (self.dice.next() % 4) as u32;
-                    // Of each the pool that must have workers: the site's is the first, a module's own its last.
-                    for module in modules {
-                        let mut pools = self.settings.pools.iter_mut();
-                        let own = match module {
-                            0 => pools.next(),
-                            _ => pools.rfind(|pool| usize::from(pool.module) == module),
-                        };
-                        own.into_iter().for_each(|pool| (pool.min, pool.max) = (workers, max));
-                    }
-                    Ok(self.settings.clone())
-                };
-                self.after(Duration::ZERO, Later::Event(Event::ConfigRead(read)));
-            }
+            Action::ReadConfig { modules } => self.read_config(&modules),
             Action::Exit(outcome) => self.end = Some(outcome),
             Action::SpawnHeir { .. } => self.spawn_heir(),
             Action::TellHeir(_) => {
@@ -351,6 +332,30 @@ impl World {
             | Action::Log(..)
             | Action::Notify(_) => {}
         }
+    }
+
+    /// Somebody has changed some numbers, or has made a mistake.
+    fn read_config(&mut self, modules: &[usize]) {
+        let read = if self.dice.chance(self.misfortune.bad_start / 4) {
+            Err("quintet.toml: line 1".to_owned())
+        } else {
+            let workers = 1 + (self.dice.next() % 6) as u32;
+            self.settings.preload ^= self.dice.chance(20);
+            let max = workers + (self.dice.next() % 4) as u32;
+            for module in modules {
+                // The pool that must have workers: the site's is the first, a module's own its last.
+                let mut pools = self.settings.pools.iter_mut();
+                let own = match module {
+                    0 => pools.next(),
+                    _ => pools.rfind(|pool| usize::from(pool.module) == *module),
+                };
+                if let Some(pool) = own {
+                    (pool.min, pool.max) = (workers, max);
+                }
+            }
+            Ok(self.settings.clone())
+        };
+        self.after(Duration::ZERO, Later::Event(Event::ConfigRead(read)));
     }
 
     /// Now and then even SIGKILL has no effect; such a process counts for nothing any more.
