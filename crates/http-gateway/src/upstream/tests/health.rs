@@ -170,7 +170,7 @@ async fn checks_take_no_place_of_requests() {
     let (upstream, _tasks) = watched(vec![patient.server()], |it| it.connections_max = 1);
     until("it is checked", || patient.checked.load(Relaxed) > 2).await;
     let (_, server) = upstream.group().servers().swap_remove(0);
-    let _the_only_one = server.lease(Wanted::Any).await.unwrap();
+    let _the_only_one = server.lease(Wanted::Any, tokio::time::Instant::now()).await.unwrap();
     let before = patient.checked.load(Relaxed);
     until("it is checked meanwhile", || patient.checked.load(Relaxed) > before + 2).await;
     assert_eq!(ups(&upstream), [true]);

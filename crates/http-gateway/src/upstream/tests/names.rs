@@ -63,7 +63,7 @@ async fn each_address_is_a_server_and_they_come_and_go() {
     assert_eq!(who(&upstream, 4).await, "1122", "found out with the first request");
     upstream.members.pretend(&spots(port, &[2, 3]));
     let (_, gone) = upstream.group().servers().swap_remove(0);
-    let lease = gone.lease(crate::upstream::server::Wanted::Any).await.unwrap();
+    let lease = gone.lease(crate::upstream::server::Wanted::Any, tokio::time::Instant::now()).await.unwrap();
     upstream.members.refresh(upstream.group(), "test").await;
     assert_eq!(who(&upstream, 4).await, "2233");
     let status = upstream.group().status(std::time::Instant::now());
