@@ -42,7 +42,7 @@ use ctl_telemetry::metrics as m;
 use http_limits::{Bans, BansFull, KeyHasher, Moment, Quota, Seed, Snapshot, Table, Terms, Verdict};
 
 use crate::client::TrustedProxies;
-use crate::cookie::SessionCookies;
+use crate::cookie::{SessionCookies, first_cookie};
 use crate::message::{AnsweredBy, Exchange, NO_ANSWER, RequestHead, Response, Trail};
 use crate::pools::pattern::decode;
 use crate::redis::Redis;
@@ -214,6 +214,13 @@ impl Guard {
         let asks = Asks { head, client, session_cookie: &cookie, route: None };
         let checked = self.limits.check(&asks, self.clock.at(trail.started));
         self.decided(checked, (&asks, self.limits.general(), false), trail)
+    }
+
+    /// The session that a request brings, whatever else says whose it is.
+    pub(crate) fn session<T>(&self, head: &RequestHead, with: impl FnOnce(&[u8]) -> T) -> T {
+        let names = self.session_cookies.names();
+        let cookies = head.headers.get("cookie");
+        with(cookies.and_then(|cookies| first_cookie(cookies, &names)).unwrap_or_default())
     }
 
     /// The limits that its route names, by their numbers.

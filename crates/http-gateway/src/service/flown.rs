@@ -280,6 +280,8 @@ impl Gateway {
         for part in [head.method.as_bytes(), host, &head.target, content_type, &body.to_le_bytes()] {
             fingerprint.part(kind::REQUEST, part);
         }
+        // Who shares a password with others shares their keys, and must not get their answers: it is another request then (422).
+        self.guard.session(head, |session| fingerprint.part(kind::REQUEST, session));
         self.keys.begin(key.key(), fingerprint.key()).await
     }
 

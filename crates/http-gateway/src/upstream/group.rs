@@ -98,7 +98,7 @@ pub enum Failure {
 impl Failure {
     /// A server may have begun to work on it.
     pub fn has_begun(&self) -> bool {
-        !matches!(self, Self::Busy | Self::NotReached | Self::Refused(_))
+        !matches!(self, Self::Busy | Self::NotReached | Self::Circle | Self::Refused(_))
     }
 }
 

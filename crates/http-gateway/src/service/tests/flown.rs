@@ -401,6 +401,16 @@ async fn what_has_a_key_is_done_once() {
     let bob = post("cookie: sessionid=bob | idempotency-key: k");
     slot.serves("paid by bob").await;
     assert_eq!(bob.text().await, "200 paid by bob");
+    // Nor who shares a password with others gets their answers.
+    let shared = |session: &str| {
+        let fields = format!("authorization: Basic eDp5 | cookie: sessionid={session} | idempotency-key: k");
+        post(&fields)
+    };
+    let ada = shared("ada");
+    slot.serves("paid ada").await;
+    assert_eq!(ada.text().await, "200 paid ada");
+    assert_eq!(shared("bob").response().await.status, 422);
+    assert_eq!(shared("ada").text().await, "200 paid ada");
     // On another host of the site it is another request, and its answer is not told there.
     let fields = asking(&[("cookie", "sessionid=bob"), ("idempotency-key", "k")]);
     let mut head = RequestHead { method: Method::Post, target: b"/pay".to_vec(), ..fields };
