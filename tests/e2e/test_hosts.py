@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from harness import places
+from harness.fronts import front
 from harness.hosts import Host, hosts
 from harness.load import Load
 from harness.processes import wait_until
@@ -31,35 +29,14 @@ def apps_on(start: Start, three: list[Host]) -> list[Site]:
     return [start("plain", flags=flags, prefix=host.prefix, address=host.address) for host in three]
 
 
-def front(start: Start, directory: Path, apps: list[Site], more: str) -> Site:
-    """In front of them."""
-    project = directory / "front"
-    project.mkdir()
-    shutil.copy(places.APPS / "plain" / "plain.py", project)
-    servers = [f"{app.address}:{app.port}" for app in apps]
-    (project / "quintet.toml").write_text(
-        f"""
-[[upstream]]
-name = "hosts"
-servers = {json.dumps(servers)}
-{more}
-
-[[route]]
-path = "/hosts/*"
-strip_prefix = "/hosts"
-upstream = "hosts"
-"""
-    )
-    return start(project, flags=("--app", "plain:application"))
-
-
 # The hosts are named first: they go last, when nothing runs on them any more.
 def test_a_host_falls_silent_and_comes_back(three: list[Host], start: Start, tmp_path: Path) -> None:
     apps = apps_on(start, three)
     patience = (
         'connect_timeout = "300ms"\nresponse_timeout = "300ms"\neject_time = "500ms"\nslow_start = "0s"'
     )
-    site = front(start, tmp_path, apps, patience)
+    servers = [f"{app.address}:{app.port}" for app in apps]
+    site = front(start, tmp_path, {"hosts": (servers, patience)})
     for said in ("did not answer within", "could not connect", "another server", "has failed too often"):
         site.allow_log(said)
     answers_of = [str(app.workers()[0]).encode() for app in apps]

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
 import socket
 import threading
 import time
@@ -15,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from harness import places
+from harness.fronts import front
 from harness.processes import wait_until
 from harness.site import Site, Start
 
@@ -23,34 +21,11 @@ SECONDS_MAX = 15
 PATIENCE = 'connect_timeout = "400ms"\nresponse_timeout = "400ms"\nidle_timeout = "400ms"'
 
 
-def front(start: Start, directory: Path, servers: list[str], more: str) -> Site:
+def in_front_of(start: Start, directory: Path, servers: list[str]) -> Site:
     """A site whose /api/ is on these servers."""
-    project = directory / "front"
-    project.mkdir()
-    shutil.copy(places.APPS / "plain" / "plain.py", project)
-    (project / "quintet.toml").write_text(
-        f"""
-[[upstream]]
-name = "api"
-servers = {json.dumps(servers)}
-{more}
-
-[[route]]
-path = "/api/*"
-strip_prefix = "/api"
-upstream = "api"
-"""
-    )
-    site = start(project, flags=("--app", "plain:application"))
+    site = front(start, directory, {"api": (servers, PATIENCE)})
     # Whatever happens to a server is told.
-    told = (
-        "another server",
-        "the client was told so",
-        "has failed too often",
-        "health checks say",
-        "was cut",
-    )
-    for said in told:
+    for said in ("another server", "the client was told so", "has failed too often", "was cut"):
         site.allow_log(said)
     return site
 
@@ -202,7 +177,7 @@ def ask(site: Site) -> Any:
 def test_a_bad_server_beside_a_good_one(plain: Start, start: Start, tmp_path: Path, way: str) -> None:
     good = backs(plain, 1)
     with bad(way) as server:
-        site = front(start, tmp_path, [server.address, *addresses(good)], PATIENCE)
+        site = in_front_of(start, tmp_path, [server.address, *addresses(good)])
         began = time.monotonic()
         seen = [ask(site) for _ in range(60)]
         took = time.monotonic() - began
