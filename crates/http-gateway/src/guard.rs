@@ -78,6 +78,8 @@ pub struct Guard {
     answer: BanAnswer,
     ban_time: Duration,
     lists: ArcSwap<Lists>,
+    /// There is a file of addresses.
+    listed: bool,
     trusted: Arc<TrustedProxies>,
     session_cookies: SessionCookies,
     waiting: AtomicUsize,
@@ -140,6 +142,7 @@ impl Guard {
             answer: bans.answer,
             ban_time: bans.time,
             lists: ArcSwap::from_pointee(lists),
+            listed: bans.deny_file.is_some() || bans.allow_file.is_some(),
             trusted,
             session_cookies: SessionCookies::default(),
             waiting: AtomicUsize::new(0),
@@ -210,8 +213,9 @@ impl Guard {
         if self.limits.is_idle() {
             return Entry::Passes(Pass::default());
         }
-        let cookie = self.session_cookies.names();
-        let asks = Asks { head, client, session_cookie: &cookie, route: None };
+        let cookie = self.limits.read_sessions().then(|| self.session_cookies.names());
+        let session_cookie = cookie.as_ref().map_or(&[][..], |cookie| cookie.as_slice());
+        let asks = Asks { head, client, session_cookie, route: None };
         let checked = self.limits.check(&asks, self.clock.at(trail.started));
         self.decided(checked, (&asks, self.limits.general(), false), trail)
     }
@@ -310,9 +314,12 @@ impl Guard {
     }
 
     fn is_shut_out(&self, addr: IpAddr, now: impl Fn() -> Duration) -> bool {
-        let lists = self.lists.load();
         let banned =
             || !self.bans.is_empty() && self.bans.ends_in(http_limits::client(addr), now()).is_some();
+        if !self.listed {
+            return banned();
+        }
+        let lists = self.lists.load();
         (lists.deny.contains(addr) || banned()) && !lists.allow.contains(addr)
     }
 

@@ -36,6 +36,10 @@ pub(super) struct Limits {
     all: Box<[Limit]>,
     /// The numbers of those that no route names: they hold for all.
     general: Box<[usize]>,
+    /// One of them looks at paths: to decode each costs more than to count it.
+    read_paths: bool,
+    /// One of them looks for sessions.
+    read_sessions: bool,
     seed: Seed,
 }
 
@@ -92,7 +96,20 @@ impl Limits {
         let of_routes = |limit: &Setting| config.route.iter().any(|route| route.limit.contains(&limit.name));
         let all = config.limit.iter().enumerate();
         let general = all.filter(|(_, limit)| !of_routes(limit)).map(|(number, _)| number).collect();
-        Self { all: config.limit.iter().map(Limit::new).collect(), general, seed }
+        let all: Box<[Limit]> = config.limit.iter().map(Limit::new).collect();
+        let read_paths = all.iter().any(|limit| !limit.paths.is_empty() || limit.by.reads_path());
+        let read_sessions = all.iter().any(|limit| limit.by.reads_session());
+        Self { all, general, read_paths, read_sessions, seed }
+    }
+
+    /// Does one of them look for sessions?
+    pub(super) fn read_sessions(&self) -> bool {
+        self.read_sessions
+    }
+
+    /// The path of a request, where somebody looks at it.
+    fn path<'a>(&self, asks: &Asks<'a>) -> Cow<'a, [u8]> {
+        if self.read_paths { decode(asks.head.path()) } else { Cow::Borrowed(&[]) }
     }
 
     /// Nothing is counted before the route is known.
@@ -116,7 +133,7 @@ impl Limits {
 
     /// Requests that were counted are not made after all.
     pub(super) fn give_back(&self, asks: &Asks<'_>, numbers: &[usize]) {
-        let path = decode(asks.head.path());
+        let path = self.path(asks);
         let asker = Asker { asks, path: &path, seed: self.seed };
         for limit in numbers.iter().filter_map(|number| self.all.get(*number)) {
             if let Some(key) = limit.key(&asker) {
@@ -126,7 +143,7 @@ impl Limits {
     }
 
     fn count(&self, asks: &Asks<'_>, numbers: &[usize], now: Duration) -> Checked {
-        let path = decode(asks.head.path());
+        let path = self.path(asks);
         let asker = Asker { asks, path: &path, seed: self.seed };
         let (mut turn_in, mut pass, mut counted) = (Duration::ZERO, Pass::default(), false);
         for (place, number) in numbers.iter().enumerate() {
@@ -153,7 +170,7 @@ impl Limits {
 
     /// Those of these limits that hold for a request, with the keys under which it counts.
     pub(super) fn held(&self, asks: &Asks<'_>, numbers: &[usize]) -> Vec<Held> {
-        let path = decode(asks.head.path());
+        let path = self.path(asks);
         let asker = Asker { asks, path: &path, seed: self.seed };
         let held = numbers.iter().filter_map(|number| {
             let limit = self.all.get(*number)?;

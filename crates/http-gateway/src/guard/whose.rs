@@ -66,6 +66,16 @@ impl Whose {
         Self(words.into_iter().map(by).collect())
     }
 
+    /// Is a request's path looked at?
+    pub(crate) fn reads_path(&self) -> bool {
+        self.0.iter().any(|by| matches!(by, By::Path))
+    }
+
+    /// Is its session looked for?
+    pub(crate) fn reads_session(&self) -> bool {
+        self.0.iter().any(|by| matches!(by, By::User))
+    }
+
     /// Adds to a key whose the request is; `path` is the decoded one. `None`: nothing tells.
     pub(crate) fn put(&self, key: &mut impl Parts, asks: &Asks<'_>, path: &[u8]) -> Option<()> {
         let Asks { head, client, .. } = asks;
